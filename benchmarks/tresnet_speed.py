@@ -1,0 +1,340 @@
+"""TResNet training and inference: csl against timm and the original arrangement (inplace-abn package, NCHW).
+
+    python benchmarks/tresnet_speed.py                        # the CPU rows: about 10 minutes; on a GPU its rows too
+    python benchmarks/tresnet_speed.py --repeats 3 --batch 4  # a quick look
+    python benchmarks/tresnet_speed.py --cpu 0                # the GPU rows alone
+
+Expected on two idle cores of an AMD EPYC (Zen 5, AVX-512), TResNet-M 224: inference at batch 16 at least 1.2 times timm's
+rate, at batch 1 at least 1.4 times; a training step at batch 16 at least 1.15 times, in at most 0.65 of its memory.
+
+All peers of a row are in one process and take turns, step by step, in an order that turns round, so that a busy moment does not
+hit only one; a rate is the batch over the median step. Weights and images are random, the loss is binary cross-entropy, the
+optimizer SGD. Float32 and channels-last on a CPU; on a GPU bfloat16 autocast, and for the original NCHW and float16.
+Memory on a CPU is the highest anonymous memory of a process of its own during three steps, less what it held before the
+model was made; on a GPU the allocator's peak. Rows that this machine cannot give read "not measured".
+Writes benchmarks/results/tresnet_speed.json and prints a table.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+from machine import describe_machine
+from torch import nn
+
+from csl.allocator import prefer_large_pages
+from csl.models import create_model
+from csl.models.abn import InPlaceABN
+from csl.models.fuse import fuse
+from csl.models.tresnet import BlurPool, SqueezeExcite
+from csl.ops import blur_ref, resolve_backend, set_abn_backend, squeeze_excite_ref
+
+RESULTS = Path(__file__).parent / "results" / "tresnet_speed.json"
+CLASSES = 80
+ORIGINAL = "original"
+
+# (what, model, size, batch, targets: {peer: (quantity, at least or at most)}). "timm" is the better of eager and compiled.
+CPU_ROWS = [
+    ("inference", "tresnet_m", 224, 1, {"timm": {"rate": 1.4}}),
+    ("inference", "tresnet_m", 224, 16, {"timm": {"rate": 1.2}}),
+    ("training", "tresnet_m", 224, 16, {"timm": {"rate": 1.15, "memory": 0.65}}),
+]
+GPU_ROWS = [
+    *(
+        ("training", name, size, batch, {"timm": {"rate": 1.3, "memory": 0.6}, ORIGINAL: {"rate": 2.0}})
+        for name, size, batch in (("tresnet_m", 224, 256), ("tresnet_m", 448, 96), ("tresnet_l", 448, 64))
+    ),
+    ("inference", "tresnet_m", 224, 256, {"timm": {"rate": 1.2}}),
+    ("inference", "tresnet_l", 448, 256, {"timm": {"rate": 1.2}}),
+]
+ABN_SHAPES = [(256, 64, 56, 56), (256, 128, 28, 28), (256, 1024, 14, 14)]
+ABN_TARGET = 0.7  # of the copy bandwidth
+
+
+class PlainSE(nn.Module):
+    """Squeeze-excite as the original has it, differentiated by autograd."""
+
+    def __init__(self, se):
+        super().__init__()
+        self.fc1, self.fc2 = se.fc1, se.fc2
+
+    def forward(self, x, shortcut=None):
+        """[B, C, H, W] -> [B, C, H, W]."""
+        return squeeze_excite_ref(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, shortcut)
+
+
+class PlainBlur(nn.Module):
+    """The blur with a padded copy of its input."""
+
+    def forward(self, x):
+        """[B, C, H, W] -> [B, C, ceil(H/2), ceil(W/2)]."""
+        return blur_ref(x)
+
+
+def as_original(model):
+    """The network with the compiled package's layers, and without what csl fuses."""
+    from inplace_abn import InPlaceABN as Packaged
+
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, InPlaceABN):
+                layer = Packaged(child.num_features, activation=child.activation, activation_param=child.slope)
+                layer.load_state_dict(child.state_dict(), strict=False)
+                setattr(parent, name, layer)
+            elif isinstance(child, SqueezeExcite):
+                setattr(parent, name, PlainSE(child))
+            elif isinstance(child, BlurPool):
+                setattr(parent, name, PlainBlur())
+    return model
+
+
+def build(peer, what, name, device):
+    """The network of a peer, on the device, in its memory format."""
+    if peer.startswith("timm"):
+        model = timm.create_model(name, num_classes=CLASSES)
+    else:
+        model = create_model(name, num_classes=CLASSES)
+        if peer == ORIGINAL:
+            model = as_original(model)
+    model = model.train(what == "training").to(device)
+    if peer.startswith("csl") and what == "inference":
+        model = fuse(model)
+    if peer != ORIGINAL:
+        model = model.to(memory_format=torch.channels_last)
+    return torch.compile(model) if peer.endswith("compiled") else model
+
+
+def stepper(peer, what, name, size, batch, device):
+    """A function that does one step of a peer and waits until it is done."""
+    model = build(peer, what, name, device)
+    x = torch.rand(batch, 3, size, size, device=device)
+    if peer != ORIGINAL:
+        x = x.contiguous(memory_format=torch.channels_last)
+    targets = (torch.rand(batch, CLASSES, device=device) < 0.03).float()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5) if what == "training" else None
+    half = torch.float16 if peer == ORIGINAL else torch.bfloat16
+
+    def step():
+        with torch.autocast(device, dtype=half, enabled=device == "cuda"):
+            if what == "inference":
+                with torch.inference_mode():
+                    model(x)
+            else:
+                loss = F.binary_cross_entropy_with_logits(model(x).float(), targets)
+        if what == "training":
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def anonymous_mib():
+    """Memory of this process that no file backs, in MiB; None where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), None)
+
+
+def cpu_memory(*case):
+    """Run in a process of its own: MiB that a peer's network and its steps need."""
+    before, peak, done = anonymous_mib(), 0.0, threading.Event()
+    if before is None:
+        return None
+
+    def watch():
+        nonlocal peak
+        while not done.wait(0.002):
+            peak = max(peak, anonymous_mib())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    step = stepper(*case, "cpu")
+    for _ in range(3):
+        step()
+    done.set()
+    watcher.join()
+    return peak - before
+
+
+def memory(peer, what, name, size, batch, device, step):
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() / 2**20
+    case = [peer, what, name, str(size), str(batch)]
+    out = subprocess.run([sys.executable, __file__, "--child", *case], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def measure(peers, what, name, size, batch, device, repeats):
+    """{peer: {"images_per_s", "seconds", "peak_mib"}}, the peers taking turns."""
+    steps, found = {}, {}
+    for peer in peers:
+        step = stepper(peer, what, name, size, batch, device)
+        for _ in range(3 if device == "cuda" else 1):
+            step()
+        found[peer] = {"peak_mib": None, "seconds": []}
+        if device == "cuda":  # alone on the device: the others are made anew for the timing
+            found[peer]["peak_mib"] = memory(peer, what, name, size, batch, device, step)
+        steps[peer] = step
+        if device == "cuda":
+            del step, steps[peer]
+            torch.cuda.empty_cache()
+    if device == "cuda":
+        steps = {peer: stepper(peer, what, name, size, batch, device) for peer in peers}
+        for step in steps.values():
+            for _ in range(5):
+                step()
+    order = list(peers)
+    for _ in range(repeats):
+        for peer in order:
+            start = time.perf_counter()
+            steps[peer]()
+            found[peer]["seconds"].append(time.perf_counter() - start)
+        order.append(order.pop(0))
+    for values in found.values():
+        values["images_per_s"] = batch / statistics.median(values["seconds"])
+    if device == "cpu" and what == "training":
+        del steps
+        for peer, values in found.items():
+            values["peak_mib"] = memory(peer, what, name, size, batch, device, None)
+    return found
+
+
+def compare(device, what, name, size, batch, targets, repeats, compiled):
+    """One row: figures of every peer and the ratios that the targets are about."""
+    row = {"device": device, "what": what, "model": name, "size": size, "batch": batch, "targets": targets}
+    if device == "cuda" and not torch.cuda.is_available():
+        return row | {"note": "not measured"}
+    peers = ["csl", "timm"] + (["csl compiled", "timm compiled"] if compiled else [])
+    if importlib.util.find_spec("inplace_abn") is not None:
+        peers.append(ORIGINAL)
+    row["peers"] = found = measure(peers, what, name, size, batch, device, repeats)
+
+    def rate(family):
+        return max(v["images_per_s"] for k, v in found.items() if k.split()[0] == family)
+
+    row["ratios"] = {
+        family: {"rate": rate("csl") / rate(family), "target": targets.get(family, {}).get("rate")}
+        for family in ("timm", ORIGINAL)
+        if any(k.split()[0] == family for k in found)
+    }
+    if found["csl"]["peak_mib"] and found["timm"]["peak_mib"]:
+        row["ratios"]["timm"]["memory"] = found["csl"]["peak_mib"] / found["timm"]["peak_mib"]
+        row["ratios"]["timm"]["memory_target"] = targets["timm"].get("memory")
+    return row
+
+
+def abn_bandwidth(shape, repeats):
+    """The kernels alone: bytes that must move (3 tensors forward, 5 backward) over the bandwidth of a copy."""
+    row = {"device": "cuda", "what": "abn kernels, bfloat16", "shape": shape, "targets": {"copy": ABN_TARGET}}
+    if not torch.cuda.is_available():
+        return row | {"note": "not measured"}
+    from csl.ops import inplace_abn
+
+    x = torch.randn(shape, device="cuda", dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    grad, out = torch.randn_like(x), torch.empty_like(x)
+    weight, bias = (torch.ones(shape[1], device="cuda", requires_grad=True) for _ in range(2))
+
+    def both():
+        inplace_abn(x, weight, bias, None, None, True).backward(grad)
+        x.grad = weight.grad = bias.grad = None
+
+    def seconds(function):
+        values = []
+        for i in range(repeats + 3):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            function()
+            end.record()
+            torch.cuda.synchronize()
+            values += [start.elapsed_time(end) / 1e3] * (i >= 3)
+        return statistics.median(values)
+
+    size = x.numel() * x.element_size()
+    copy, abn = 2 * size / seconds(lambda: out.copy_(grad)), 8 * size / seconds(both)
+    return row | {"copy_gb_s": copy / 1e9, "abn_gb_s": abn / 1e9, "ratios": {"copy": {"rate": abn / copy}}}
+
+
+def show(row):
+    place = f"{row['device']:<5}{row['what']:<10} {row.get('model', row.get('shape'))!s:<10}"
+    place += f" {row['size']} batch {row['batch']:<4}" if "size" in row else ""
+    if "note" in row:
+        print(f"{place} {row['note']}", flush=True)
+        return
+    for peer, values in row.get("peers", {}).items():
+        peak = f"{values['peak_mib']:8.0f} MiB" if values["peak_mib"] else ""
+        print(f"{place} {peer:<14} {values['images_per_s']:8.2f} images/s {peak}", flush=True)
+    for family, ratio in row["ratios"].items():
+        wanted = f" (wanted {ratio['target']})" if ratio.get("target") else ""
+        text = f"{place} csl / {family}: {ratio['rate']:.2f} x{wanted}"
+        if "memory" in ratio:
+            text += f", memory {ratio['memory']:.2f} x (wanted at most {ratio['memory_target']})"
+        print(text, flush=True)
+
+
+def machine(load):
+    """What the numbers belong to."""
+    gpu = torch.cuda.is_available()
+    more = {
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if gpu else None,
+        "abn_backend": ": ".join(resolve_backend("auto", "cuda" if gpu else "cpu")),
+        "inplace-abn": importlib.util.find_spec("inplace_abn") is not None,
+    }
+    return describe_machine(load, "torch", "timm", **more)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--repeats", type=int, default=15, help="steps of each peer (default 15; 3 times that at batch 1)"
+    )
+    parser.add_argument("--batch", type=int, help="instead of each row's own, for a quick look: writes no file")
+    parser.add_argument("--cpu", type=int, default=1, help="0 leaves the CPU rows out (default 1)")
+    parser.add_argument("--compile", type=int, default=1, help="0 leaves torch.compile out on a GPU (default 1)")
+    parser.add_argument("--abn", default="auto", help="backend of csl's ABN (default auto)")
+    args = parser.parse_args()
+    load = os.getloadavg()[0]
+    set_abn_backend(args.abn)
+    rows = []
+    for device, cases in (("cpu", CPU_ROWS if args.cpu else []), ("cuda", GPU_ROWS)):
+        for what, name, size, batch, targets in cases:
+            repeats = args.repeats * (3 if batch == 1 else 1)
+            batch = min(batch, args.batch or batch)
+            compiled = device == "cuda" and bool(args.compile)
+            rows.append(compare(device, what, name, size, batch, targets, repeats, compiled))
+            show(rows[-1])
+    for shape in ABN_SHAPES:
+        rows.append(abn_bandwidth(shape, args.repeats))
+        show(rows[-1])
+    if args.batch:
+        return
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"machine": machine(load), "rows": rows}, indent=1) + "\n")
+    print(f"written: {RESULTS}")
+
+
+if __name__ == "__main__":
+    prefer_large_pages()  # for every peer alike, as in train.py
+    if sys.argv[1:2] == ["--child"]:
+        peer, what, name, size, batch = sys.argv[2:]
+        print(json.dumps(cpu_memory(peer, what, name, int(size), int(batch))))
+    else:
+        main()

@@ -1,0 +1,70 @@
+"""What the parsers of all scripts share: both spellings of a flag, one line for bad input."""
+
+import argparse
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from csl.allocator import prefer_large_pages
+from csl.errors import InputError
+
+
+def create_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """A parser in which a flag that is not given is not there: each default lives in the code that it belongs to."""
+    return argparse.ArgumentParser(
+        usage="%(prog)s [flags]",
+        description=description,
+        epilog=epilog,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=36, width=118),
+    )
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict:
+    """The flags that were given, by name. `--image-size` and `--image_size` are the same flag."""
+    argv = sys.argv[1:] if argv is None else argv
+    return vars(parser.parse_args([re.sub(r"^--[^=]+", lambda m: _underscored(m[0]), a) for a in argv]))
+
+
+def _underscored(flag: str) -> str:
+    return "--" + flag[2:].replace("-", "_")
+
+
+def run(main: Callable[[dict], None], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
+    """Parse, call `main`, and turn bad input into one line on stderr; returns the exit status: 0, 2, or 128 + signal."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    flags = parse(parser, argv)
+    prefer_large_pages()
+    try:
+        main(flags)
+    except InputError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def size(text: str) -> int | tuple[int, int]:
+    """An image size: "448", or "448x320" for height x width."""
+    parts = [int(part) for part in text.lower().split("x")]
+    if len(parts) > 2 or min(parts) < 1:
+        raise ValueError(text)
+    return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+
+
+def names(text: str) -> list[str]:
+    """A comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def mode(text: str) -> str | None:
+    """A loss mode; "none" is the original's None."""
+    return None if text.lower() == "none" else text

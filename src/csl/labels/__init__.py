@@ -1,0 +1,33 @@
+"""What is known about each image: annotation files in, `Annotations` out, and labels left out on purpose."""
+
+from csl.labels.annotations import Annotations
+from csl.labels.attributes import parse_attributes, read_attributes
+from csl.labels.coco import read_coco
+from csl.labels.formats import read_annotations
+from csl.labels.image_paths import ImagePaths
+from csl.labels.lvis import read_lvis
+from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
+from csl.labels.nuswide import read_nuswide
+from csl.labels.openimages import read_openimages
+from csl.labels.openimages_classes import read_class_descriptions
+from csl.labels.simulate import simulate
+from csl.labels.voc import read_voc
+
+__all__ = [
+    "NEGATIVE",
+    "POSITIVE",
+    "UNANNOTATED",
+    "Annotations",
+    "ImagePaths",
+    "LabelMatrix",
+    "parse_attributes",
+    "read_annotations",
+    "read_attributes",
+    "read_class_descriptions",
+    "read_coco",
+    "read_lvis",
+    "read_nuswide",
+    "read_openimages",
+    "read_voc",
+    "simulate",
+]

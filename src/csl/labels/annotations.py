@@ -1,0 +1,85 @@
+"""Annotations: what every reader returns and every consumer takes."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from csl.errors import InputError
+from csl.labels.matrix import LabelMatrix, row_numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """N images, what is known about each of them, and what the C classes are called.
+
+    Attributes:
+        images: full paths of the image files, N (OpenImages: `ImagePaths`). Whether a file can be read is found out when it is.
+        labels: LabelMatrix [N, C].
+        classes: names of the classes, C. Two classes may share a name (12 pairs of OpenImages do).
+        groups: for attribute data, the slice of classes that belong to each attribute; otherwise None.
+        keys: what identifies a class (OpenImages: its MID), C; the names where there is nothing better.
+        source: the annotation file that was read.
+        skipped: images of that file that were left out because nothing is annotated in them.
+        table: for attribute data, the CSV's rows of these images as they were written (strings), N; otherwise None.
+
+    Raises:
+        InputError: lengths that do not agree, or a group outside the classes.
+    """
+
+    images: Sequence[str]
+    labels: LabelMatrix
+    classes: Sequence[str]
+    groups: dict[str, slice] | None = None
+    keys: Sequence[str] | None = None
+    source: str = ""
+    skipped: int = 0
+    table: pd.DataFrame | None = None
+
+    def __post_init__(self):
+        if self.keys is None:
+            object.__setattr__(self, "keys", self.classes)
+        num_images, num_classes = self.labels.shape
+        self._expect("images", len(self.images), num_images)
+        self._expect("class names", len(self.classes), num_classes)
+        self._expect("class keys", len(self.keys), num_classes)
+        if self.table is not None:
+            self._expect("rows in the table", len(self.table), num_images)
+        for name, group in (self.groups or {}).items():
+            if not 0 <= group.start < group.stop <= num_classes:
+                raise InputError(
+                    f"{self.source or 'annotations'}: attribute {name!r} has classes {group.start} to "
+                    f"{group.stop - 1}, expected a part of 0 to {num_classes - 1}"
+                )
+
+    def _expect(self, what, found, expected):
+        if found != expected:
+            raise InputError(f"{self.source or 'annotations'}: found {found} {what}, the labels have {expected}")
+
+    def __len__(self):
+        return len(self.images)
+
+    def select(self, rows):
+        """The annotations of these images (index array, list, slice or boolean mask), in their order."""
+        rows = row_numbers(rows, len(self))
+        return dataclasses.replace(
+            self,
+            images=self.images.select(rows) if hasattr(self.images, "select") else [self.images[row] for row in rows],
+            labels=self.labels.select(rows),
+            table=None if self.table is None else self.table.iloc[rows].reset_index(drop=True),
+        )
+
+    def with_labels(self, labels):
+        """The same images and classes with other labels [N, C], such as what `simulate` left of them."""
+        return dataclasses.replace(self, labels=labels)
+
+    def summary(self):
+        """One line: images, classes, and the shares of all N x C labels that are positive, negative and unknown."""
+        totals = np.array([count.sum() for count in self.labels.counts()], dtype=float)
+        positive, negative, unknown = 100 * totals / max(totals.sum(), 1)
+        return (
+            f"{len(self):,} images, {len(self.classes):,} classes: "
+            f"{positive:.1f} % positive, {negative:.1f} % negative, {unknown:.1f} % unknown"
+        )

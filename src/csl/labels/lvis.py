@@ -1,0 +1,140 @@
+"""LVIS v1: federated labels. Each image is checked for some categories only. arXiv 1908.03195.
+
+A category that is drawn in an image is positive, one of its `neg_category_ids` negative, and every other is
+un-annotated. `not_exhaustive_category_ids` says that not every instance is drawn, which changes no label.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from csl.errors import InputError
+from csl.labels.annotations import Annotations
+from csl.labels.instances import SECTIONS, field, has_keys, positions, read_sections, references
+from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
+from csl.labels.paths import SPLITS, contents, existing, image_folder, known_split
+
+_NEGATIVES = "neg_category_ids"
+
+
+def read_lvis(
+    path: str | Path,
+    images: str | Path | None = None,
+    split: str | None = "train",
+    keep_unlabelled_images: bool = False,
+) -> Annotations:
+    """Read one split of LVIS v1.
+
+    Args:
+        path: a folder with `lvis_v1_{split}.json` in it or in `annotations`, or that file, which is read whatever
+            `split` says.
+        images: the folder that holds COCO's `train2017` and `val2017`. By default the first that has the first
+            listed image of the file's folder, the one above, and `images` and `coco` in either.
+        split: "train" or "val"; None is "train". The labels of LVIS's own test sets are not public.
+        keep_unlabelled_images: also keep images without any positive or negative; else they count in `skipped`.
+
+    Returns:
+        Annotations with fill -1, images and classes in the order of the file. An image's path is the last two parts
+        of its `coco_url`, as a split of LVIS has images of both COCO folders; its `file_name` where it has none.
+
+    Raises:
+        InputError: no such file, JSON that does not parse, a key that is missing, an id that repeats or refers to
+            nothing, a category both drawn and negative in an image, or no label at all.
+    """
+    path = existing(path)
+    split = known_split(split) or "train"
+    file = _split_file(path, split) if path.is_dir() else path
+    if file is None:
+        raise InputError(f"{path}: no LVIS file lvis_v1_{split}.json, also not in annotations; found {contents(path)}")
+    content = read_sections(file)
+    names = _image_names(file, content)
+    classes = [str(name) for name in field(file, content, "categories", "name")]
+
+    rows = references(file, content, "image_id", "images")
+    columns = references(file, content, "category_id", "categories")
+    negative_rows, negative_columns = _negatives(file, content)
+    _check_apart(file, content, rows * len(classes) + columns, negative_rows * len(classes) + negative_columns)
+    labels = LabelMatrix.from_entries(
+        np.concatenate((rows, negative_rows)),
+        np.concatenate((columns, negative_columns)),
+        np.repeat(np.array([POSITIVE, NEGATIVE], np.int8), (len(rows), len(negative_rows))),
+        (len(names), len(classes)),
+        fill=UNANNOTATED,
+    )
+
+    kept = np.flatnonzero((np.diff(labels.indptr) > 0) | keep_unlabelled_images)
+    if not len(kept):
+        raise InputError(f"{file}: found {len(names)} images, none of them annotated; expected at least one")
+    names = [names[row] for row in kept]
+    folder = images if images is not None else _image_folder(file, names)
+    return Annotations(
+        images=[os.path.join(folder, name) for name in names],
+        labels=labels.select(kept),
+        classes=classes,
+        source=str(file),
+        skipped=len(labels) - len(kept),
+    )
+
+
+def recognise(path: Path) -> bool:
+    """Whether this is an LVIS file, or a folder with one for some split. Nothing is parsed."""
+    files = [_split_file(path, split) for split in SPLITS] if path.is_dir() else [path]
+    return any(file is not None and has_keys(file, (*SECTIONS, _NEGATIVES)) for file in files)
+
+
+def _split_file(folder, split):
+    name = f"lvis_v1_{split}.json"
+    return next((file for file in (folder / name, folder / "annotations" / name) if file.is_file()), None)
+
+
+def _image_names(file, content):
+    field(file, content, "images", "id")  # so that every entry is an object
+    names = []
+    for position, image in enumerate(content["images"]):
+        url = image.get("coco_url", image.get("file_name"))
+        if not isinstance(url, str) or not url:
+            raise InputError(f"{file}: images[{position}] (id {image['id']!r}) has no 'coco_url', expected its address")
+        names.append("/".join(url.split("/")[-2:]))
+    return names
+
+
+def _negatives(file, content):
+    """Rows and columns, int64 [n] each, of the categories that images are known not to show."""
+    places = positions(file, content, "categories")
+    rows, columns = [], []
+    for row, ids in enumerate(field(file, content, "images", _NEGATIVES)):
+        if not isinstance(ids, list):
+            raise InputError(f"{_place(file, content, row)} has {_NEGATIVES} {ids!r}, expected a list")
+        for identity in ids:
+            column = places.get(identity) if isinstance(identity, (int, str)) else None
+            if column is None:
+                raise InputError(
+                    f"{_place(file, content, row)} has {identity!r} in {_NEGATIVES}, expected an id of 'categories'"
+                )
+            rows.append(row)
+            columns.append(column)
+    return np.array(rows, np.int64), np.array(columns, np.int64)
+
+
+def _check_apart(file, content, positive, negative):
+    """No (image, category) is drawn and negative."""
+    both = np.intersect1d(positive, negative)
+    if len(both):
+        row, column = divmod(int(both[0]), len(content["categories"]))
+        category = content["categories"][column]
+        raise InputError(
+            f"{_place(file, content, row)} has category {category['id']!r} ({category['name']}) both drawn and in "
+            f"{_NEGATIVES}, expected one; {len(both)} such pair{'s' if len(both) > 1 else ''}"
+        )
+
+
+def _place(file, content, row):
+    return f"{file}: images[{row}] (id {content['images'][row]['id']!r})"
+
+
+def _image_folder(file, names):
+    parents = [file.parent, file.parent.parent]
+    candidates = [*parents, *(parent / name for parent in parents for name in ("images", "coco"))]
+    base = parents[1] if file.parent.name == "annotations" else parents[0]
+    return image_folder(candidates, names) or base

@@ -1,0 +1,185 @@
+"""NUS-WIDE: Flickr photos with concepts, each present or absent. Chua et al., CIVR 2009.
+
+Two forms: the official text files (81 concepts), and the JSON of the image tagging tutorial.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from csl.errors import InputError
+from csl.labels.annotations import Annotations
+from csl.labels.instances import has_keys, read_sections
+from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
+from csl.labels.paths import SPLITS, contents, existing, image_folder, known_split
+
+_SECTIONS = ("samples", "labels")
+_LABELS = Path("Groundtruth") / "TrainTestLabels"
+_FOLDERS = ("Flickr", "images", "Images", ".")
+
+
+def read_nuswide(
+    path: str | Path,
+    images: str | Path | None = None,
+    split: str | None = "train",
+    keep_unlabelled_images: bool = False,
+) -> Annotations:
+    """Read one split of NUS-WIDE. All labels are known: a concept that is not listed is negative.
+
+    The official form is a folder with `Groundtruth/TrainTestLabels/Labels_{concept}_{Train,Test}.txt` (a 0 or 1 per
+    line), `ImageList/{Train,Test}Imagelist.txt` and `Concepts81.txt` (in the folder or in `ConceptsList`). Images
+    without any of the concepts are left out by default, as in published numbers, and counted in `skipped`.
+
+    The tutorial's form is a file `{"samples": [{"image_name", "image_labels"}], "labels"}`; every sample is kept.
+
+    Args:
+        path: a folder of the official form, or one with `small_{split}.json` or `{split}.json`, the first that
+            exists; or such a file, which is read whatever `split` says.
+        images: the folder that image names are relative to; by default `Flickr`, `images` or `Images` beside the
+            lists or the folder itself, where the first listed image is.
+        split: "train", "val" or "test"; None is "train". Where there is no val, it is the test split.
+        keep_unlabelled_images: for the official form, also keep images without any concept.
+
+    Returns:
+        Annotations with fill 0, images in the order of the list, classes in the order of the concepts.
+
+    Raises:
+        InputError: a file that is missing, a line that is neither 0 nor 1, lists of different lengths, a label that
+            is not listed; the message names file and line or sample.
+    """
+    path = existing(path)
+    split = known_split(split) or "train"
+    if (path / _LABELS).is_dir():
+        return _read_official(path, images, "Train" if split == "train" else "Test", keep_unlabelled_images)
+    file = _json_file(path, split) if path.is_dir() else path
+    if file is None:
+        raise InputError(
+            f"{path}: no NUS-WIDE labels of the {split} split, expected {_LABELS}, small_{split}.json or {split}.json; "
+            f"found {contents(path)}"
+        )
+    return _read_tutorial(file, images)
+
+
+def recognise(path: Path) -> bool:
+    """Whether this is a folder of one of the two forms, or the tutorial's file. Nothing is parsed."""
+    if not path.is_dir():
+        return has_keys(path, _SECTIONS)
+    files = [_json_file(path, split) for split in SPLITS]
+    return (path / _LABELS).is_dir() or any(file is not None and has_keys(file, _SECTIONS) for file in files)
+
+
+def _json_file(folder, split):
+    names = [f"{prefix}{name}.json" for name in _spelt(split) for prefix in ("small_", "")]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _spelt(split):
+    return ("val", "test") if split == "val" else (split,)
+
+
+def _read_tutorial(file, images):
+    content = read_sections(file, _SECTIONS)
+    classes = _distinct(file, content["labels"])
+    number = {name: position for position, name in enumerate(classes)}
+    names, rows, columns = [], [], []
+    for row, sample in enumerate(content["samples"]):
+        name, labels = _sample(file, row, sample)
+        names.append(name)
+        for label in labels:
+            column = number.get(label) if isinstance(label, str) else None
+            if column is None:
+                raise InputError(f"{file}: samples[{row}] ({name}) has the label {label!r}, expected one of 'labels'")
+            rows.append(row)
+            columns.append(column)
+    if not names:
+        raise InputError(f"{file}: found no samples, expected at least one")
+    labels = LabelMatrix.from_entries(rows, columns, POSITIVE, (len(names), len(classes)), fill=NEGATIVE)
+    folder, names = _images(file.parent, images, names)
+    return Annotations([os.path.join(folder, name) for name in names], labels, classes, source=str(file))
+
+
+def _sample(file, row, sample):
+    """Name and labels of a sample."""
+    name = sample.get("image_name") if isinstance(sample, dict) else None
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{file}: samples[{row}] has no 'image_name', expected a path")
+    labels = sample.get("image_labels")
+    if not isinstance(labels, list):
+        raise InputError(f"{file}: samples[{row}] ({name}) has image_labels {labels!r}, expected a list")
+    return name, labels
+
+
+def _distinct(file, labels):
+    first = {}
+    for position, label in enumerate(labels):
+        if not isinstance(label, str) or not label:
+            raise InputError(f"{file}: labels[{position}] is {label!r}, expected a name")
+        if first.setdefault(label, position) != position:
+            raise InputError(f"{file}: {label!r} stands at labels[{first[label]}] and labels[{position}]")
+    return list(first)
+
+
+def _read_official(folder, images, split, keep_unlabelled_images):
+    concepts = _concepts(folder)
+    image_list = folder / "ImageList" / f"{split}Imagelist.txt"
+    names = [line.strip().replace("\\", "/") for line in _lines(image_list)]
+    empty = next((number for number, name in enumerate(names, start=1) if not name), None)
+    if empty is not None or not names:
+        raise InputError(f"{image_list}, line {empty or 1}: found nothing, expected the name of an image")
+    labels = LabelMatrix.from_dense(  # stored as one column per concept
+        np.stack([_column(folder / _LABELS / f"Labels_{name}_{split}.txt", len(names)) for name in concepts], axis=1),
+        fill=NEGATIVE,
+    )
+    kept = np.flatnonzero((np.diff(labels.indptr) > 0) | keep_unlabelled_images)
+    if not len(kept):
+        raise InputError(f"{folder / _LABELS}: found {len(names)} images, none of them with a concept")
+    base, names = _images(folder, images, [names[row] for row in kept])
+    return Annotations(
+        [os.path.join(base, name) for name in names],
+        labels.select(kept),
+        concepts,
+        source=str(folder / _LABELS),
+        skipped=len(labels) - len(kept),
+    )
+
+
+def _concepts(folder):
+    candidates = [folder / "Concepts81.txt", folder / "ConceptsList" / "Concepts81.txt"]
+    file = next((file for file in candidates if file.is_file()), candidates[0])
+    return _distinct(file, [line.strip() for line in _lines(file) if line.strip()])
+
+
+def _column(file, expected):
+    """The labels of one concept, int8 [expected]."""
+    lines = _lines(file)
+    values = [line.strip() for line in lines]
+    wrong = next((number for number, value in enumerate(values, start=1) if value not in ("0", "1")), None)
+    if wrong is not None:
+        raise InputError(f"{file}, line {wrong}: found {values[wrong - 1]!r}, expected 0 or 1")
+    if len(values) != expected:
+        raise InputError(f"{file}: found {len(values)} lines, expected {expected}, one per image of the list")
+    return np.array(values, dtype="S1").view(np.int8) - ord("0") if values else np.zeros(0, np.int8)
+
+
+def _lines(file):
+    """Lines of a text file; blank ones at its end are no lines."""
+    try:
+        return file.read_text(encoding="utf-8-sig").rstrip().split("\n")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}), expected it in NUS-WIDE") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 text at byte {error.start}") from None
+
+
+def _images(folder: Path, given, names: Sequence[str]):
+    """The folder of the images, and their names in it: without their own folders where all lie in one."""
+    candidates = [Path(given)] if given is not None else [folder / name for name in _FOLDERS]
+    found = image_folder(candidates, names)
+    if found is None:
+        flat = [name.rpartition("/")[2] for name in names]
+        found = image_folder(candidates, flat)
+        names = flat if found is not None else names
+    default = candidates[0] if given is not None or (folder / _LABELS).is_dir() else folder / "images"
+    return found or default, names

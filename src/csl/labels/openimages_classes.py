@@ -1,0 +1,96 @@
+"""Classes of OpenImages: which ones, in which order, and what they are called. A class is known by its MID (`/m/01g317`).
+
+Display names do not identify: 12 of them stand for two classes each.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from csl.errors import InputError
+
+TRAINABLE = ("oidv6-classes-trainable.txt", "classes-trainable.txt")
+DESCRIPTIONS = ("oidv6-class-descriptions.csv", "class-descriptions.csv")
+
+OUTSIDE, UNKNOWN = -2, -1
+
+
+class ClassIds:
+    """Numbers of MIDs.
+
+    Args:
+        keys: MIDs of the C classes in their order; None where the classes are those that turn up.
+        described: MIDs that exist, so that one that is not in `keys` is left out on purpose.
+    """
+
+    def __init__(self, keys: Sequence[str] | None, described=frozenset()):
+        self.found = keys is None
+        self._ids = {key: number for number, key in enumerate(keys or ())}
+        self._described = frozenset() if self.found else described
+
+    def __call__(self, key: str) -> int:
+        """The number of a MID; OUTSIDE for one that exists but is no class, UNKNOWN for one that is nowhere."""
+        if self.found:
+            return self._ids.setdefault(key, len(self._ids)) if key else UNKNOWN
+        number = self._ids.get(key)
+        return number if number is not None else OUTSIDE if key in self._described else UNKNOWN
+
+    @property
+    def keys(self) -> list[str]:
+        """MIDs by their number, in the order in which they turned up where they were not given."""
+        return list(self._ids)
+
+
+def read_class_list(path: str | Path) -> list[str]:
+    """MIDs of a file such as `oidv6-classes-trainable.txt`: one a line, blank lines passed over.
+
+    Raises:
+        InputError: no such file, none in it, or one that repeats.
+    """
+    lines = {}
+    for number, line in enumerate(_text(path, "one MID a line").splitlines(), start=1):
+        key = line.strip()
+        if key and lines.setdefault(key, number) != number:
+            raise InputError(f"{path}, lines {lines[key]} and {number}: both are {key!r}, expected each class once")
+    if not lines:
+        raise InputError(f"{path}: found no class, expected one MID a line")
+    return list(lines)
+
+
+def read_class_descriptions(path: str | Path) -> dict[str, str]:
+    """MID -> display name, from `oidv6-class-descriptions.csv`, with or without its header `LabelName,DisplayName`.
+
+    Raises:
+        InputError: no such file, a line without two cells, or a MID that repeats.
+    """
+    names, lines = {}, {}
+    reader = csv.reader(_text(path, "a CSV LabelName,DisplayName").splitlines())
+    for row in reader:
+        if not row or row == ["LabelName", "DisplayName"]:
+            continue
+        if len(row) < 2 or not row[0].strip():
+            raise InputError(f"{path}, line {reader.line_num}: found {','.join(row)!r}, expected LabelName,DisplayName")
+        key = row[0].strip()
+        if lines.setdefault(key, reader.line_num) != reader.line_num:
+            raise InputError(f"{path}, lines {lines[key]} and {reader.line_num}: both describe {key!r}, expected one")
+        names[key] = row[1].strip()
+    return names
+
+
+def described(key: str, names: dict[str, str]) -> str:
+    """A class in a message: `Helmet (/m/0zvk5)`, which names one class even where the display name repeats."""
+    return f"{names[key]} ({key})" if key in names else key
+
+
+def beside(names: Sequence[str], folders: Sequence[Path]) -> Path | None:
+    """The first of these files that is in one of the folders."""
+    return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
+
+
+def _text(path, expected):
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text at byte {error.start}, expected {expected}") from None

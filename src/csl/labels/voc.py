@@ -1,0 +1,209 @@
+"""Pascal VOC 2007 and 2012: 20 classes, each present, absent or, where all its objects are difficult, un-annotated.
+
+http://host.robots.ox.ac.uk/pascal/VOC
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+import numpy as np
+
+from csl.errors import InputError
+from csl.labels.annotations import Annotations
+from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
+from csl.labels.paths import SPLITS, contents, existing, known_split
+
+CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+
+_MAIN = Path("ImageSets") / "Main"
+_LISTS = {"train": ("train", "trainval"), "val": ("val", "test"), "test": ("test",)}
+_VALUES = {"1": POSITIVE, "0": UNANNOTATED, "-1": NEGATIVE}
+
+
+def read_voc(path: str | Path, images: str | Path | None = None, split: str | None = "train") -> Annotations:
+    """Read one split of a VOC data set.
+
+    Labels come from `ImageSets/Main/{class}_{split}.txt` where they are (1 positive, 0 difficult, -1 negative), else
+    from `Annotations/*.xml`: a class with an object that is not `difficult` is positive, one with difficult objects
+    only un-annotated, every other negative.
+
+    Args:
+        path: the folder that holds `ImageSets`, one that holds a single such folder (`VOCdevkit`), or the list
+            `ImageSets/Main/{name}.txt` itself.
+        images: the folder of the images; `JPEGImages` by default.
+        split: "train", "val" or "test"; None is "train". Without `train.txt`, `trainval.txt` is for training;
+            without `val.txt`, `test.txt` is for validation.
+
+    Returns:
+        Annotations with fill 0, images in the order of the list. The classes are those of the text files, sorted,
+        else the 20 of VOC, or, where an XML names another, all that any XML names, sorted.
+
+    Raises:
+        InputError: no such list, a line or an XML that does not parse, an image without a line; the message names
+            file and line.
+    """
+    folder, name = _source(existing(path), known_split(split) or "train")
+    list_file = folder / _MAIN / f"{name}.txt"
+    identities = _identities(list_file)
+    class_files = sorted((folder / _MAIN).glob(f"*_{name}.txt"))
+    if class_files:
+        classes = [file.stem.removesuffix(f"_{name}") for file in class_files]
+        columns = [_labels_of_class(file, identities) for file in class_files]
+        labels = LabelMatrix.from_dense(np.stack(columns, axis=1), NEGATIVE)
+    else:
+        classes, labels = _from_objects(folder / "Annotations", list_file, identities)
+    base = images if images is not None else folder / "JPEGImages"
+    return Annotations(
+        images=[os.path.join(base, f"{identity}.jpg") for identity in identities],
+        labels=labels,
+        classes=classes,
+        source=str(list_file),
+    )
+
+
+def recognise(path: Path) -> bool:
+    """Whether this is a VOC folder, one above, or a list of images in one."""
+    if not path.is_dir():
+        return path.suffix == ".txt" and path.parent.parts[-2:] == _MAIN.parts
+    return any(_list_name(folder, split) for folder in _voc_folders(path) for split in SPLITS)
+
+
+def _source(path, split):
+    """The folder that holds `ImageSets`, and the name of the list to read."""
+    if not path.is_dir():
+        return path.parents[2], path.stem
+    folders = _voc_folders(path)
+    if len(folders) > 1:
+        names = ", ".join(folder.name for folder in folders)
+        raise InputError(f"{path}: found {names}, expected the path of the one to read")
+    name = _list_name(folders[0], split) if folders else None
+    if name is None:
+        found = contents(folders[0] / _MAIN if folders else path)
+        raise InputError(f"{path}: no VOC list {_MAIN}/{split}.txt, found {found}")
+    return folders[0], name
+
+
+def _voc_folders(path):
+    inside = [path, *sorted(path.glob("VOC*")), path / "VOCdevkit", *sorted(path.glob("VOCdevkit/VOC*"))]
+    return [folder for folder in inside if (folder / _MAIN).is_dir()]
+
+
+def _list_name(folder, split):
+    return next((name for name in _LISTS[split] if (folder / _MAIN / f"{name}.txt").is_file()), None)
+
+
+def _identities(file):
+    """Names of the images of a list, such as `000012`, as {name: row}."""
+    rows = {}
+    for number, cells in _lines(file):
+        if len(cells) != 1:
+            raise InputError(f"{file}, line {number}: found {' '.join(cells)!r}, expected the name of an image")
+        if cells[0] in rows:
+            raise InputError(f"{file}, line {number}: found {cells[0]!r} for the second time, expected it once")
+        rows[cells[0]] = len(rows)
+    if not rows:
+        raise InputError(f"{file}: found no image, expected one per line")
+    return rows
+
+
+def _labels_of_class(file, rows):
+    """int8 [N] of a file `{class}_{split}.txt`."""
+    labels = np.zeros(len(rows), np.int8)
+    seen = np.zeros(len(rows), dtype=bool)
+    for number, cells in _lines(file):
+        if len(cells) != 2 or cells[1] not in _VALUES:
+            raise InputError(f"{file}, line {number}: found {' '.join(cells)!r}, expected an image and 1, 0 or -1")
+        row = rows.get(cells[0])
+        if row is None or seen[row]:
+            reason = "not in the list of images" if row is None else "for the second time"
+            raise InputError(f"{file}, line {number}: found {cells[0]!r} {reason}, expected each of its images once")
+        labels[row], seen[row] = _VALUES[cells[1]], True
+    if not seen.all():
+        missing = list(rows)[int(np.argmin(seen))]
+        raise InputError(f"{file}: no line for {missing!r}, expected one per image of the list")
+    return labels
+
+
+def _from_objects(folder, list_file, rows):
+    """Classes, and the LabelMatrix [N, C] of the objects in `Annotations/*.xml`."""
+    missing = next((name for name in rows if not (folder / f"{name}.xml").is_file()), None)
+    if missing is not None:
+        raise InputError(f"{folder / missing}.xml: no such file, expected it for {missing!r} of {list_file}")
+    objects = {file.stem: _objects(file) for file in sorted(folder.glob("*.xml"))}
+    names = {name for found in objects.values() for name in found}
+    classes = CLASSES if names <= set(CLASSES) else sorted(names)
+    number = {name: column for column, name in enumerate(classes)}
+    entries = [
+        (row, number[name], value) for identity, row in rows.items() for name, value in objects[identity].items()
+    ]
+    row, column, value = np.array(entries, np.int64).reshape(-1, 3).T
+    return list(classes), LabelMatrix.from_entries(row, column, value, (len(rows), len(classes)), fill=NEGATIVE)
+
+
+def _objects(file):
+    """{class: POSITIVE, or UNANNOTATED where all its objects are difficult} of one XML."""
+    found = {}
+    for position, part in enumerate(_parse(file).findall("object"), start=1):
+        name = (part.findtext("name") or "").strip()
+        difficult = (part.findtext("difficult") or "0").strip()
+        if not name or difficult not in ("0", "1"):
+            what = "difficult is neither 0 nor 1" if name else "it has no name"
+            raise InputError(f"{file}: object {position}: {what}, expected a name and whether it is difficult")
+        value = UNANNOTATED if difficult == "1" else POSITIVE
+        found[name] = max(found.get(name, UNANNOTATED), value)
+    return found
+
+
+def _parse(file) -> Element:
+    """The root of an XML without a document type, so that there are no entities to expand."""
+    builder, parser = TreeBuilder(), expat.ParserCreate()
+    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    parser.CharacterDataHandler = builder.data
+
+    def refuse(*_):
+        line = parser.CurrentLineNumber
+        raise InputError(f"{file}, line {line}: found a document type (DOCTYPE), expected plain XML")
+
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(file.read_bytes(), True)
+    except expat.ExpatError as error:
+        raise InputError(f"{file}, line {error.lineno}: not valid XML: {expat.ErrorString(error.code)}") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+    return builder.close()
+
+
+def _lines(file) -> Iterable[tuple[int, list[str]]]:
+    """(line number, cells) of the lines of a text file that are not blank."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}), expected a list of images") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 text at byte {error.start}, expected a list of images") from None
+    return [(number, cells) for number, line in enumerate(text.splitlines(), start=1) if (cells := line.split())]

@@ -1,0 +1,33 @@
+"""Losses for multi-label classification with partial labels, by name."""
+
+from torch import nn
+
+from csl.errors import InputError
+from csl.losses.asymmetric import ASLSingleLabel, AsymmetricLoss, AsymmetricLossOptimized
+from csl.losses.selective import PartialSelectiveLoss
+
+LOSSES: dict[str, type[nn.Module]] = {
+    "csl": PartialSelectiveLoss,
+    "asl": AsymmetricLossOptimized,
+}
+
+
+def create_loss(name: str, **options) -> nn.Module:
+    """The loss of that name in `LOSSES`; `options` are its constructor's.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if name not in LOSSES:
+        raise InputError(f"--loss {name}: unknown, expected one of {', '.join(sorted(LOSSES))}")
+    return LOSSES[name](**options)
+
+
+__all__ = [
+    "LOSSES",
+    "ASLSingleLabel",
+    "AsymmetricLoss",
+    "AsymmetricLossOptimized",
+    "PartialSelectiveLoss",
+    "create_loss",
+]

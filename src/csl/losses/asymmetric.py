@@ -1,0 +1,103 @@
+"""The Asymmetric Loss (ASL): Ridnik et al., "Asymmetric Loss For Multi-Label Classification" (arXiv 2009.14119)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from csl.errors import InputError
+from csl.losses.targets import check_targets
+from csl.ops.selective_loss import FLOOR, selective_loss
+
+
+class AsymmetricLoss(nn.Module):
+    """ASL over positives and negatives, summed over batch and classes.
+
+    Args:
+        gamma_neg, gamma_pos: focusing exponents of negatives and positives, 0 or more.
+        clip: probability margin of negatives, in [0, 1).
+        eps: least probability inside a logarithm. Only the published 1e-8 is computed.
+        disable_torch_grad_focal_loss: stop the gradient through the focusing weight.
+
+    Un-annotated entries (-1) count as negatives, which is what ASL knows of them.
+
+    Raises:
+        InputError: a value out of range; in `forward`, shapes that do not fit or a label outside {1, 0, -1}.
+    """
+
+    def __init__(
+        self,
+        gamma_neg: float = 4.0,
+        gamma_pos: float = 1.0,
+        clip: float = 0.05,
+        eps: float = FLOOR,
+        disable_torch_grad_focal_loss: bool = True,
+    ):
+        super().__init__()
+        if not 0 <= (clip or 0) < 1:
+            raise InputError(f"--clip {clip}: expected a margin in [0, 1)")
+        if eps != FLOOR:
+            raise InputError(f"AsymmetricLoss: eps {eps}, expected {FLOOR}")
+        if gamma_neg < 0 or gamma_pos < 0:
+            raise InputError(f"--gamma_neg {gamma_neg}, --gamma_pos {gamma_pos}: expected 0 or more")
+        self.gamma_neg, self.gamma_pos, self.clip = gamma_neg, gamma_pos, clip or 0.0
+        self.disable_torch_grad_focal_loss = disable_torch_grad_focal_loss
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits [B, C] and targets [B, C] to the summed loss, a float32 scalar."""
+        check_targets(logits, targets, (-1, 0, 1))
+        with torch.autocast(logits.device.type, enabled=False):
+            return selective_loss(
+                logits,
+                targets,
+                mode="negative",
+                clip=self.clip,
+                gamma_pos=self.gamma_pos,
+                gamma_neg=self.gamma_neg,
+                gamma_unann=self.gamma_neg,
+                focal_gradient=not self.disable_torch_grad_focal_loss,
+            )
+
+
+class AsymmetricLossOptimized(AsymmetricLoss):
+    """`AsymmetricLoss` under the name and the default of the published faster version: gradient through the weight."""
+
+    def __init__(
+        self,
+        gamma_neg: float = 4.0,
+        gamma_pos: float = 1.0,
+        clip: float = 0.05,
+        eps: float = FLOOR,
+        disable_torch_grad_focal_loss: bool = False,
+    ):
+        super().__init__(gamma_neg, gamma_pos, clip, eps, disable_torch_grad_focal_loss)
+
+
+class ASLSingleLabel(nn.Module):
+    """ASL for one class out of many, on the log-softmax, with label smoothing.
+
+    loss = - sum_c s w log p, with h one-hot, s = h (1 - eps) + eps / C and
+    w = (1 - p h - (1 - p) (1 - h)) ^ (gamma_pos h + gamma_neg (1 - h)), through which the gradient flows.
+
+    Args:
+        gamma_pos, gamma_neg: focusing exponents of the class that is there and of the others.
+        eps: label smoothing, in [0, 1).
+        reduction: "mean" over the batch, or "none" for [B].
+    """
+
+    def __init__(self, gamma_pos: float = 0.0, gamma_neg: float = 4.0, eps: float = 0.1, reduction: str = "mean"):
+        super().__init__()
+        if reduction not in ("mean", "none"):
+            raise InputError(f"ASLSingleLabel: reduction {reduction!r}, expected mean or none")
+        self.gamma_pos, self.gamma_neg, self.eps, self.reduction = gamma_pos, gamma_neg, eps, reduction
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits [B, C] and class numbers [B] to the mean loss, or [B] without reduction."""
+        log_p = F.log_softmax(logits.float(), dim=1)  # [B, C]
+        one_hot = F.one_hot(targets.long(), logits.shape[1]).to(log_p.dtype)  # [B, C]
+        p = log_p.exp()
+        weight = (1 - p * one_hot - (1 - p) * (1 - one_hot)) ** (
+            self.gamma_pos * one_hot + self.gamma_neg * (1 - one_hot)
+        )
+        smooth = one_hot * (1 - self.eps) + self.eps / logits.shape[1]
+        loss = -(smooth * weight * log_p).sum(1)  # [B]
+        return loss.mean() if self.reduction == "mean" else loss

@@ -1,0 +1,25 @@
+"""The check that every loss makes of its targets: a wrong label must not train on, silently."""
+
+import torch
+from torch import Tensor
+
+from csl.errors import InputError
+
+
+def check_targets(logits: Tensor, targets: Tensor, allowed: tuple[int, ...]) -> None:
+    """Raise InputError unless targets has the shape [B, C] of logits and holds only `allowed` values.
+
+    The values are looked at on the CPU alone, and not inside `torch.compile`: on a GPU the look would wait for the device
+    at every step, and the labels that get there come from a `LabelMatrix`, which has checked them.
+    """
+    if logits.shape != targets.shape or logits.dim() != 2:
+        raise InputError(
+            f"loss: logits {tuple(logits.shape)} and targets {tuple(targets.shape)}, expected the same shape [B, C]"
+        )
+    if torch.compiler.is_compiling() or targets.device.type != "cpu" or targets.numel() == 0:
+        return
+    low, high = (bound.item() for bound in torch.aminmax(targets))
+    whole = not targets.is_floating_point() or torch.equal(targets.round(), targets)  # NaN is not
+    if not (whole and low >= min(allowed) and high <= max(allowed)):
+        wrong = next(value for value in torch.unique(targets).tolist() if value not in allowed)
+        raise InputError(f"loss: a target of {wrong:g}, expected one of {', '.join(map(str, allowed))}")

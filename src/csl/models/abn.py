@@ -1,0 +1,78 @@
+"""The InPlace-ABN layer: parameters and running statistics around `csl.ops.inplace_abn`."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from csl.ops import inplace_abn
+
+
+def synchronise_abn(model: nn.Module, synchronised: bool = True) -> nn.Module:
+    """Have every InPlaceABN of a model take its batch statistics over all processes of the default group, or no more.
+
+    In training alone, and only once `torch.distributed` is set up. Returns the same model.
+    """
+    for module in model.modules():
+        if isinstance(module, InPlaceABN):
+            module.synchronised = synchronised
+    return model
+
+
+class InPlaceABN(nn.Module):
+    """Batch normalisation and activation that keep only their output (arXiv 1712.02616).
+
+    Its state has the names and shapes of `nn.BatchNorm2d`'s. Files written by old releases of the inplace-abn package
+    lack `num_batches_tracked`, which nothing here depends on: it is then left at 0.
+
+    Args:
+        num_features: channels C of the input [B, C, H, W].
+        activation: "leaky_relu" or "identity".
+        slope: of the leaky ReLU.
+        eps: added to the variance and to |weight|.
+        momentum: weight of a batch's statistics in the running ones.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        activation: str = "leaky_relu",
+        slope: float = 0.01,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ):
+        super().__init__()
+        self.num_features, self.activation, self.slope = num_features, activation, slope
+        self.eps, self.momentum = eps, momentum
+        self.synchronised = False  # see `synchronise_abn`
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
+        if self.training:
+            self.num_batches_tracked += 1
+        return inplace_abn(
+            x,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            self.training,
+            self.momentum,
+            self.eps,
+            self.activation,
+            self.slope,
+            dist.group.WORLD if self.synchronised and self.training and dist.is_initialized() else None,
+        )
+
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
+        state_dict.setdefault(prefix + "num_batches_tracked", torch.tensor(0, dtype=torch.long))
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+
+    def extra_repr(self) -> str:
+        """The layer's settings, for `print(model)`."""
+        slope = f", slope={self.slope:g}" if self.activation == "leaky_relu" else ""
+        return f"{self.num_features}, {self.activation}{slope}"

@@ -1,0 +1,105 @@
+"""Any image model of timm as a multi-label network or feature extractor that takes pixels in [0, 1]."""
+
+import torch
+from torch import Tensor, nn
+
+from csl.errors import InputError
+from csl.models.heads import create_head
+
+
+def create_timm(
+    name: str, num_classes: int, dropout: float = 0.0, head: str = "linear", num_groups: int | None = None
+) -> nn.Module:
+    """A timm model whose forward takes RGB in [0, 1] and applies the mean and std it was made for.
+
+    The statistics are buffers outside the state dict. With the linear head, which is timm's own, its keys are timm's;
+    with another they are timm's under `body.` beside those of the head.
+
+    Raises:
+        InputError: a name that timm does not know, or dropout before a head that has its own or none.
+    """
+    if head == "linear":
+        return _normalised(_create(name, num_classes=num_classes, drop_rate=dropout), name)
+    if dropout:
+        raise InputError(f"--dropout {dropout}: expected 0 with --head {head}")
+    return TimmWithHead(_with_statistics(_create(name, num_classes=0), name), num_classes, head, num_groups)
+
+
+def create_timm_features(name: str, out_indices: tuple[int, ...] | None = None) -> nn.Module:
+    """timm's `features_only` model of that name: RGB in [0, 1] to a list of feature maps.
+
+    Raises:
+        InputError: a name that timm does not know, or a network or maps that it has no features of.
+    """
+    options = {} if out_indices is None else {"out_indices": tuple(out_indices)}
+    try:
+        return _normalised(_create(name, features_only=True, **options), name)
+    except (RuntimeError, AssertionError, IndexError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name}: timm has no such features of it ({' '.join(str(error).split())})") from error
+
+
+class TimmWithHead(nn.Module):
+    """A timm network's `forward_features` and one of our heads.
+
+    Args:
+        body: made with num_classes 0; its features are maps, channels first or last, or tokens. Tokens that stand for
+            no place in the image (class, register) are left out.
+        num_classes: C.
+        head: "bottleneck" or "ml_decoder".
+        num_groups: queries of the ML-Decoder head.
+    """
+
+    def __init__(self, body: nn.Module, num_classes: int, head: str, num_groups: int | None = None):
+        super().__init__()
+        self.body = body
+        self.num_classes, self.num_features = num_classes, body.num_features
+        self.head = create_head(head, body.num_features, num_classes, num_groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] to logits [B, C]."""
+        (x,) = _normalise(self.body, (x,))
+        return self.head(self._as_map(self.body.forward_features(x)))
+
+    def _as_map(self, features):
+        """Features of any form to [B, F, H, W]; tokens [B, N, F] become [B, F, N, 1]."""
+        if features.dim() == 3:
+            return features[:, getattr(self.body, "num_prefix_tokens", 0) :].transpose(1, 2).unsqueeze(-1)
+        if features.shape[1] != self.num_features and features.shape[-1] == self.num_features:
+            return features.permute(0, 3, 1, 2)
+        return features
+
+
+def _create(name, **options):
+    import timm  # takes seconds, and a TResNet does without
+
+    if not timm.is_model(name):
+        close = ", ".join(timm.list_models(f"*{name}*")[:5])
+        raise InputError(
+            f"--model_name {name}: unknown, expected a TResNet (tresnet_m, tresnet_l, tresnet_xl, tresnet_l_v2) "
+            f"or a name that timm knows{f', such as {close}' if close else ''}"
+        )
+    return timm.create_model(name, pretrained=False, **options)
+
+
+def _normalised(model, name):
+    """The model with its pixel statistics, which its forward applies first."""
+    model = _with_statistics(model, name)
+    model.register_forward_pre_hook(_normalise)
+    return model
+
+
+def _with_statistics(model, name):
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    for statistic in ("mean", "std"):
+        values = torch.tensor(getattr(config, statistic)).view(1, -1, 1, 1)
+        model.register_buffer(f"pixel_{statistic}", values, persistent=False)
+    return model
+
+
+def _normalise(model, inputs):
+    (x,) = inputs
+    return ((x - model.pixel_mean) / model.pixel_std,)

@@ -1,0 +1,113 @@
+"""Heads: features [B, F, H, W] of a backbone to logits [B, C].
+
+Parameter names are those of the published files, so that their state dicts load as they are.
+"""
+
+import math
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BOTTLENECK_FEATURES = 512
+"""Width of the bottleneck head, as in the published OpenImages weights."""
+
+
+HEADS = ("linear", "bottleneck", "ml_decoder")
+
+
+def create_head(name: str, features: int, num_classes: int, num_groups: int | None = None) -> nn.Module:
+    """The head of that name in `HEADS`: features [B, F, H, W] to logits [B, C]; `num_groups` is ML-Decoder's."""
+    if name == "ml_decoder":
+        return MLDecoderHead(features, num_classes, num_groups)
+    return (BottleneckHead if name == "bottleneck" else LinearHead)(features, num_classes)
+
+
+class LinearHead(nn.Sequential):
+    """Global average pooling and one linear layer: keys `fc.weight`, `fc.bias`."""
+
+    def __init__(self, features: int, num_classes: int):
+        super().__init__(OrderedDict(pool=GlobalAveragePool(), fc=nn.Linear(features, num_classes)))
+
+
+class BottleneckHead(nn.Sequential):
+    """Global average pooling and two linear layers with nothing between: F -> 512 -> C.
+
+    For thousands of classes: keys `fc.embedding_generator.0.*` and `fc.FC.*`.
+    """
+
+    def __init__(self, features: int, num_classes: int, bottleneck_features: int = BOTTLENECK_FEATURES):
+        embedding = nn.Sequential(nn.Linear(features, bottleneck_features))
+        fc = nn.Sequential(OrderedDict(embedding_generator=embedding, FC=nn.Linear(bottleneck_features, num_classes)))
+        super().__init__(OrderedDict(pool=GlobalAveragePool(), fc=fc))
+
+
+class GlobalAveragePool(nn.Module):
+    """Mean over the pixels: [B, F, H, W] -> [B, F]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, F, H, W] -> [B, F]."""
+        return x.mean((2, 3))
+
+
+class MLDecoderHead(nn.Module):
+    """ML-Decoder: class queries attend to the feature map (Ridnik et al., arXiv 2111.12933).
+
+    One decoder layer without self-attention, post-norm; every query then serves ceil(C / queries) classes.
+
+    Args:
+        features: channels F of the feature map.
+        num_classes: C.
+        num_groups: queries; None for min(100, C).
+        embedding: width of queries and memory.
+    """
+
+    def __init__(self, features: int, num_classes: int, num_groups: int | None = None, embedding: int = 768):
+        super().__init__()
+        self.decoder = _MLDecoder(features, num_classes, min(num_groups or 100, num_classes), embedding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature map [B, F, H, W] to logits [B, C]."""
+        return self.decoder(x.flatten(2).transpose(1, 2))  # [B, HW, F]
+
+
+class _MLDecoder(nn.Module):
+    def __init__(self, features, num_classes, num_queries, embedding):
+        super().__init__()
+        self.num_classes = num_classes
+        per_query = math.ceil(num_classes / num_queries)
+        self.embed_standart = nn.Linear(features, embedding)  # the published spelling
+        self.query_embed = nn.Embedding(num_queries, embedding).requires_grad_(False)  # random and fixed
+        self.layers = nn.ModuleList([_DecoderLayer(embedding)])
+        self.duplicate_pooling = nn.Parameter(torch.empty(num_queries, embedding, per_query))
+        self.duplicate_pooling_bias = nn.Parameter(torch.zeros(num_classes))
+        nn.init.xavier_normal_(self.duplicate_pooling)
+
+    def forward(self, x):
+        memory = F.relu(self.embed_standart(x))  # [B, HW, E]
+        queries = self.query_embed.weight.expand(len(x), -1, -1)  # [B, Q, E]
+        for layer in self.layers:
+            queries = layer(queries, memory)
+        logits = torch.einsum("bqe,qec->bqc", queries, self.duplicate_pooling)  # [B, Q, ceil(C / Q)]
+        return logits.flatten(1)[:, : self.num_classes] + self.duplicate_pooling_bias
+
+
+class _DecoderLayer(nn.Module):
+    """Cross-attention and feed-forward with post-norm. The first residual adds the queries to themselves."""
+
+    def __init__(self, embedding, num_heads=8, feedforward=2048, dropout=0.1):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(embedding)
+        self.multihead_attn = nn.MultiheadAttention(embedding, num_heads, dropout=dropout, batch_first=True)
+        self.norm2 = nn.LayerNorm(embedding)
+        self.linear1 = nn.Linear(embedding, feedforward)
+        self.linear2 = nn.Linear(feedforward, embedding)
+        self.norm3 = nn.LayerNorm(embedding)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, queries, memory):  # [B, Q, E], [B, HW, E]
+        t = self.norm1(queries + self.dropout(queries))
+        t = self.norm2(t + self.dropout(self.multihead_attn(t, memory, memory, need_weights=False)[0]))
+        feedforward = self.linear2(self.dropout(F.relu(self.linear1(t))))
+        return self.norm3(t + self.dropout(feedforward))

@@ -1,0 +1,98 @@
+"""Which implementation `csl.ops.inplace_abn` runs on: Triton kernels, PyTorch's operators or the inplace-abn package."""
+
+import importlib.util
+import os
+import warnings
+
+import torch
+
+from csl.errors import InputError
+
+BACKENDS = ("auto", "triton", "torch", "inplace-abn")
+"""auto: Triton on a CUDA device where it works, else PyTorch. inplace-abn: the compiled package, where it is installed."""
+
+_chosen = "auto"
+_resolved: dict[tuple[str, str], str] = {}  # (name, device type) -> backend
+
+
+def set_abn_backend(name: str) -> None:
+    """Choose the backend of every later call, of all models, in this process. State dicts are the same for all.
+
+    Raises:
+        InputError: not one of `BACKENDS`, or a package that is not installed.
+    """
+    global _chosen
+    if name not in BACKENDS:
+        raise InputError(f"--abn {name}: unknown, expected one of {', '.join(BACKENDS)}")
+    if name == "inplace-abn" and importlib.util.find_spec("inplace_abn") is None:
+        raise InputError("--abn inplace-abn: the package is not installed, expected auto, triton or torch")
+    _chosen = name
+
+
+def get_abn_backend() -> str:
+    """The name last set, "auto" at the start."""
+    return _chosen
+
+
+def resolve_backend(name: str, device: torch.device | str) -> tuple[str, str]:
+    """What `name` means on a device: ("triton" | "torch" | "inplace-abn", the reason in a few words).
+
+    Raises:
+        InputError: an unknown name, a package that is not installed, or Triton where it cannot run.
+    """
+    device = torch.device(device)
+    if name not in BACKENDS:
+        raise InputError(f"--abn {name}: unknown, expected one of {', '.join(BACKENDS)}")
+    if name == "inplace-abn":
+        if importlib.util.find_spec("inplace_abn") is None:
+            raise InputError("--abn inplace-abn: the package is not installed, expected auto, triton or torch")
+        return name, "as asked"
+    if name == "torch":
+        return name, "as asked"
+    if name == "auto" and device.type != "cuda":
+        return "torch", f"Triton needs a CUDA device, not {device.type}"
+    obstacle = _triton_obstacle(device)
+    if obstacle is None:
+        return "triton", "as asked" if name == "triton" else "a CUDA device"
+    if name == "triton":
+        raise InputError(f"--abn triton: {obstacle}, expected auto or torch")
+    return "torch", f"Triton does not run here: {obstacle}"
+
+
+@torch.compiler.assume_constant_result
+def backend_for(device_type: str) -> str:
+    """The backend of a call on tensors of that device type: "triton", "torch" or "inplace-abn"."""
+    key = _chosen, device_type
+    if key not in _resolved:
+        backend, reason = resolve_backend(*key)
+        if key == ("auto", "cuda") and backend == "torch":
+            warnings.warn(f"inplace_abn: PyTorch's operators, which are slower. {reason}", stacklevel=2)
+        _resolved[key] = backend
+    return _resolved[key]
+
+
+def _triton_obstacle(device):
+    """Why the kernels cannot run on a device, or None: the way to know is to run them, and to look at the numbers."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type != "cuda" and not interpreted:
+        return f"it needs a CUDA device, not {device.type}"
+    try:
+        from csl.ops import inplace_abn_torch, inplace_abn_triton
+
+        for kernels, plain in zip(
+            _one_step(inplace_abn_triton, device), _one_step(inplace_abn_torch, device), strict=True
+        ):
+            torch.testing.assert_close(kernels, plain, rtol=1e-4, atol=1e-4)
+    except Exception as error:  # a missing compiler, driver or package: each its own exception
+        return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    return None
+
+
+def _one_step(parts, device):
+    """A small forward and backward by the parts of a backend: statistics, output, sums and input gradient."""
+    x = torch.linspace(-2, 3, 96, device=device).sin().view(2, 3, 4, 4) * 3  # [B, C, H, W]
+    factor, bias = torch.tensor([[0.5, 1.0, 2.0], [0.1, -0.2, 0.0]], device=device)
+    statistics = parts.statistics(x)
+    y = parts.normalise(x, statistics[0], factor, bias, 1e-2)
+    sums = parts.backward_sums(x.cos(), y, bias, 1 / factor, 1e-2)
+    return statistics, y, sums, parts.backward_input(x.cos(), y, bias, 1 / factor, factor, sums / 32, 1e-2)

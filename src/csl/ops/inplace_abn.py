@@ -1,0 +1,231 @@
+"""InPlace-ABN: batch normalisation and activation that keep their output and nothing else.
+
+Rota Bulo, Porzi, Kontschieder, "In-Place Activated BatchNorm for Memory-Optimized Training of DNNs" (arXiv 1712.02616).
+The layer's input is not saved: backward recovers the normalised input from the output, which the next convolution
+keeps anyway, so a network of such layers stores about half the activations.
+
+    xhat = (x - mean) / sqrt(var + eps)
+    y    = act(xhat * (|w| + eps) + b)
+
+The scale |w| + eps is never 0, so that the output can be inverted, and its gradient with respect to w is taken as
++1 at w = 0: the last layer of every residual block starts there, and with the 0 of `abs` it would never leave.
+
+In low precision y alone is rounded: statistics, scale, bias, sums and the recovered xhat are float32, whatever w is. xhat is
+then off by at most ulp(y) / 2 / (|w| + eps), which for w = 0 is small while b is 0, as at the start of training.
+
+Which implementation runs is `csl.ops.set_abn_backend`'s choice.
+"""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from csl.errors import InputError
+from csl.ops import inplace_abn_torch
+from csl.ops.abn_backend import backend_for
+
+ACTIVATIONS = ("leaky_relu", "identity")
+
+
+def inplace_abn_ref(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str = "leaky_relu",
+    slope: float = 0.01,
+) -> Tensor:
+    """`inplace_abn` written with PyTorch's own differentiable operations, which save the input: what it must equal."""
+    _check(x, running_mean, running_var, training, activation, slope)
+    scale = _scale(weight, eps)  # [C]
+    y = F.batch_norm(x, running_mean, running_var, scale, bias, training, momentum, eps)
+    return F.leaky_relu(y, slope) if activation == "leaky_relu" else y
+
+
+def inplace_abn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str = "leaky_relu",
+    slope: float = 0.01,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    """Normalise x [B, C, ...] over all but its channels, scale, shift and activate; backward needs the output alone.
+
+    Args:
+        x: [B, C, ...], any floating dtype, contiguous or channels-last; x itself is left as it is.
+        weight, bias: [C]; the scale is |weight| + eps. Statistics and parameters stay in their own dtype (float32
+            beside a half-precision x).
+        running_mean, running_var: [C], updated in place when `training` with the batch mean and the unbiased batch
+            variance, or None; used in place of the batch's when not training.
+        training: whether the statistics are the batch's.
+        momentum: weight of the new statistics, in (0, 1].
+        eps: added to the variance and to |weight|.
+        activation: "leaky_relu" or "identity".
+        slope: of the leaky ReLU, over 0 so that it can be inverted.
+        group: in training, the processes whose batches are normalised as one, or None for this one alone. The gradients of
+            weight and bias are this process's share.
+
+    Returns:
+        [B, C, ...] in x's dtype and memory format.
+
+    Raises:
+        InputError: an unknown activation, a slope that is not positive, no running statistics outside training, or
+            one value per channel in training.
+    """
+    _check(x, running_mean, running_var, training, activation, slope, group)
+    slope = slope if activation == "leaky_relu" else 1.0
+    group = group if training else None
+    backend = backend_for(x.device.type)
+    if backend == "inplace-abn":
+        return _packaged(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, group)
+    if backend == "torch" and group is None:
+        return _InPlaceABN.apply(x, weight, bias, running_mean, running_var, training, momentum, eps, slope)
+    if training:
+        with torch.no_grad():
+            mean, var, count = _batch_statistics(x, backend, group)
+            if running_mean is not None:
+                running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+                running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+    else:
+        mean, var, count = running_mean, running_var, None
+    return _InParts.apply(x, weight, bias, mean, torch.rsqrt(var + eps), count, eps, slope, backend, group)
+
+
+def _batch_statistics(x, backend, group):
+    """Mean and biased variance [C] of the batch, or of the group's batches together, and how many values that is."""
+    x = x.detach()
+    statistics = _parts(backend)[0](x)  # [2, C]
+    count = x.numel() // x.shape[1]
+    if group is None:
+        return *statistics, count
+    local = torch.cat([statistics.flatten(), statistics.new_full((1,), count)]).double()
+    gathered = [torch.empty_like(local) for _ in range(group.size())]
+    dist.all_gather(gathered, local, group=group)
+    gathered = torch.stack(gathered)  # [ranks, 2 C + 1]
+    means, variances = gathered[:, :-1].unflatten(1, (2, -1)).unbind(1)
+    counts = gathered[:, -1:]
+    total = counts.sum()
+    mean = (counts * means).sum(0) / total
+    var = (counts * (variances + (means - mean).square())).sum(0) / total  # Chan's merge
+    return mean.to(statistics.dtype), var.to(statistics.dtype), total.to(statistics.dtype)
+
+
+def _parts(backend):
+    """statistics, normalise, backward_sums and backward_input of a backend; as operators where a graph is captured."""
+    if backend == "torch":
+        parts = inplace_abn_torch
+        return parts.statistics, parts.normalise, parts.backward_sums, parts.backward_input
+    from csl.ops import inplace_abn_triton as parts
+
+    if torch.compiler.is_compiling():
+        return parts.statistics_op, parts.normalise_op, parts.backward_sums_op, parts.backward_input_op
+    return parts.statistics, parts.normalise, parts.backward_sums, parts.backward_input
+
+
+class _InParts(torch.autograd.Function):
+    """Normalisation by given statistics. Their gradient is in dx where `count`, the values per channel, is not None."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, mean, invstd, count, eps, slope, backend, group):
+        scale = _scale(weight.to(invstd.dtype), eps)  # [C]
+        y = _parts(backend)[1](x, mean, scale * invstd, bias, slope)
+        ctx.save_for_backward(y, weight, bias, invstd)
+        ctx.count, ctx.eps, ctx.slope, ctx.backend, ctx.group = count, eps, slope, backend, group
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        y, weight, bias, invstd = ctx.saved_tensors
+        _, _, backward_sums, backward_input = _parts(ctx.backend)
+        scale = _scale(weight.to(invstd.dtype), ctx.eps)  # [C]
+        inverse = scale.reciprocal()
+        sums = backward_sums(dy, y, bias, inverse, ctx.slope)  # [2, C]
+        sign = torch.where(weight < 0, -1.0, 1.0)  # +1 at 0
+        dweight, dbias = (sums[1] * sign).to(weight.dtype), sums[0].to(bias.dtype)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            if ctx.count is None:
+                means = torch.zeros_like(sums)
+            else:
+                if ctx.group is not None:
+                    sums = sums.clone()
+                    dist.all_reduce(sums, group=ctx.group)
+                means = sums / ctx.count
+            dx = backward_input(dy, y, bias, inverse, scale * invstd, means, ctx.slope)
+        return dx, dweight, dbias, None, None, None, None, None, None, None
+
+
+def _packaged(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, group):
+    """The inplace-abn package, which overwrites its input and so gets a copy."""
+    if group is not None:
+        raise InputError("--abn inplace-abn: without synchronised statistics here, expected auto, triton or torch")
+    from inplace_abn.functions import inplace_abn as packaged
+
+    name = "identity" if slope == 1.0 else "leaky_relu"
+    return packaged(
+        x.clone(), weight, bias, running_mean, running_var, training, momentum, eps, activation=name, activation_param=slope
+    )  # fmt: skip
+
+
+class _InPlaceABN(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, running_mean, running_var, training, momentum, eps, slope):
+        scale = _scale(weight, eps)  # [C]
+        y, _, invstd = torch.native_batch_norm(x, scale, bias, running_mean, running_var, training, momentum, eps)
+        if not training:
+            invstd = torch.rsqrt(running_var + eps)
+        if slope != 1.0:
+            F.leaky_relu_(y, slope)
+        ctx.save_for_backward(y, weight, bias, invstd)
+        ctx.training, ctx.eps, ctx.slope = training, eps, slope
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        y, weight, bias, invstd = ctx.saved_tensors
+        scale = _scale(weight, ctx.eps)  # [C]
+        z, dz = y, dy  # z: the output before its activation
+        if ctx.slope != 1.0:
+            # Negative is what is not over 0, so that a slope * z that underflowed to -0 is on its own side.
+            z = F.leaky_relu(y, 1 / ctx.slope)
+            dz = torch.ops.aten.leaky_relu_backward(dy, y, ctx.slope, True)
+        # batch_norm's own backward computes xhat = (input - mean) * invstd, the sums over dz and dz * xhat, and
+        #     dx = weight * invstd * (dz - mean(dz) - xhat * mean(dz * xhat)).
+        # Fed with z, bias and 1 / scale it recovers xhat from the output; the gradient's own factor, scale / std,
+        # then is the weight that makes weight * (1 / scale) right. (Outside training it derives 1 / scale from a variance.)
+        dx, dscale, dbias = torch.ops.aten.native_batch_norm_backward(
+            dz, z, scale * scale * invstd, bias, scale.square(), bias, scale.reciprocal(),
+            ctx.training, 0.0, [ctx.needs_input_grad[0], True, True],
+        )  # fmt: skip
+        sign = torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)  # +1 at 0
+        return dx, dscale * sign, dbias, None, None, None, None, None, None
+
+
+def _scale(weight: Tensor, eps: float) -> Tensor:
+    """|w| + eps with gradient +1 at w = 0, where `abs` has 0."""
+    return torch.where(weight < 0, -weight, weight) + eps
+
+
+def _check(x, running_mean, running_var, training, activation, slope, group=None):
+    if activation not in ACTIVATIONS:
+        raise InputError(f"inplace_abn: activation {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+    if activation == "leaky_relu" and not slope > 0:
+        raise InputError(f"inplace_abn: slope {slope}, expected over 0, as the activation must be invertible")
+    if not training and (running_mean is None or running_var is None):
+        raise InputError("inplace_abn: no running statistics, which are needed outside training")
+    if training and group is None and x.numel() == x.shape[1]:
+        raise InputError(f"inplace_abn: one value per channel, shape {tuple(x.shape)}, has no variance to train on")

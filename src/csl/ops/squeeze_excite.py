@@ -1,0 +1,76 @@
+"""Squeeze-and-excitation (Hu et al., arXiv 1709.01507) with the residual addition and ReLU that TResNet puts after it.
+
+s = sigmoid(W2 relu(W1 mean(x) + b1) + b2)           [B, C]
+y = x s,   or   y = relu(x s + shortcut)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def squeeze_excite_ref(
+    x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, shortcut: Tensor | None = None
+) -> Tensor:
+    """`squeeze_excite` as the formula reads, differentiated by autograd: what it must equal."""
+    attention = _attention(x.mean((2, 3)), weight1, bias1, weight2, bias2)[1][:, :, None, None]
+    return x * attention if shortcut is None else F.relu(x * attention + shortcut)
+
+
+def squeeze_excite(
+    x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, shortcut: Tensor | None = None
+) -> Tensor:
+    """Scale every channel of x by its attention, and join the residual branch where one is given.
+
+    Backward writes the gradient of x in one pass: autograd spreads the gradient of the mean over a tensor of its own, in
+    another memory layout, and adds it.
+
+    Args:
+        x: [B, C, H, W], contiguous or channels-last.
+        weight1, bias1: [I, C] or [I, C, 1, 1] and [I], I the inner width; used in x's dtype.
+        weight2, bias2: [C, I] or [C, I, 1, 1] and [C].
+        shortcut: [B, C, H, W], or None for the scaled x alone.
+
+    Returns:
+        [B, C, H, W].
+    """
+    return _SqueezeExcite.apply(x, weight1, bias1, weight2, bias2, shortcut)
+
+
+class _SqueezeExcite(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight1, bias1, weight2, bias2, shortcut):
+        mean = x.mean((2, 3))  # [B, C]
+        hidden, attention = _attention(mean, weight1, bias1, weight2, bias2)  # [B, I], [B, C]
+        scale = attention[:, :, None, None]
+        y = x * scale if shortcut is None else torch.addcmul(shortcut.to(x.dtype), x, scale).relu_()
+        ctx.save_for_backward(x, mean, hidden, attention, weight1, weight2, None if shortcut is None else y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        x, mean, hidden, attention, weight1, weight2, y = ctx.saved_tensors
+        if y is not None:
+            dy = torch.ops.aten.threshold_backward(dy, y, 0)
+        d_attention = (dy * x).sum((2, 3))  # [B, C]
+        d_second = d_attention * attention * (1 - attention)
+        d_first = (d_second @ _matrix(weight2, x)) * (hidden > 0)  # [B, I]
+        d_mean = (d_first @ _matrix(weight1, x)) / (x.shape[2] * x.shape[3])  # [B, C]
+        dx = torch.addcmul(d_mean[:, :, None, None], dy, attention[:, :, None, None])
+        d_weight1 = (d_first.t() @ mean).view_as(weight1).to(weight1.dtype)
+        d_weight2 = (d_second.t() @ hidden).view_as(weight2).to(weight2.dtype)
+        d_bias1, d_bias2 = d_first.sum(0).to(weight1.dtype), d_second.sum(0).to(weight2.dtype)
+        return dx, d_weight1, d_bias1, d_weight2, d_bias2, None if y is None else dy
+
+
+def _attention(mean, weight1, bias1, weight2, bias2):
+    """[B, C] -> relu(W1 mean + b1) [B, I] and the attention [B, C] in (0, 1)."""
+    hidden = F.relu(F.linear(mean, _matrix(weight1, mean), bias1.to(mean.dtype)))
+    return hidden, torch.sigmoid(F.linear(hidden, _matrix(weight2, mean), bias2.to(mean.dtype)))
+
+
+def _matrix(weight, like):
+    """A 1x1 convolution's weight [out, in, 1, 1] as [out, in], in `like`'s dtype."""
+    return weight.flatten(1).to(like.dtype)

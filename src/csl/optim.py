@@ -1,0 +1,83 @@
+"""Parameter groups, the learning-rate schedule and the moving average of the weights."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from csl.errors import InputError
+
+OPTIMIZERS = ("adam", "adamw")
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Two groups: weight decay for matrices and filters, none for biases and one-dimensional parameters."""
+    decay, plain = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (plain if parameter.dim() <= 1 or name.endswith(".bias") else decay).append(parameter)
+    return [{"params": plain, "weight_decay": 0.0}, {"params": decay, "weight_decay": weight_decay}]
+
+
+def create_optimizer(model: nn.Module, name: str = "adam", lr: float = 2e-4, weight_decay: float = 1e-4) -> Optimizer:
+    """Adam (weight decay as an L2 term, as the original) or AdamW (decoupled), in PyTorch's fused form.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if name not in OPTIMIZERS:
+        raise InputError(f"--optimizer {name}: unknown, expected one of {', '.join(OPTIMIZERS)}")
+    optimizer = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+    return optimizer(parameter_groups(model, weight_decay), lr=lr, weight_decay=weight_decay, fused=True)
+
+
+def create_schedule(optimizer: Optimizer, lr: float, total_steps: int) -> LRScheduler:
+    """One cycle up to `lr` over the first fifth and down again; Adam's beta1 cycles against it (OneCycleLR's default)."""
+    if total_steps == 5:
+        total_steps = 6  # a rise of exactly one step makes OneCycleLR divide 0 by 0
+    return OneCycleLR(optimizer, max_lr=lr, total_steps=max(total_steps, 1), pct_start=0.2)
+
+
+class ModelEma:
+    """Exponential moving average of a model's whole state, in a copy of the model.
+
+    The decay warms up as min(decay, (1 + t) / (10 + t)) after t updates, so that a short run does not keep its initial
+    weights. Integer buffers are copied.
+
+    Args:
+        model: whose state is averaged; its values are the start.
+        decay: weight of the past, in [0, 1).
+
+    Attributes:
+        module: the model with the averaged state, in eval mode.
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.9997):
+        self.decay, self.updates = decay, 0
+        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards the model's present state."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        averaged, present = [], []
+        state = model.state_dict()
+        for key, value in self.module.state_dict().items():
+            if value.is_floating_point():
+                averaged.append(value)
+                present.append(state[key])
+            else:
+                value.copy_(state[key])
+        torch._foreach_lerp_(averaged, present, 1 - decay)
+
+    def state_dict(self) -> dict:
+        """The averaged state and the number of updates."""
+        return {"state": self.module.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from `state_dict()`."""
+        self.module.load_state_dict(state["state"])
+        self.updates = state["updates"]

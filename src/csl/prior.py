@@ -1,0 +1,112 @@
+"""The class prior: how often each class is likely to be there, annotated or not (arXiv 2110.10955, section 3.3).
+
+It is the mean over samples of sigmoid(train-mode logits) of a temporary model trained in "ignore" mode, kept as a CSV
+`Classes,avg_pred`.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from csl.errors import InputError
+from csl.files import replacing
+
+COLUMNS = ("Classes", "avg_pred")
+
+
+class ClassPrior:
+    """Running mean of sigmoid(logits) over the samples of an epoch.
+
+    Args:
+        num_classes: C.
+        device: where the sum is kept, so that adding a batch does not wait for the device.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device | str = "cpu"):
+        self.total = torch.zeros(num_classes, dtype=torch.float64, device=device)
+        self.samples = 0
+
+    def update(self, logits: Tensor) -> None:
+        """Add the logits [B, C] of a batch."""
+        self.total += torch.sigmoid(logits.detach().float()).sum(0)
+        self.samples += len(logits)
+
+    def value(self) -> Tensor:
+        """[C] the mean probabilities in float32, NaN before the first sample."""
+        return (self.total / self.samples if self.samples else torch.full_like(self.total, torch.nan)).float().cpu()
+
+    def state_dict(self) -> dict:
+        """What `load_state_dict` needs to go on in the middle of an epoch."""
+        return {"total": self.total.cpu(), "samples": self.samples}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from `state_dict()`."""
+        self.total.copy_(state["total"])
+        self.samples = state["samples"]
+
+
+def write_prior(path: str | Path, classes: Sequence[str], prior: Tensor) -> None:
+    """Write the CSV `Classes,avg_pred`, one row a class in the order of `classes`."""
+    values = np.asarray(prior, dtype=np.float32)
+    with replacing(path) as temporary:
+        pd.DataFrame({COLUMNS[0]: list(classes), COLUMNS[1]: values}).to_csv(temporary, index=False)
+
+
+def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
+    """[C] the prior of `classes` from a CSV `Classes,avg_pred`, matched by class name.
+
+    A row of an unknown class is left out with a warning. A file in which names repeat, or classes whose own names do,
+    is matched by position where the number of rows is right, with a warning.
+
+    Raises:
+        InputError: an unreadable file, other columns, a value outside [0, 1], or classes that the file lacks.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a class prior ({_one_line(error)}), expected a CSV {','.join(COLUMNS)}"
+        ) from error
+    if tuple(table.columns) != COLUMNS:
+        raise InputError(f"{path}: columns {','.join(map(str, table.columns))}, expected {','.join(COLUMNS)}")
+    known = set(classes)
+    ambiguous = table.Classes.duplicated().any() or len(known) < len(classes)
+    if ambiguous:
+        if len(table) != len(classes):
+            raise InputError(
+                f"{path}: {len(table)} rows with repeated names, expected {len(classes)} to match by position"
+            )
+        warnings.warn(f"{path}: class names repeat, so the {len(table)} rows are matched by position", stacklevel=2)
+        rows = range(len(table))
+    else:
+        strangers = [name for name in table.Classes if name not in known]
+        if strangers:
+            warnings.warn(f"{path}: left out {len(strangers)} rows of unknown classes: {_few(strangers)}", stacklevel=2)
+        row_of = {name: row for row, name in enumerate(table.Classes)}
+        missing = [name for name in classes if name not in row_of]
+        if missing:
+            raise InputError(f"{path}: no prior for {len(missing)} of {len(classes)} classes: {_few(missing)}")
+        rows = [row_of[name] for name in classes]
+    prior = np.empty(len(classes), dtype=np.float32)
+    for position, row in enumerate(rows):
+        text = table.avg_pred[row]
+        try:
+            prior[position] = float(text)
+        except ValueError:
+            prior[position] = np.nan
+        if not 0 <= prior[position] <= 1:
+            raise InputError(f"{path}, line {row + 2}: a prior of {text!r}, expected a probability in [0, 1]")
+    return torch.from_numpy(prior)
+
+
+def _few(names, most=5):
+    return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
+
+
+def _one_line(error):
+    return " ".join(str(error).split())

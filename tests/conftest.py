@@ -1,0 +1,56 @@
+"""What every test may ask for: the golden numbers, the real photos, a clean generator."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton, which reads it then
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(name):
+    """Cases of tests/golden/NAME.json, and the arrays of NAME.npz (None where there is none)."""
+    cases = json.loads((GOLDEN / f"{name}.json").read_text())
+    arrays = GOLDEN / f"{name}.npz"
+    return cases, np.load(arrays) if arrays.exists() else None
+
+
+def real_data():
+    """The folder of real photos: CSL_TEST_DATA, else ../shared/data beside the checkout."""
+    return Path(os.environ.get("CSL_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory):
+    """real("fashion80.zip") -> the unpacked folder, or the file itself; skips by name where it is missing."""
+    unpacked = {}
+
+    def find(name):
+        source = real_data() / name
+        if not source.exists():
+            pytest.skip(f"real data not here: {name} (set CSL_TEST_DATA to the folder that holds it)")
+        if source.suffix != ".zip":
+            return source
+        if name not in unpacked:
+            folder = tmp_path_factory.mktemp(source.stem)
+            with zipfile.ZipFile(source) as archive:
+                archive.extractall(folder)
+            inner = folder / source.stem
+            unpacked[name] = inner if inner.is_dir() else folder
+        return unpacked[name]
+
+    return find
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

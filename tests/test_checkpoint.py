@@ -1,0 +1,163 @@
+"""csl.checkpoint: every format in the wild, and nothing executed."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from csl import InputError, checkpoint
+from csl.models import create_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return create_model("tresnet_m", num_classes=6)
+
+
+@pytest.fixture(scope="module")
+def state(model):
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def without_counters(state):
+    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+
+
+def wrapped(state, prefix):
+    return {prefix + k: v for k, v in state.items()}
+
+
+FORMATS = {
+    "release": lambda s: {"model": s, "num_classes": 6, "idx_to_class": {i: f"/m/{i}" for i in range(6)}},
+    "release of old NumPy": lambda s: {
+        "model": s, "num_classes": np.int64(6), "idx_to_class": {np.int64(i): np.str_(f"/m/{i}") for i in range(6)},
+    },
+    "model": lambda s: {"model": s},
+    "state_dict": lambda s: {"state_dict": s},
+    "bare": lambda s: s,
+    "DataParallel": lambda s: {"model": wrapped(s, "module.")},
+    "compiled and wrapped": lambda s: wrapped(s, "module._orig_mod."),
+    "old inplace-abn": lambda s: {"state_dict": without_counters(s)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_network(name, model, state, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(FORMATS[name](state), path)
+    loaded, read = checkpoint.load_model(path)
+    assert (read.model_name, read.head, read.num_classes) == ("tresnet_m", "linear", 6)
+    if name.startswith("release"):
+        assert read.classes == [f"/m/{i}" for i in range(6)]
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), model.eval()(x))
+
+
+def test_safetensors_with_and_without_metadata(state, tmp_path):
+    save_file(state, tmp_path / "plain.safetensors")
+    assert checkpoint.load_model(tmp_path / "plain.safetensors")[1].model_name == "tresnet_m"
+    save_file(
+        state, tmp_path / "named.safetensors", metadata={"classes": json.dumps(list("abcdef")), "note": "free text"}
+    )
+    assert checkpoint.read(tmp_path / "named.safetensors").classes == list("abcdef")
+
+
+@pytest.mark.parametrize("name", ["tresnet_m", "tresnet_l", "tresnet_xl", "tresnet_l_v2"])
+@pytest.mark.parametrize("head", ["linear", "bottleneck", "ml_decoder"])
+def test_tensors_tell_network_and_head(name, head):
+    with torch.device("meta"):
+        state = create_model(name, num_classes=11, head=head, num_groups=4).state_dict()
+    assert checkpoint.recognise(state) == (name, head, 11, 4 if head == "ml_decoder" else None)
+
+
+def test_backbone_loads_all_but_the_head_and_counts(state, tmp_path):
+    torch.save({"state_dict": state}, tmp_path / "backbone.pth")
+    other = create_model("tresnet_m", num_classes=9, bottleneck_head=True)
+    before = other.head.fc.FC.weight.clone()
+    line = checkpoint.load_backbone(other, checkpoint.read(tmp_path / "backbone.pth"))
+    assert "432 tensors loaded, 2 skipped (the head among them), 0 missing" in line
+    assert torch.equal(other.body.conv1[0].weight, state["body.conv1.0.weight"])
+    assert torch.equal(other.head.fc.FC.weight, before)
+    with pytest.raises(InputError, match="holds tresnet_m, not this one"):
+        checkpoint.load_backbone(create_model("resnet18", num_classes=9), checkpoint.read(tmp_path / "backbone.pth"))
+
+
+def test_timm_network_round_trip(tmp_path):
+    net = create_model("resnet18", num_classes=5)
+    checkpoint.write(tmp_path / "ours.ckpt", {"model": net.state_dict(), "model_name": "resnet18", "num_classes": 5})
+    assert checkpoint.load_model(tmp_path / "ours.ckpt")[1].model_name == "resnet18"
+    torch.save(net.state_dict(), tmp_path / "foreign.pth")
+    with pytest.raises(InputError, match="expected --model_name"):
+        checkpoint.load_model(tmp_path / "foreign.pth")
+    assert checkpoint.load_model(tmp_path / "foreign.pth", "resnet18")[1].num_classes == 5
+    other = create_model("resnet18", num_classes=3)
+    assert "2 skipped" in checkpoint.load_backbone(other, checkpoint.read(tmp_path / "foreign.pth"))
+
+
+def test_mismatches_name_what_disagrees(state, tmp_path):
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(InputError, match=r"--num_classes 80: .*m\.pth has 6 classes"):
+        checkpoint.load_model(tmp_path / "m.pth", num_classes=80)
+    with pytest.raises(InputError, match="--model_name tresnet_l: .* holds tresnet_m"):
+        checkpoint.load_model(tmp_path / "m.pth", model_name="tresnet_l")
+    broken = {k: v for k, v in state.items() if k != "body.conv1.0.weight"} | {"extra": torch.zeros(1)}
+    torch.save(broken, tmp_path / "b.pth")
+    with pytest.raises(InputError, match=r"1 missing \(body.conv1.0.weight\); 1 unexpected \(extra\)"):
+        checkpoint.load_model(tmp_path / "b.pth", model_name="tresnet_m")
+
+
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_nothing_in_a_file_is_executed(state, tmp_path):
+    for name, content in (("a", {"model": state, "evil": Evil(tmp_path / "ran")}), ("b", Evil(tmp_path / "ran"))):
+        torch.save(content, tmp_path / f"{name}.pth")
+        with pytest.raises(InputError, match="more than tensors and plain values"):
+            checkpoint.read(tmp_path / f"{name}.pth")
+    (tmp_path / "c.pth").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
+    with pytest.raises(InputError):
+        checkpoint.read(tmp_path / "c.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_damaged_files_are_one_line(state, tmp_path):
+    torch.save(state, tmp_path / "whole.pth")
+    content = (tmp_path / "whole.pth").read_bytes()
+    files = {"empty": b"", "text": b"hello", "half": content[: len(content) // 2], "tail": content[-1000:]}
+    for name, data in files.items():
+        (tmp_path / f"{name}.pth").write_bytes(data)
+        with pytest.raises(InputError, match=f"{name}.pth: ") as caught:
+            checkpoint.read(tmp_path / f"{name}.pth")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="no such checkpoint"):
+        checkpoint.read(tmp_path / "none.pth")
+    torch.save({"model": 3}, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match="expected a state dict"):
+        checkpoint.read(tmp_path / "odd.pth")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    checkpoint.write(path, {"model": {"w": torch.ones(1)}})
+    old = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.write(path, {"model": {"w": torch.zeros(1)}})
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]

@@ -1,0 +1,263 @@
+"""The Triton kernels of csl.ops.inplace_abn: in Triton's interpreter (see conftest.py) where there is no GPU."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+from csl import InputError
+from csl.models.tresnet import TResNet, TResNetConfig
+from csl.ops import get_abn_backend, inplace_abn, inplace_abn_ref, resolve_backend, set_abn_backend
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ROUNDING = {torch.float16: 1, torch.bfloat16: 1 if DEVICE == "cuda" else 2}
+"""Triton's interpreter cuts float32 to bfloat16 where a GPU rounds, which doubles the largest error."""
+SHAPES = [
+    ((4, 5, 6, 7), False), ((4, 5, 6, 7), True), ((1, 3, 2, 1), False), ((1, 3, 2, 1), True), ((8, 4), False),
+    ((2, 3, 11), False), ((3, 70, 1, 1), True), ((2, 1, 5, 3), True), ((2, 130, 9, 7), True), ((1, 11, 33, 40), False),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _triton():
+    try:
+        resolve_backend("triton", DEVICE)
+    except InputError as error:
+        pytest.skip(str(error))
+    set_abn_backend("triton")
+    yield
+    set_abn_backend("auto")
+
+
+def example(shape, channels_last=False, dtype=torch.float32, seed=0, shift=0.5):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=g) * 2 + shift
+    weight, bias = torch.randn(shape[1], generator=g), torch.randn(shape[1], generator=g) * 0.1
+    weight[0] = 0
+    grad = torch.randn(shape, generator=g)
+    x, grad = x.to(dtype), grad.to(dtype)
+    if channels_last and len(shape) == 4:
+        x, grad = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
+    return [t.to(DEVICE) for t in (x, weight, bias, grad)]
+
+
+def run(function, x, weight, bias, grad, training=True, **options):
+    x, weight, bias = (t.detach().clone().requires_grad_() for t in (x, weight, bias))
+    mean, var = torch.full_like(weight.detach(), 0.2), torch.full_like(weight.detach(), 1.5)
+    y = function(x, weight, bias, mean, var, training, **options)
+    y.backward(grad.to(y.dtype))
+    return {"y": y.detach(), "dx": x.grad, "dw": weight.grad, "db": bias.grad, "mean": mean, "var": var}
+
+
+def close(actual, expected, tolerance):
+    actual, expected = (t.detach().double().cpu() for t in (actual, expected))
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() <= tolerance * max(expected.abs().max(), 1e-30)
+
+
+def wide(tensors):
+    return [t.double() for t in tensors]
+
+
+@pytest.mark.parametrize(("shape", "channels_last"), SHAPES)
+@pytest.mark.parametrize(("activation", "slope"), [("leaky_relu", 1e-2), ("leaky_relu", 1e-6), ("identity", 1.0)])
+def test_equals_float64_twin(shape, channels_last, activation, slope):
+    tensors = example(shape, channels_last)
+    options = {"activation": activation, "slope": slope}
+    exact = run(inplace_abn_ref, *wide(tensors), **options)
+    double, single = run(inplace_abn, *wide(tensors), **options), run(inplace_abn, *tensors, **options)
+    heavy = [i for i, w in enumerate(tensors[1].tolist()) if abs(w) > 0.05]
+    for name, value in exact.items():
+        close(double[name], value, 1e-8)
+        if name == "dw":  # at w = 0 float32 has few digits of xhat beside a bias of 0.1: checked in float64 alone
+            error, largest = (single[name] - value)[heavy].abs(), value.abs().max()
+        else:  # dx is a small difference of large terms where there are few values
+            error, largest = (single[name] - value).abs(), value.abs().max() + 0.01 * (name == "dx")
+        assert (error <= 1e-4 * largest).all(), name
+    assert single["y"].stride() == torch.empty_like(tensors[0]).stride()
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("activation", ["leaky_relu", "identity"])
+def test_frozen_statistics(channels_last, activation):
+    tensors = example((3, 6, 5, 4), channels_last)
+    exact = run(inplace_abn_ref, *wide(tensors), training=False, activation=activation)
+    got = run(inplace_abn, *wide(tensors), training=False, activation=activation)
+    for name, value in exact.items():
+        close(got[name], value, 1e-8)
+
+
+def test_input_that_is_neither_contiguous_nor_channels_last():
+    x, weight, bias, grad = example((4, 6, 5, 7))
+    exact = run(inplace_abn_ref, *wide([x, weight, bias, grad]))
+    strided = torch.empty(4, 12, 5, 7, device=DEVICE)[:, ::2].copy_(x)
+    turned = grad.transpose(2, 3).contiguous().transpose(2, 3)
+    got = run(inplace_abn, strided, weight, bias, turned)
+    for name in ("y", "dx", "db", "mean", "var"):
+        close(got[name], exact[name], 1e-5)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_large_means_cost_no_digits(channels_last):
+    tensors = example((4, 6, 30, 30), channels_last, shift=1e4)
+    x = tensors[0].double()
+    mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+    from csl.ops import inplace_abn_triton
+
+    got = inplace_abn_triton.statistics(tensors[0])
+    close(got[0], mean, 1e-6)
+    close(got[1], var, 1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("slope", [1e-2, 1e-6, 1.0])
+def test_low_precision(dtype, slope):
+    x, weight, bias, grad = example((8, 6, 7, 7), True, dtype)
+    weight = torch.where(weight < 0, -1, 1) * weight.abs().clamp(min=0.1)
+    options = {"activation": "identity" if slope == 1 else "leaky_relu", "slope": slope}
+    exact = run(inplace_abn_ref, *wide([x, weight, bias, grad]), **options)
+    plain, ours = (run(f, x, weight, bias, grad, **options) for f in (inplace_abn_ref, inplace_abn))
+    for name in ("y", "dx"):
+        error, allowed = ((r[name].double() - exact[name]).abs().max() for r in (ours, plain))
+        assert error <= 2 * ROUNDING[dtype] * allowed + 1e-6
+    for name in ("mean", "var"):
+        close(ours[name], exact[name], 1e-5)
+    # The stored output is rounded, z = y / slope where it is negative, and xhat = (z - b) / (|w| + eps).
+    dz = grad.double() * torch.where(exact["y"] > 0, 1.0, slope)
+    z = exact["y"] * torch.where(exact["y"] > 0, 1.0, 1 / slope)
+    tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps / torch.where(exact["y"] > 0, 1.0, slope)
+    rounding = (
+        ROUNDING[dtype]
+        * (torch.finfo(dtype).eps / 2 * z.abs() + tiny)
+        / (weight.abs().double() + 1e-5).view(1, -1, 1, 1)
+    )
+    bound = (dz.abs() * rounding).sum((0, 2, 3))
+    assert ((ours["dw"].double() - exact["dw"]).abs() <= bound + 1e-4 * exact["dw"].abs().max()).all()
+
+
+def test_gradient_at_zero_weight_is_plus_one_in_every_precision():
+    x, weight, bias, grad = example((4, 3, 5, 5), True)
+    weight[:], bias[:] = 0, 0
+    xhat = (x - x.mean((0, 2, 3), True)) / (x.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.02)):
+        got = run(inplace_abn, x.to(dtype), weight, bias, grad.to(dtype), activation="identity")
+        close(got["dw"], (grad * xhat).sum((0, 2, 3)), tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_sign_bit_keeps_the_side_of_underflowed_values(dtype):
+    x = torch.tensor([-3.0, -0.02, 0.0, 0.02, 3.0], device=DEVICE).view(5, 1).to(dtype)
+    one, zero = torch.ones(1, device=DEVICE), torch.zeros(1, device=DEVICE)
+    leaf = x.clone().requires_grad_()
+    y = inplace_abn(leaf, one, zero, zero.clone(), one.clone(), False, slope=1e-6)
+    assert torch.signbit(y.detach()).flatten().tolist() == [True, True, True, False, False]
+    y.backward(torch.ones_like(y))
+    assert (leaf.grad.flatten().cpu() > 0.5).tolist() == [False, False, False, True, True]
+
+
+def test_two_runs_give_the_same_bits():
+    first, second = (run(inplace_abn, *example((4, 40, 9, 9), True)) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_nan_goes_through():
+    x, weight, bias, _ = example((2, 3, 4, 4))
+    x[0, 1, 0, 0] = torch.nan
+    y = inplace_abn(x, weight, bias, None, None, True)
+    assert y[:, 1].isnan().all()
+    assert not y[:, [0, 2]].isnan().any()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_compiled_tresnet_is_one_graph(training, backend):
+    set_abn_backend(backend)
+    torch.manual_seed(0)
+    model = TResNet(TResNetConfig((2, 1, 1, 1), width=0.15), num_classes=3).to(DEVICE).train(training)
+    x = torch.rand(2, 3, 36, 36, device=DEVICE)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    found = []
+    for network in (model, compiled):
+        model.load_state_dict(state)
+        model.zero_grad()
+        logits = network(x)
+        if training:
+            logits.square().sum().backward()
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        found.append((logits.detach().clone(), gradients, {k: v.clone() for k, v in model.state_dict().items()}))
+    (logits, gradients, after), (compiled_logits, compiled_gradients, compiled_after) = found
+    torch.testing.assert_close(compiled_logits, logits, rtol=1e-4, atol=1e-5)
+    assert len(gradients) == len(compiled_gradients) == (len(list(model.parameters())) if training else 0)
+    for a, b in zip(compiled_gradients, gradients, strict=True):
+        assert (a - b).norm() <= 1e-3 * b.norm() + 1e-5
+    for key in after:
+        torch.testing.assert_close(compiled_after[key], after[key], rtol=1e-4, atol=1e-5)
+
+
+def test_operators_pass_pytorchs_own_checks():
+    from csl.ops import inplace_abn_triton as kernels
+
+    x, weight, bias, grad = example((2, 5, 3, 4), True)
+    mean, var = kernels.statistics(x)
+    tests = ("test_schema", "test_faketensor")
+    torch.library.opcheck(kernels.statistics_op, (x,), test_utils=tests)
+    torch.library.opcheck(kernels.normalise_op, (x, mean, var, bias, 0.01), test_utils=tests)
+    torch.library.opcheck(kernels.backward_sums_op, (grad, x, bias, var, 0.01), test_utils=tests)
+    means = torch.zeros(2, 5, device=DEVICE)
+    torch.library.opcheck(kernels.backward_input_op, (grad, x, bias, var, weight, means, 0.01), test_utils=tests)
+
+
+def test_backends_by_name():
+    assert get_abn_backend() == "triton"
+    assert resolve_backend("torch", "cpu") == ("torch", "as asked")
+    assert resolve_backend("auto", "cpu")[0] == "torch"
+    assert "CUDA" in resolve_backend("auto", "cpu")[1]
+    with pytest.raises(InputError, match="expected one of auto, triton, torch, inplace-abn"):
+        set_abn_backend("cuda")
+    with pytest.raises(InputError, match="expected auto or torch"):
+        resolve_backend("triton", "meta")
+
+
+def test_the_package_as_a_backend_leaves_its_input():
+    pytest.importorskip("inplace_abn.functions", reason="the inplace-abn package is not installed")
+    tensors = example((4, 6, 5, 7))
+    before = tensors[0].clone()
+    exact = run(inplace_abn_ref, *tensors)
+    set_abn_backend("inplace-abn")
+    got = run(inplace_abn, *tensors)
+    assert torch.equal(tensors[0], before)
+    for name in ("y", "dx", "db", "mean", "var"):
+        close(got[name], exact[name], 1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_gpu_real_sizes(dtype, channels_last):
+    tensors = example((32, 256, 56, 56), channels_last, dtype)
+    tensors[1] = torch.where(tensors[1] < 0, -1, 1) * tensors[1].abs().clamp(min=0.1)
+    exact = run(inplace_abn_ref, *wide(tensors))
+    plain, ours = (run(f, *tensors) for f in (inplace_abn_ref, inplace_abn))
+    for name in ("y", "dx"):
+        error, allowed = ((r[name].double() - exact[name]).abs().max() for r in (ours, plain))
+        assert error <= 2 * allowed + 1e-5
+    again = run(inplace_abn, *tensors)
+    assert all(torch.equal(ours[name], again[name]) for name in ours)
+
+
+@pytest.mark.gpu
+def test_gpu_more_than_two_to_the_31_elements():
+    shape = (41, 64, 1024, 1024)
+    free = torch.cuda.mem_get_info()[0]
+    if free < 5 * 2 * np.prod(shape):
+        pytest.skip(f"{free / 2**30:.0f} GiB of GPU memory free")
+    x = torch.empty(shape, dtype=torch.bfloat16, device="cuda", memory_format=torch.channels_last).normal_()
+    weight, bias = torch.ones(64, device="cuda"), torch.zeros(64, device="cuda")
+    with torch.no_grad():
+        y = inplace_abn(x, weight, bias, None, None, True, activation="identity")
+    last, mean, var = x[-1].float(), y.float().mean((0, 2, 3)), y[-1].float().var((1, 2))
+    torch.testing.assert_close(y[-1].float(), last, rtol=0.02, atol=0.02)
+    assert mean.abs().max() < 0.01
+    assert (var - 1).abs().max() < 0.02

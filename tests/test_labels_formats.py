@@ -1,0 +1,163 @@
+"""read_annotations: which reader is chosen, and what is said where none is."""
+
+import json
+
+import pytest
+
+from csl.errors import InputError
+from csl.labels import Annotations, read_annotations
+
+COCO = json.dumps(
+    {
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
+        "annotations": [{"image_id": 1, "category_id": 1}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+)
+CSV = "filename,neck,split\na.jpg,2,train\nb.jpg,0,val\n"
+
+
+def write(file, text):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "images"),
+    [
+        ("annotations/instances_train2014.json", "train2014"),
+        ("annotations/instances_train2017.json", "train2017"),
+        ("train.json", ""),
+    ],
+)
+def test_coco_is_recognised(tmp_path, name, images):
+    file = write(tmp_path / name, COCO)
+    for path in (tmp_path, file, str(file)):
+        annotations = read_annotations(path)
+        assert isinstance(annotations, Annotations)
+        assert annotations.images == [str(tmp_path / images / "a.jpg")]
+        assert annotations.source == str(file)
+    assert len(read_annotations(tmp_path, split="train", keep_unlabelled_images=True)) == 2
+
+
+def test_a_folder_with_one_split_is_still_coco(tmp_path):
+    write(tmp_path / "val.json", COCO)
+    assert len(read_annotations(tmp_path, split="val")) == 1
+    with pytest.raises(InputError, match="no COCO file of the train split"):
+        read_annotations(tmp_path, split="train")
+
+
+@pytest.mark.parametrize("name", ["attributes.csv", "attributes_train.csv", "train.csv", "labels.csv"])
+def test_attributes_are_recognised(tmp_path, name):
+    file = write(tmp_path / name, CSV)
+    for path in (tmp_path, file):
+        annotations = read_annotations(path, split="train", attributes={"neck": 7})
+        assert annotations.source == str(file)
+        assert annotations.labels.shape == (1, 7)
+    assert read_annotations(file, images="pictures").images == ["pictures/a.jpg", "pictures/b.jpg"]
+
+
+def test_a_broken_attributes_file_is_explained_by_its_reader(tmp_path):
+    write(tmp_path / "attributes.csv", "file;neck\na;1\n")
+    with pytest.raises(InputError, match=r"attributes.csv, line 1: no 'filename' column, found 'file;neck'"):
+        read_annotations(tmp_path)
+
+
+def test_options_at_their_default_suit_every_format(tmp_path):
+    defaults = {"attributes": None, "ignore_columns": (), "classes": None, "groups": None}
+    defaults["keep_unlabelled_images"] = False
+    assert read_annotations(write(tmp_path / "a.csv", CSV), **defaults).classes == ["Neck 0", "Neck 1", "Neck 2"]
+    assert read_annotations(write(tmp_path / "a.json", COCO), **defaults).classes == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options", "message"),
+    [
+        ("a.json", COCO, {"ignore_columns": ["title"]}, "ignore_columns: .* read as COCO.*expected attributes CSV"),
+        ("a.json", COCO, {"attributes": {"neck": 7}}, "attributes: .* read as COCO"),
+        ("a.csv", CSV, {"keep_unlabelled_images": True}, "keep_unlabelled_images: .* read as attributes CSV"),
+    ],
+)
+def test_options_of_another_format(tmp_path, name, text, options, message):
+    with pytest.raises(InputError, match=message):
+        read_annotations(write(tmp_path / name, text), **options)
+
+
+def test_an_option_that_no_format_has(tmp_path):
+    with pytest.raises(TypeError, match="unexpected option 'ignore'"):
+        read_annotations(tmp_path, ignore=["title"])
+
+
+def test_layouts_can_be_forced(tmp_path):
+    data, metadata = tmp_path / "data", tmp_path / "metadata"
+    write(metadata / "train.json", COCO)
+    write(data / "annotations" / "instances_train2014.json", COCO)
+    write(data / "annotations" / "instances_train2017.json", COCO)
+    write(data / "train.json", COCO)
+    on_farm = read_annotations(data, split="train", layout="on_farm")
+    assert on_farm.images == [str(data / "train2014" / "a.jpg")]
+    assert read_annotations(data, layout="on_farm", images="x").images == ["x/a.jpg"]
+    for options in ({"layout": "hyperml", "metadata": metadata}, {"metadata": str(metadata)}):
+        hyperml = read_annotations(data, **options)
+        assert hyperml.images == [str(data / "a.jpg")]
+        assert hyperml.source == str(metadata / "train.json")
+    assert read_annotations(data, layout="hyperml").source == str(data / "train.json")
+    assert len(read_annotations(data, layout="hyperml", keep_unlabelled_images=True)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layout": "farm"}, "--debug_mode: found 'farm', expected one of on_farm, hyperml"),
+        ({"layout": "on_farm"}, "instances_train2014.json: no such file, expected it for the layout on_farm"),
+        ({"layout": "hyperml", "split": "val"}, "val.json: no such file"),
+        ({"layout": "on_farm", "metadata": "x"}, "--metadata: found x, expected none"),
+        ({"layout": "hyperml", "ignore_columns": ["a"]}, "ignore_columns: .* read as COCO"),
+    ],
+)
+def test_layouts_that_are_not_there(tmp_path, options, message):
+    write(tmp_path / "train.json", COCO)
+    with pytest.raises(InputError, match=message):
+        read_annotations(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("notes.txt", "", "found a file of type .txt"),
+        ("labels", "", r"found a file of type \(none\)"),
+        ("a.csv", "Classes,avg_pred\n", "found a CSV with the columns 'Classes', 'avg_pred'"),
+        ("a.csv", "", r"found a CSV with the columns \(none\)"),
+        ("a.json", '{"samples": [], "names": []}', "found JSON with the keys 'samples', 'names'"),
+        ("a.json", '{"samples": [', r"found JSON that does not parse \(line 1"),
+        ("a.json", "", "found JSON that does not parse"),
+        ("a.json", "[]", "found a JSON list"),
+    ],
+)
+def test_what_is_not_recognised(tmp_path, name, text, found):
+    file = write(tmp_path / name, text)
+    with pytest.raises(InputError, match=found) as error:
+        read_annotations(file)
+    assert str(file) in str(error.value)
+    assert "instances_{train,val}{2014,2017}.json" in str(error.value)
+    assert "attributes.csv" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_is_not_recognised(tmp_path):
+    with pytest.raises(InputError, match="not recognised, found nothing; looked for OpenImages: .*; COCO: "):
+        read_annotations(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    for row in range(10):
+        (tmp_path / f"{row}.txt").touch()
+    with pytest.raises(InputError, match=r"found 0.txt, .*, 7.txt and 3 more; looked for"):
+        read_annotations(tmp_path)
+    with pytest.raises(InputError, match="nowhere: no such file or folder"):
+        read_annotations(tmp_path / "nowhere")
+
+
+def test_real_data_is_recognised(real):
+    assert read_annotations(real("coco_mini.zip"), split="val").labels.shape == (79, 80)
+    assert read_annotations(real("fashion80.zip"), split="val").labels.shape == (8000, 80)
+    assert read_annotations(real("clothing_attributes.zip"), split="val").labels.shape == (381, 36)
