@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from csl.cli import parsing
 
-# A tool is a module with DESCRIPTION, parser() and main(flags), as the scripts' are.
+# A tool is a module with DESCRIPTION, parser() and main(flags), as the scripts' are. Its name is one word or two.
 TOOLS = {
     "zoo": "csl.cli.zoo",
 }
@@ -18,15 +18,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return 0
-    if argv[0] not in TOOLS:
-        print(f"python -m csl: error: {argv[0]}: unknown, expected one of {', '.join(TOOLS)}", file=sys.stderr)
+    name = next((" ".join(argv[:words]) for words in (2, 1) if " ".join(argv[:words]) in TOOLS), None)
+    if name is None:
+        given = " ".join(argv[:2] if any(tool.startswith(argv[0] + " ") for tool in TOOLS) else argv[:1])
+        print(f"python -m csl: error: {given}: unknown, expected one of {', '.join(TOOLS)}", file=sys.stderr)
         return 2
-    tool = importlib.import_module(TOOLS[argv[0]])
+    tool = importlib.import_module(TOOLS[name])
     parser = tool.parser()
-    parser.prog = f"python -m csl {argv[0]}"
-    return parsing.run(tool.main, parser, argv[1:])
+    parser.prog = f"python -m csl {name}"
+    return parsing.run(tool.main, parser, argv[len(name.split()) :])
 
 
 def _usage():
-    lines = [f"  {name:10}{importlib.import_module(module).DESCRIPTION}" for name, module in TOOLS.items()]
+    lines = [f"  {name:20}{importlib.import_module(module).DESCRIPTION}" for name, module in TOOLS.items()]
     return "\n".join(["usage: python -m csl TOOL [flags]    (python -m csl TOOL --help explains)", "", *lines])
