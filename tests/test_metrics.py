@@ -10,15 +10,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from csl import metrics
 from csl.errors import InputError
 from csl.metrics import (
+    arrays,
     average_precision,
     averaged_scores,
     class_table,
     group_accuracy,
     mean_average_precision,
     precision_recall_f1,
+    ranking,
 )
 
 GOLDEN_CASES, GOLDEN_ARRAYS = golden("mean_average_precision")
@@ -82,7 +83,7 @@ def sklearn_average_precision(scores, targets):
 def on_device_path(scores, targets, block=None):
     """The GPU code, run on the CPU."""
     scores, targets = torch.from_numpy(scores), torch.from_numpy(targets)
-    ap, positives, negatives = metrics._rank_block_on_device(scores, targets, slice(0, scores.shape[1]), False)
+    ap, positives, negatives = ranking._rank_block_on_device(scores, targets, slice(0, scores.shape[1]), False)
     return np.where((positives > 0) & (negatives > 0), ap, np.nan)
 
 
@@ -219,7 +220,7 @@ def test_rows_are_gathered_in_chunks(monkeypatch):
             return super().__getitem__(indices)
 
     expected = average_precision(scores, targets), averaged_scores(scores, targets)
-    monkeypatch.setattr(metrics, "_CHUNK_ENTRIES", 160)
+    monkeypatch.setattr(arrays, "CHUNK_ENTRIES", 160)
     np.testing.assert_array_equal(average_precision(scores, Counting(targets)), expected[0])
     assert asked == [32, 32, 6]
     assert averaged_scores(scores, Counting(targets)) == expected[1]
@@ -404,14 +405,14 @@ def test_device_path_block_errors_and_modes():
     scores, targets = draw(15, 60, 9, levels=4)
     tensor = torch.from_numpy(scores)
     for as_negative in (False, True):
-        expected = metrics._ranked(scores, targets, unannotated_is_negative=as_negative)
-        found = metrics._rank_block_on_device(tensor, targets, slice(0, 9), as_negative)
+        expected = ranking._ranked(scores, targets, unannotated_is_negative=as_negative)
+        found = ranking._rank_block_on_device(tensor, targets, slice(0, 9), as_negative)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12)
     bad = tensor.clone()
     bad[targets[:, 5] >= 0, 5] = torch.nan
     with pytest.raises(InputError, match="found NaN in column 5"):
-        metrics._rank_block_on_device(bad, targets, slice(3, 9), False)
+        ranking._rank_block_on_device(bad, targets, slice(3, 9), False)
 
 
 @pytest.mark.gpu
