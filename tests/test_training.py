@@ -1,5 +1,6 @@
 """train.py, validate.py and infer.py as they are run: on drawn garments, with interruptions and with bad input."""
 
+import io
 import json
 import os
 import re
@@ -7,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pandas as pd
@@ -14,15 +17,22 @@ import pytest
 import torch
 
 from csl import InputError, checkpoint
+from csl.cli import infer as infer_cli
+from csl.cli import parsing
+from csl.cli import train as train_cli
+from csl.cli import validate as validate_cli
 from csl.config import TrainConfig
 from csl.data.garments import make_garments
 from csl.experiment import train
 from csl.labels import LabelMatrix
 
 ROOT = Path(__file__).parents[1]
+# A network of half a million weights, where another would only take time and disk.
 SMALL = {
-    "image_size": 32, "batch_size": 8, "epochs": 2, "workers": 0, "lr": 1e-3, "augment": "original", "device": "cpu",
+    "model_name": "test_resnet", "image_size": 32, "batch_size": 8, "epochs": 2, "workers": 0, "lr": 1e-3,
+    "augment": "original", "device": "cpu",
 }  # fmt: skip
+TRESNET = {**SMALL, "model_name": "tresnet_m"}
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +46,7 @@ def trained(garments, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     said = []
     config = TrainConfig(
-        **SMALL,
+        **TRESNET,
         data=str(garments),
         path_dest=str(folder),
         partial_loss_mode="selective",
@@ -47,11 +57,17 @@ def trained(garments, tmp_path_factory):
     return folder, best, said
 
 
-def script(name, *args, cwd=ROOT, **options):
-    return subprocess.run(
-        [sys.executable, str(ROOT / f"{name}.py"), *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=600,
-        **options,
-    )  # fmt: skip
+def script(name, *args, cwd=ROOT):
+    """Run a script's command line in this process: starting Python and PyTorch anew takes longer than what is tested."""
+    module = {"train": train_cli, "validate": validate_cli, "infer": infer_cli}[name]
+    parser = module.parser()
+    parser.prog = f"{name}.py"
+    out, err = io.StringIO(), io.StringIO()
+    showwarning = warnings.showwarning
+    with chdir(cwd), redirect_stdout(out), redirect_stderr(err):
+        status = parsing.run(module.main, parser, [str(arg) for arg in args])
+    warnings.showwarning = showwarning
+    return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
 
 
 def states_equal(a, b):
@@ -93,7 +109,7 @@ def test_a_run_leaves_what_it_promises(trained):
 
 
 def test_two_steps_and_two_resumed_equal_four_bit_for_bit(garments, tmp_path):
-    base = TrainConfig(**SMALL, data=str(garments), partial_loss_mode="selective", seed=3)  # two steps an epoch
+    base = TrainConfig(**TRESNET, data=str(garments), partial_loss_mode="selective", seed=3)  # two steps an epoch
     for path, max_steps, resume in (("a", 4, False), ("b", 1, False), ("b", 3, True), ("b", 4, True)):
         config = TrainConfig(
             **{**base.to_dict(), "path_dest": str(tmp_path / path), "max_steps": max_steps, "resume": resume}
@@ -126,7 +142,7 @@ def test_same_seed_same_mask_in_both_stages_and_saved(garments, tmp_path):
 @pytest.mark.parametrize("loss", ["asl", "csl"])
 def test_other_networks_and_losses_train(garments, tmp_path, loss):
     config = TrainConfig(
-        **{**SMALL, "epochs": 1, "augment": "none"}, model_name="resnet18", loss=loss, data=str(garments),
+        **{**SMALL, "model_name": "resnet18", "epochs": 1, "augment": "none"}, loss=loss, data=str(garments),
         path_dest=str(tmp_path), max_steps=1, dropout=0.1,
     )  # fmt: skip
     train(config, lambda _: None)
@@ -136,7 +152,7 @@ def test_other_networks_and_losses_train(garments, tmp_path, loss):
 def test_fine_tuning_starts_from_the_body_of_a_run(garments, trained, tmp_path):
     said = []
     config = TrainConfig(
-        **{**SMALL, "epochs": 1}, data=str(garments), path_dest=str(tmp_path), max_steps=1, head="bottleneck",
+        **{**TRESNET, "epochs": 1}, data=str(garments), path_dest=str(tmp_path), max_steps=1, head="bottleneck",
         model_path=str(trained[0] / "best.ckpt"),
     )  # fmt: skip
     train(config, said.append)
@@ -201,7 +217,7 @@ def test_open_images_names_stand_in_for_mids(tmp_path, garments):
 def test_ctrl_c_leaves_a_checkpoint_that_resume_continues_from(garments, tmp_path):
     command = [
         sys.executable, "-u", str(ROOT / "train.py"), "--data", str(garments), "--path_dest", str(tmp_path / "run"),
-        "--image_size=32", "-b4", "--epochs=400", "--print-freq=1", "-j", "2", "--device=cpu",
+        "--model_name=test_resnet", "--image_size=32", "-b4", "--epochs=400", "--print-freq=1", "-j", "2", "--device=cpu",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -235,12 +251,12 @@ def fails(message, **settings):
 def test_bad_settings_are_refused_before_anything_is_touched(garments, trained, tmp_path):
     folder = trained[0]
     before = {p: p.stat().st_mtime for p in folder.rglob("*")}
-    here = {"data": str(garments), "path_dest": str(folder)}
+    here = {"data": str(garments), "path_dest": str(folder), "model_name": "tresnet_m"}
     fails("divide by 4 and are at least 20", **here | {"image_size": 30})
     fails("divide by 4 and are at least 20", **here | {"image_size": (32, 16)})
     fails("--num_classes 80: .* has 21 classes", num_classes=80, **here)
     fails("--loss focal", loss="focal", **here)
-    fails("--model_name tresnet_s", model_name="tresnet_s", **here)
+    fails("--model_name tresnet_s", **here | {"model_name": "tresnet_s"})
     fails("no such checkpoint", model_path=str(tmp_path / "none.pth"), **here)
     fails("expected from|from 0 to 1", simulate_partial_type="rps", simulate_partial_param=1.5, **here)
     fails("no prior for|not a class prior", prior_path=str(tmp_path / "none.csv"), **here)
@@ -323,6 +339,10 @@ def test_scripts_say_bad_input_in_one_line(tmp_path, garments):
         assert result.returncode == 2
         assert message in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "--data", "nowhere"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1)
 
 
 def test_a_nan_loss_names_the_place_and_keeps_the_last_state(garments, tmp_path):
