@@ -49,6 +49,15 @@ def real(tmp_path_factory):
     return find
 
 
+@pytest.fixture(scope="session")
+def server():
+    """A `killing.Server` of training processes that draw no pictures."""
+    from killing import Server
+
+    with Server(pictures=False) as started:
+        yield started
+
+
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in items:

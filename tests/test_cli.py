@@ -19,17 +19,19 @@ FLAGS = {
         "simulate_partial_type simulate_partial_param partial_loss_mode clip gamma_pos gamma_neg gamma_unann alpha_pos "
         "alpha_neg alpha_unann likelihood_topk prior_path prior_threshold batch_size print_freq printfreq path_dest debug_mode "
         "images attributes ignore_columns keep_unlabelled_images classes_file strict_labels "
-        "on_bad_image head dropout augment loss topk_scope "
-        "prior_epochs max_steps optimizer ema_decay amp resume save_every seed device recipe"
+        "follow_links on_bad_image head dropout augment loss topk_scope "
+        "prior_epochs max_steps grad_accum optimizer schedule ema_decay amp resume save_every eval_every seed device recipe "
+        "skip_nonfinite deterministic "
+        "abn sync_abn compile cache"
     ),
     validate: (
         "data model_name model_path num_classes workers image_size thre batch_size print_freq printfreq dataset_type "
         "split images metadata debug_mode attributes ignore_columns keep_unlabelled_images classes_file "
-        "strict_labels path_dest device amp"
+        "strict_labels follow_links path_dest plots plot_classes device amp abn compile cache"
     ),
     infer: (
         "model_path pic_path model_name input_size image_size dataset_type class_description_path th top_k num_classes "
-        "all_val_inference data images path_dest batch_size workers device amp"
+        "all_val_inference data images follow_links path_dest output batch_size workers device amp abn compile cache"
     ),
 }
 

@@ -12,12 +12,19 @@ PACKAGE = Path(csl.__file__).parent
 # Low to high: a part may import what stands on a line above its own, and itself.
 LAYERS = [
     {"errors"},
-    {"files", "allocator"},
-    {"ops", "labels", "metrics", "download"},
-    {"losses", "models", "prior", "data", "optim", "run", "config", "recipes"},
-    {"checkpoint", "scoring"},
-    {"trainer", "predict", "networks"},
-    {"evaluation", "plots", "sources"},
+    {"files", "faults", "allocator", "compiling", "distributed"},
+    {"ops", "labels", "metrics", "ranking", "download"},
+    {"losses", "models", "prior", "data", "optim", "run", "config", "recipes", "plot_distribution"},
+    {"checkpoint", "scoring", "reproduction"},
+    {"exported", "export_form"},
+    {"onnx_network", "pt2_network", "export_int8"},
+    {"streaming"},
+    {"predict", "networks", "preparation"},
+    {"plots"},
+    {"tensorboard"},
+    {"trainer"},
+    {"evaluation", "sources"},
+    {"export", "results"},
     {"experiment", "inference"},
     {"cli"},
     {"__main__"},
@@ -34,7 +41,7 @@ def imports_of(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "csl":
             names = node.module.split(".")[1:2] or [alias.name for alias in node.names]
-            yield from (name for name in names if name not in ("InputError",))
+            yield from (name for name in names if name not in ("InputError", "Stopped"))
         elif isinstance(node, ast.Import):
             yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("csl."))
 

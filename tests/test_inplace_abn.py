@@ -90,6 +90,19 @@ def test_gradient_at_zero_weight_is_plus_one_and_mirrors_below():
         close(got["dw"], sign * (grad * xhat).sum((0, 2, 3)), 1e-6)
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_large_means_cost_no_digits(channels_last):
+    x, weight, bias, grad = example((4, 6, 20, 20))
+    x = x + 1e4
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    exact = run(inplace_abn_ref, x.double(), weight.double(), bias.double(), grad.double())
+    got = run(inplace_abn, x, weight, bias, grad)
+    close(got["var"], exact["var"], 1e-4)
+    close(got["mean"], exact["mean"], 1e-6)
+    close(got["y"], exact["y"], 2e-3)  # half a unit in the last place of 1e4 is 5e-4
+
+
 def test_saves_its_output_and_no_activation_beside_it():
     x, weight, bias, _ = example((4, 3, 8, 8))
     saved = []
@@ -99,6 +112,57 @@ def test_saves_its_output_and_no_activation_beside_it():
     large = [t for t in saved if t.numel() == x.numel()]
     assert len(large) == 1
     assert large[0].data_ptr() == y.data_ptr()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("slope", [1e-2, 1.0])
+def test_overwriting_takes_the_inputs_memory_and_changes_no_number(training, channels_last, slope):
+    x, weight, bias, grad = example((4, 6, 5, 7), torch.float64)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    options = {"activation": "leaky_relu" if slope != 1 else "identity", "slope": slope}
+    found = []
+    for overwrite in (False, True):
+        leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+        mean, var = torch.full((6,), 0.2).double(), torch.full((6,), 1.5).double()
+        conv_output = leaves[0] * 1
+        y = inplace_abn(conv_output, *leaves[1:], mean, var, training, **options, overwrite=overwrite)
+        assert (y.data_ptr() == conv_output.data_ptr()) == overwrite
+        assert y.stride() == x.stride()
+        y.backward(grad)
+        found.append([y.detach(), mean, var, *(t.grad for t in leaves)])
+    for anew, over in zip(*found, strict=True):
+        torch.testing.assert_close(over, anew, rtol=1e-12, atol=1e-12)
+
+
+def test_gradcheck_overwriting():
+    x, weight, bias, _ = example((3, 4, 3, 2), torch.float64)
+    weight[0] = 0.3
+
+    def function(x, w, b):
+        return inplace_abn(x * 1, w, b, None, None, True, overwrite=True)
+
+    assert torch.autograd.gradcheck(function, [t.requires_grad_() for t in (x, weight, bias)])
+
+
+def test_overwriting_spares_leaves_views_and_strided_input():
+    x, weight, bias, _ = example((4, 3, 6, 6))
+    leaf = x.clone().requires_grad_()
+    for given in (leaf, (leaf * 1)[:2], x[:, :, ::2]):
+        before = given.detach().clone()
+        y = inplace_abn(given, weight, bias, None, None, True, overwrite=True)
+        assert torch.equal(given, before)
+        assert y.data_ptr() != given.data_ptr()
+
+
+def test_overwriting_is_seen_by_autograd():
+    x, weight, bias, _ = example((4, 3, 6, 6))
+    x = x.requires_grad_() * 1
+    square = x.square()  # saves x
+    inplace_abn(x, weight, bias, None, None, True, overwrite=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        square.sum().backward()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -130,7 +130,7 @@ def test_layouts_that_are_not_there(tmp_path, options, message):
         ("a.csv", "Classes,avg_pred\n", "found a CSV with the columns 'Classes', 'avg_pred'"),
         ("a.csv", "", r"found a CSV with the columns \(none\)"),
         ("a.json", '{"samples": [], "names": []}', "found JSON with the keys 'samples', 'names'"),
-        ("a.json", '{"samples": [', r"found JSON that does not parse \(line 1"),
+        ("a.json", '{"samples": [', r"found JSON that does not parse, line 1"),
         ("a.json", "", "found JSON that does not parse"),
         ("a.json", "[]", "found a JSON list"),
     ],

@@ -1,12 +1,14 @@
 """csl.optim: the groups, the cycle and the moving average."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from csl import InputError
 from csl.models import create_model
-from csl.optim import ModelEma, create_optimizer, create_schedule
+from csl.optim import SCHEDULES, ModelEma, create_optimizer, create_schedule
 
 
 def test_no_weight_decay_for_vectors():
@@ -62,3 +64,47 @@ def test_ema_warms_up_and_copies_counters():
                 expected[key] = value.clone()
     for key, value in ema.module.state_dict().items():
         torch.testing.assert_close(value, expected[key])
+
+
+def test_a_constant_schedule_changes_nothing():
+    optimizer = create_optimizer(nn.Linear(2, 2), lr=0.3)
+    schedule = create_schedule(optimizer, 0.3, 20, "constant")
+    before = copy.deepcopy(optimizer.state_dict()["param_groups"])
+    for _ in range(20):
+        optimizer.step()
+        schedule.step()
+        assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.3]
+    after = optimizer.state_dict()["param_groups"]
+    for group in (*before, *after):
+        group.pop("initial_lr", None)
+    assert before == after
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_goes_on_from_its_state(name):
+    rates = []
+    for stop in (None, 7):
+        optimizer = create_optimizer(nn.Linear(2, 2), lr=1.0)
+        schedule = create_schedule(optimizer, 1.0, 20, name)
+        seen = []
+        for step in range(20):
+            if step == stop:
+                state, groups = schedule.state_dict(), optimizer.state_dict()
+                assert state["total_steps"] == 20
+                optimizer = create_optimizer(nn.Linear(2, 2), lr=1.0)
+                schedule = create_schedule(optimizer, 1.0, 20, name)
+                optimizer.load_state_dict(groups)
+                schedule.load_state_dict(state)
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        rates.append(seen)
+    assert rates[0] == rates[1]
+
+
+def test_unknown_schedules_and_decays():
+    with pytest.raises(InputError, match="--schedule cosine: unknown, expected one of onecycle, constant"):
+        create_schedule(create_optimizer(nn.Linear(2, 2)), 1.0, 5, "cosine")
+    for decay in (0.0, 1.0, -0.1):
+        with pytest.raises(InputError, match="--ema_decay .*: expected more than 0 and less than 1"):
+            ModelEma(nn.Linear(2, 2), decay)

@@ -11,7 +11,7 @@ from csl.data.transforms import TrainTransform
 from csl.labels import parse_attributes
 from csl.losses import create_loss
 from csl.models import HEADS, check_image_size, create_model, zoo
-from csl.optim import OPTIMIZERS
+from csl.optim import OPTIMIZERS, SCHEDULES
 from csl.recipes import RECIPES, recipe_line, with_recipe
 
 PAPERS = {
@@ -26,9 +26,11 @@ PAPERS = {
     "--gamma_neg 4 --gamma_pos 0 --clip 0.05",
     "lvis": "--lr 6e-4 --weight_decay 3e-4 --gamma_unann 1 --gamma_pos 0 --gamma_neg 0 --batch_size 64 --image_size 448",
     "flixstock": "--image_size 224 --epochs 15 --batch_size 8 --partial_loss_mode selective --gamma_pos 0 --gamma_neg 1 "
-    "--gamma_unann 4 --likelihood_topk 3 --augment none --model_path csl_opim_86.72",
+    "--gamma_unann 4 --likelihood_topk 3 --prior_threshold 0.5 --augment none --model_path csl_opim_86.72 "
+    "--attributes neck:7,sleeve_length:4,pattern:10 --print-freq 100 --clip 0 --weight_decay 1e-4",
     "nuswide_tutorial": "--model_name resnext50_32x4d --dropout 0.2 --lr 1e-4 --batch_size 32 --epochs 36 --image_size 256 "
-    "--weight_decay 0 --partial_loss_mode negative",
+    "--weight_decay 0 --partial_loss_mode negative --schedule constant --ema_decay 0 --eval_every 200 --augment flip_affine "
+    "--gamma_pos 0 --gamma_neg 0 --gamma_unann 0 --optimizer adam --amp off --model_path timm/resnext50_32x4d.tv_in1k",
 }
 
 
@@ -60,6 +62,7 @@ def test_every_setting_exists_and_fits(name):
         assert type(value) is type(defaults[key]) or defaults[key] is None, key
     assert settings.head in HEADS
     assert settings.optimizer in OPTIMIZERS
+    assert settings.schedule in SCHEDULES
     assert settings.model_path is None or zoo.is_published(settings.model_path)
     side = settings.image_size
     check_image_size(settings.model_name, (side, side))
@@ -113,3 +116,34 @@ def test_bce_is_the_loss_without_focusing():
     targets = (torch.rand(4, 27, generator=torch.Generator().manual_seed(1)) > 0.8).to(torch.int8)
     expected = F.binary_cross_entropy_with_logits(logits, targets.float(), reduction="sum")
     torch.testing.assert_close(loss(logits, targets), expected)
+
+
+def test_adam_does_not_see_that_the_loss_is_a_sum():
+    import torch
+    import torch.nn.functional as F
+
+    from csl.optim import create_optimizer
+
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(32, 40, generator=generator), (torch.rand(32, 27, generator=generator) > 0.8).float()
+    weights = {}
+    for reduction in ("sum", "mean"):
+        torch.manual_seed(1)
+        layer = torch.nn.Linear(40, 27)
+        start = layer.weight.detach().clone()
+        optimizer = create_optimizer(layer, lr=1e-4, weight_decay=0.0)
+        for _ in range(20):
+            optimizer.zero_grad()
+            F.binary_cross_entropy_with_logits(layer(x), y, reduction=reduction).backward()
+            optimizer.step()
+        weights[reduction] = layer.weight.detach() - start
+    assert weights["sum"].abs().mean() > 1e-3
+    torch.testing.assert_close(weights["mean"], weights["sum"], rtol=0.02, atol=2e-6)
+
+
+def test_the_tutorials_network_has_imagenets_statistics_and_dropout():
+    recipe = RECIPES["nuswide_tutorial"]
+    model = create_model(recipe["model_name"], 27, dropout=recipe["dropout"])
+    assert [round(v, 3) for v in model.pixel_mean.flatten().tolist()] == [0.485, 0.456, 0.406]
+    assert [round(v, 3) for v in model.pixel_std.flatten().tolist()] == [0.229, 0.224, 0.225]
+    assert model.drop_rate == 0.2

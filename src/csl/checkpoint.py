@@ -9,6 +9,7 @@ stands for their file.
 import contextlib
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from csl.errors import InputError
 from csl.files import replacing
+from csl.labels.names import check_class_names
 from csl.models import CONFIGS, TimmWithHead, TResNet, architecture, create_model, timm_weights, zoo
 from csl.models.recognition import recognise
 
@@ -103,10 +105,15 @@ def read(path: str | Path) -> Checkpoint:
     state, extra = _split(content, path)
     state = {_without_prefix(k): v for k, v in state.items()}
     recorded = extra.get("model_name")
-    if timm_weights.is_timm(state):
-        recorded = "tresnet_v2_l" if timm_weights.is_v2(state) else None
-        state = timm_weights.from_timm(state)
-    model_name, head, num_classes, num_groups = recognise(state)
+    try:
+        if timm_weights.is_timm(state):
+            recorded = "tresnet_v2_l" if timm_weights.is_v2(state) else None
+            state = timm_weights.from_timm(state)
+        model_name, head, num_classes, num_groups = recognise(state)
+    except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:  # some keys of a network, not all
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: tensors of no known network ({type(error).__name__}: {reason})") from error
+    _check_description(extra, state, num_classes, path)
     classes = _classes(extra, num_classes, path)
     return Checkpoint(
         path=path,
@@ -116,15 +123,23 @@ def read(path: str | Path) -> Checkpoint:
         head=head,
         num_groups=num_groups,
         classes=classes,
-        groups={k: slice(*v) for k, v in extra["groups"].items()} if extra.get("groups") else None,
+        groups={k: slice(*v) for k, v in extra["groups"].items()} if extra.get("groups") is not None else None,
         extra=extra,
     )
 
 
 def write(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint through a temporary file: tensors and plain values only, so that `read` can read it."""
-    with replacing(path) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+    """Write a checkpoint through a temporary file: tensors and plain values only, so that `read` can read it.
+
+    Raises:
+        MachineError: the disk is full, or the folder cannot be written; the file that was there before is whole.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save({"format": FORMAT, **content}, file)
+        except RuntimeError as error:  # of closing an archive whose disk is full, which hides why
+            cause = error.__context__
+            raise cause if isinstance(cause, OSError) else error from error
 
 
 def load_model(
@@ -221,6 +236,9 @@ def _output_width(state):
 
 
 def _read_torch(path):
+    _check_archive(path)
+    # Beside what the unpickler itself refuses, a damaged file makes it trip over its own stack, or a rebuilt tensor over
+    # its storage (IndexError, TypeError, AssertionError, ...), hence the wide net.
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -232,10 +250,28 @@ def _read_torch(path):
                 f"{path}: holds more than tensors and plain values ({name}), and was not loaded"
             ) from error
         raise InputError(f"{path}: not a checkpoint, or a damaged one ({reason[:120]})") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path}: not a checkpoint, or a damaged one ({reason})") from error
+
+
+def _check_archive(path):
+    """PyTorch stores what it writes as it is. Compressed or overlapping entries could take any amount of memory."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\3\4":
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError, struct.error) as error:
+        raise InputError(f"{path}: not a checkpoint, or a damaged one ({error})") from error
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise InputError(f"{path}: holds compressed entries, expected a file that PyTorch wrote")
+    total, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    if total > size:
         raise InputError(
-            f"{path}: not a checkpoint, or a damaged one ({' '.join(str(error).split())[:120]})"
-        ) from error
+            f"{path}: its entries have {total:,} bytes, the file {size:,}; expected a file that PyTorch wrote"
+        )
 
 
 def _read_safetensors(path):
@@ -245,10 +281,10 @@ def _read_safetensors(path):
         with safe_open(path, framework="pt") as file:
             content = {"state_dict": {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118 (not a dict)
             metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
     for key, value in metadata.items():
-        with contextlib.suppress(json.JSONDecodeError):  # free text, which is nothing of ours
+        with contextlib.suppress(ValueError, RecursionError):  # free text, which is nothing of ours
             content.setdefault(key, json.loads(value))
     return content
 
@@ -261,10 +297,75 @@ def _split(content, path):
     state = content if key is None else content[key]
     extra = {} if key is None else {k: v for k, v in content.items() if k != key}
     if extra.get("format") == FORMAT and extra.get("best_weights") == "ema":
-        extra["model"], state = state, extra["ema"]["state"]
-    if not state or not all(isinstance(v, Tensor) for v in state.values()):
+        ema = extra.get("ema")
+        averaged = ema.get("state") if isinstance(ema, Mapping) else None
+        if not isinstance(averaged, Mapping):
+            raise InputError(f"{path}: says that the EMA weights are the best and has none")
+        extra["model"], state = state, averaged
+    if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise InputError(f"{path}: keys {_few(sorted(map(str, content)))}, expected a state dict of tensors")
+    for key, tensor in state.items():
+        if not _is_plain(tensor):
+            raise InputError(f"{path}: {key} is no plain tensor with all its values in the file")
     return state, extra
+
+
+def _is_plain(tensor):
+    """Dense, on the CPU and with a stored value for each element: a tensor takes no more memory than it does in the file."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+        and not tensor.is_quantized
+        and not tensor.is_complex()
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
+
+
+def _check_description(extra, state, num_classes, path):
+    """What a file says of its network, beside the tensors: of the types that the code behind relies on.
+
+    Raises:
+        InputError: it is not, or the class count is that of no tensor.
+    """
+
+    def refuse(key, expected):
+        raise InputError(f"{path}: {key} is {str(extra[key])[:80]!r}, expected {expected}")
+
+    if not isinstance(extra.get("model_name", ""), str | None):
+        refuse("model_name", "a name")
+    if not isinstance(extra.get("head", ""), str):
+        refuse("head", "a name")
+    recorded = extra.get("num_classes")
+    if recorded is not None and num_classes is None:
+        whole = isinstance(recorded, int | np.integer) and not isinstance(recorded, bool)
+        if not whole or not any(v.dim() and len(v) == recorded for v in state.values()):
+            refuse("num_classes", "the length of one of the tensors")
+    config = extra.get("config")
+    if config is not None and not (isinstance(config, Mapping) and all(isinstance(key, str) for key in config)):
+        refuse("config", "settings by name")
+    size = (config or {}).get("image_size")
+    if size is not None and not _is_size(size):
+        raise InputError(f"{path}: image_size is {str(size)[:80]!r}, expected one or two numbers of pixels")
+    groups = extra.get("groups")
+    if groups is not None:
+        pairs = groups.values() if isinstance(groups, Mapping) else ()
+        if not pairs or not all(isinstance(name, str) for name in groups) or not all(map(_is_range, pairs)):
+            refuse("groups", "attributes and the first and last class of each")
+
+
+def _is_size(value):
+    values = value if isinstance(value, list | tuple) else [value]
+    return len(values) in (1, 2) and all(type(v) is int and 1 <= v <= 1 << 16 for v in values)
+
+
+def _is_range(value):
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(type(v) is int for v in value)
+        and (0 <= value[0] < value[1])
+    )
 
 
 def _without_prefix(key):
@@ -276,19 +377,29 @@ def _without_prefix(key):
 
 
 def _classes(extra, num_classes, path) -> list[str] | None:
-    if extra.get("classes"):
-        return list(extra["classes"])
-    mapping = extra.get("idx_to_class")
-    if not mapping:
+    found = [mapping for mapping in (extra.get("classes"), extra.get("idx_to_class")) if not _is_nothing(mapping)]
+    if not found:
         return None
+    mapping = found[0]
     if isinstance(mapping, Mapping):
-        by_index = {int(k): str(v) for k, v in mapping.items()}
+        try:
+            by_index = {int(k): str(v) for k, v in mapping.items()}
+        except (TypeError, ValueError):
+            raise InputError(f"{path}: idx_to_class has keys that are no numbers of classes") from None
         names: Sequence[str] = [by_index.get(i, f"class {i}") for i in range(num_classes or len(by_index))]
-    else:
+    elif isinstance(mapping, list | tuple):
         names = [str(v) for v in mapping]
+    else:
+        raise InputError(f"{path}: class names in a {type(mapping).__name__}, expected a list of them")
     if num_classes and len(names) != num_classes:
         raise InputError(f"{path}: {len(names)} class names for {num_classes} classes")
+    check_class_names(names, path)
     return list(names)
+
+
+def _is_nothing(value):
+    """None or an empty collection; the truth of a tensor is another question."""
+    return value is None or (isinstance(value, Mapping | list | tuple) and not value)
 
 
 def _keys(keys, what):

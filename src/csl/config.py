@@ -22,6 +22,7 @@ class TrainConfig:
     keep_unlabelled_images: bool = False
     classes_file: str | None = None
     strict_labels: bool = False
+    follow_links: bool = False
     num_classes: int | None = None
     on_bad_image: str = "stop"
     # simulated partial labels
@@ -53,18 +54,27 @@ class TrainConfig:
     epochs: int = 30
     stop_epoch: int | None = None
     max_steps: int | None = None
+    skip_nonfinite: int = 0
     save_every: int | None = None
+    eval_every: int | None = None
     batch_size: int = 64
+    grad_accum: int = 1
     lr: float = 2e-4
     weight_decay: float = 1e-4
     optimizer: str = "adam"
+    schedule: str = "onecycle"
     ema_decay: float = 0.9997
     amp: str = "auto"
+    abn: str = "auto"
+    sync_abn: bool = False
+    compile: bool = False
     # run
     path_dest: str = "./outputs"
     resume: bool = False
     seed: int = 0
+    deterministic: bool = False
     workers: int | None = None
+    cache: str | None = None
     device: str | None = None
     print_freq: int = 64
 

@@ -1,9 +1,37 @@
-"""The one error that bad input raises."""
+"""The errors that end a script with one line."""
+
+
+def printable(text: str) -> str:
+    """The text with everything that is not printable (a line break, an escape sequence, half a surrogate) as `\\x1b`.
+
+    What a file says, its name included, reaches a terminal or a log in this form only.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class InputError(ValueError):
     """Bad input: a file, a line of it, a class or a flag.
 
-    The message is one line that names the place, what was found and what was expected. The scripts print it and
-    exit with status 2.
+    The message is one printable line that names the place, what was found and what was expected. The scripts print it
+    and exit with `exit_status`.
     """
+
+    exit_status = 2
+
+    def __init__(self, message: object = ""):
+        super().__init__(printable(str(message)))
+
+
+class MachineError(InputError):
+    """Not the input but the machine: a full disk, a folder that cannot be written, no memory, a worker that died.
+
+    What was saved before is whole; the same command with `--resume` goes on once the cause is gone.
+    """
+
+    exit_status = 3
+
+
+class Stopped(Exception):
+    """Another process of the job ended this one. The message is empty where that process says why itself."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from csl import distributed
 from csl.errors import InputError
 from csl.labels import Annotations
 from csl.metrics import averaged_scores, class_table, group_accuracy, mean_average_precision, precision_recall_f1
 from csl.predict import Predictor
+from csl.scoring import gather_scores
 
 
 @dataclass(frozen=True)
@@ -42,24 +44,34 @@ def evaluate(
     batch_size: int = 32,
     workers: int | None = None,
     say: Callable[[str], None] = print,
-) -> Evaluation:
+) -> Evaluation | None:
     """Score every image of `annotations` and compare with what is known about it.
+
+    The processes of a job (`csl.distributed`) score a part of the batches each: the same batches as one process would,
+    so that the numbers are the same to the last digit. Rank 0 gets them, the others None.
 
     Args:
         predictor: the network; its classes may stand in another order than the annotations'.
         annotations: images and labels.
         threshold: of P_C ... F_O, in [0, 1].
-        batch_size: images at a time.
+        batch_size: images at a time, in each process.
         workers: processes that decode; None for one a core.
         say: prints one line.
 
     Raises:
         InputError: other classes than the network's, or no image that can be read.
     """
-    columns = _columns(predictor, annotations, say)
-    scores = predictor.score(annotations.images, batch_size, workers, progress="validation")
+    columns = _columns(predictor, annotations, distributed.by_main(say))
+    part = predictor.score(
+        annotations.images, batch_size, workers, progress="validation", shared=True, roots=annotations.roots
+    )
+    scores = gather_scores(part)
+    if scores is None:
+        return None
     if not len(scores.indices):
-        raise InputError(f"{annotations.source}: none of the {len(annotations):,} images can be read")
+        raise InputError(
+            f"{annotations.source}: none of the {len(annotations):,} images can be read; {scores.bad[0].reason}"
+        )
     probabilities = scores.probabilities[0][:, columns]  # [N, C]
     targets = annotations.labels[scores.indices]  # [N, C]
     return Evaluation(

@@ -1,24 +1,105 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and reading JSON that a stranger may have written."""
 
+import contextlib
+import errno
+import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from csl.errors import InputError, MachineError
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp")
+
+_MACHINE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+)
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it over `path`, flushed to disk, if the block succeeds.
+    """Yield a temporary path beside `path`; rename it over `path`, both flushed to disk, if the block succeeds.
 
-    A reader never sees a half-written file, and a failed write leaves the old one.
+    A reader never sees a half-written file, and a failed write leaves the old one. A process that is killed leaves its
+    temporary file, which nothing reads and `remove_stale` takes away.
+
+    Raises:
+        MachineError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        if error.errno in _MACHINE:
+            before = "the file that was there before is whole" if path.exists() else "nothing was left of it"
+            raise MachineError(f"{path}: cannot be written ({error.strerror}); {before}") from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that cannot be written cannot be cleared either
+            temporary.unlink(missing_ok=True)
+
+
+def remove_stale(folder: str | Path) -> list[Path]:
+    """Take away what killed processes left of `replacing` in a folder; returns the files that are gone.
+
+    A file of a process that still runs stays, unless it is this one, which is not writing yet.
+    """
+    removed = []
+    for path in Path(folder).iterdir() if Path(folder).is_dir() else ():
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and path.is_file() and not _runs(int(match["pid"])):
+            path.unlink(missing_ok=True)
+            removed.append(path)
+    return removed
+
+
+def parse_json(text: str | bytes, place: str | Path) -> Any:
+    """The content of a JSON text, however it is malformed.
+
+    Args:
+        text: JSON; bytes may be UTF-8, UTF-16 or UTF-32.
+        place: the file, as in messages.
+
+    Raises:
+        InputError: it is not valid JSON, is nested too deeply, or has a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}, line {error.lineno}: not valid JSON: {error.msg}") from None
+    except RecursionError:
+        raise InputError(f"{place}: JSON that is nested too deeply, expected a few levels") from None
+    except ValueError as error:  # not text, or an integer that Python refuses to read
+        raise InputError(f"{place}: cannot be read as JSON: {error}") from None
+
+
+def _flush_folder(folder):
+    """Have a rename survive a power cut, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _runs(pid):
+    """Whether another process of that number runs."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is somebody else's; or no number of a process
+        return pid < 1 << 31
+    return True

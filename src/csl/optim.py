@@ -5,11 +5,12 @@ import copy
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from csl.errors import InputError
 
 OPTIMIZERS = ("adam", "adamw")
+SCHEDULES = ("onecycle", "constant")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -33,8 +34,25 @@ def create_optimizer(model: nn.Module, name: str = "adam", lr: float = 2e-4, wei
     return optimizer(parameter_groups(model, weight_decay), lr=lr, weight_decay=weight_decay, fused=True)
 
 
-def create_schedule(optimizer: Optimizer, lr: float, total_steps: int) -> LRScheduler:
-    """One cycle up to `lr` over the first fifth and down again; Adam's beta1 cycles against it (OneCycleLR's default)."""
+def create_schedule(optimizer: Optimizer, lr: float, total_steps: int, name: str = "onecycle") -> LRScheduler:
+    """The learning rate over the steps of a run, as a scheduler with an attribute `total_steps`.
+
+    Args:
+        optimizer: whose learning rate is set.
+        lr: the highest one.
+        total_steps: of the run; its scheduler may be stepped as often.
+        name: "onecycle": up to `lr` over the first fifth and down again, Adam's beta1 cycling against it (OneCycleLR's
+            default); "constant": `lr` throughout, and beta1 as it is.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if name not in SCHEDULES:
+        raise InputError(f"--schedule {name}: unknown, expected one of {', '.join(SCHEDULES)}")
+    if name == "constant":
+        schedule = ConstantLR(optimizer, factor=1.0)
+        schedule.total_steps = total_steps  # what a resumed run is checked against
+        return schedule
     if total_steps == 5:
         total_steps = 6  # a rise of exactly one step makes OneCycleLR divide 0 by 0
     return OneCycleLR(optimizer, max_lr=lr, total_steps=max(total_steps, 1), pct_start=0.2)
@@ -48,13 +66,18 @@ class ModelEma:
 
     Args:
         model: whose state is averaged; its values are the start.
-        decay: weight of the past, in [0, 1).
+        decay: weight of the past, in (0, 1).
 
     Attributes:
         module: the model with the averaged state, in eval mode.
+
+    Raises:
+        InputError: another decay.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9997):
+        if not 0 < decay < 1:
+            raise InputError(f"--ema_decay {decay:g}: expected more than 0 and less than 1, or 0 for no moving average")
         self.decay, self.updates = decay, 0
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from csl import distributed
 from csl.errors import InputError
 from csl.files import replacing
 
@@ -39,6 +40,13 @@ class ClassPrior:
     def value(self) -> Tensor:
         """[C] the mean probabilities in float32, NaN before the first sample."""
         return (self.total / self.samples if self.samples else torch.full_like(self.total, torch.nan)).float().cpu()
+
+    def over_processes(self) -> "ClassPrior":
+        """That of the samples of all processes of the job, each of which has those of its own here."""
+        whole = ClassPrior(len(self.total), self.total.device)
+        whole.total = distributed.all_reduce_sum(self.total.clone())
+        whole.samples = int(distributed.all_reduce_sum(torch.tensor(self.samples)))
+        return whole
 
     def state_dict(self) -> dict:
         """What `load_state_dict` needs to go on in the middle of an epoch."""

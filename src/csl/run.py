@@ -3,12 +3,13 @@
 import json
 import math
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 from csl.errors import InputError
-from csl.files import replacing
+from csl.files import parse_json, remove_stale, replacing
 
 LAST_RUN = Path("outputs") / "last_run.txt"
 
@@ -38,28 +39,67 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.plots = self.path / "plots"
         self.prior = self.path / "prior"
+        self._moving = self.path / ".moving"  # names the folder that an earlier run is on its way into
 
     def start(self) -> str | None:
-        """Make the folder; what an earlier run left in it moves into a folder beside, whose path is returned."""
+        """Make the folder; what an earlier run left in it moves into a folder beside, whose path is returned.
+
+        The move is all or nothing: one that was cut short is finished by `settle`.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        old = [self.path / name for name in self.ENTRIES if (self.path / name).exists()]
+        self.settle()
+        old = self._entries()
         if not old:
             return None
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(max(p.stat().st_mtime for p in old)))
-        aside = self.path / f"earlier-{stamp}"
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(max(p.lstat().st_mtime for p in old)))
+        aside = f"earlier-{stamp}"
         number = 1
-        while aside.exists():
+        while (self.path / aside).exists():
             number += 1
-            aside = self.path / f"earlier-{stamp}-{number}"
-        aside.mkdir()
-        for entry in old:
+            aside = f"earlier-{stamp}-{number}"
+        with replacing(self._moving) as temporary:
+            temporary.write_text(aside)
+        return self.settle()
+
+    def settle(self) -> str | None:
+        """Clear away what killed processes left: temporary files, and an earlier run half moved aside.
+
+        Returns the folder of that earlier run, which is whole again then; None where there was none.
+        """
+        for folder in (self.path, self.plots):
+            remove_stale(folder)
+        if not self._moving.exists():
+            return None
+        name = self._moving.read_text(errors="replace")
+        if not re.fullmatch(r"earlier-[0-9-]+", name):
+            raise InputError(f"{self._moving}: names {name[:80]!r}, expected a folder earlier-...; remove this file")
+        aside = self.path / name
+        aside.mkdir(exist_ok=True)
+        for entry in self._entries():
             entry.rename(aside / entry.name)
+        self._moving.unlink()
         return str(aside)
+
+    def _entries(self):
+        return [self.path / name for name in self.ENTRIES if os.path.lexists(self.path / name)]
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write `config.json`."""
         with replacing(self.config) as temporary:
             temporary.write_text(json.dumps(config, indent=2) + "\n")
+
+    def read_config(self) -> dict[str, Any]:
+        """What `config.json` says, empty where there is none.
+
+        Raises:
+            InputError: it is no JSON object.
+        """
+        if not self.config.exists():
+            return {}
+        content = parse_json(_bytes(self.config), self.config)
+        if not isinstance(content, dict):
+            raise InputError(f"{self.config}: holds a {type(content).__name__}, expected the settings of a run")
+        return content
 
     def append_log(self, entry: dict[str, Any]) -> None:
         """Append one line to `log.jsonl`; what is not a number (a mAP without classes) becomes null."""
@@ -67,19 +107,38 @@ class RunFolder:
         with open(self.log, "a") as file:
             file.write(json.dumps(plain) + "\n")
 
-    def rewind_log(self, step: int) -> None:
-        """Drop the lines that lie behind `step`: a resumed run writes them again."""
+    def log_lines(self) -> int:
+        """Lines in `log.jsonl`, 0 where there is none."""
+        return _bytes(self.log).count(b"\n") if self.log.exists() else 0
+
+    def rewind_log(self, lines: int) -> None:
+        """Keep the first `lines` of `log.jsonl`: what a killed run wrote behind its checkpoint is written again."""
         if not self.log.exists():
             return
-        kept = [line for line in self.log.read_text().splitlines() if json.loads(line).get("step", 0) <= step]
+        kept = _bytes(self.log).splitlines(keepends=True)[:lines]
         with replacing(self.log) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in kept))
+            temporary.write_bytes(b"".join(kept))
 
     def make_last(self) -> None:
         """Have `find_last` find this run, from the same working folder."""
         if LAST_RUN.parent.is_dir():
             with replacing(LAST_RUN) as temporary:
                 temporary.write_text(os.path.relpath(self.path) + "\n")
+
+
+def read_log(path: str | Path) -> list[dict]:
+    """The entries of a `log.jsonl`.
+
+    Raises:
+        InputError: a line is no JSON object.
+    """
+    entries = []
+    for number, line in enumerate(_bytes(Path(path)).splitlines(), start=1):
+        entry = parse_json(line, f"{path}, line {number}")
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}, line {number}: holds a {type(entry).__name__}, expected a JSON object")
+        entries.append(entry)
+    return entries
 
 
 def find_last() -> RunFolder:
@@ -89,8 +148,15 @@ def find_last() -> RunFolder:
         InputError: there is none.
     """
     if LAST_RUN.exists():
-        run = RunFolder(LAST_RUN.read_text().strip())
+        run = RunFolder(LAST_RUN.read_text(errors="replace").replace("\0", "\\0").strip())
         if run.best.exists() or run.last.exists():
             return run
         raise InputError(f"{LAST_RUN}: names {run.path}, which holds no checkpoint yet, expected a run of train.py")
     raise InputError("no run to use in ./outputs: expected --model_path, or a run of `python train.py` before")
+
+
+def _bytes(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None

@@ -72,6 +72,7 @@ def read_split(
         "keep_unlabelled_images": settings.get("keep_unlabelled_images", False),
         "classes_file": settings.get("classes_file"),
         "strict_labels": settings.get("strict_labels", False),
+        "follow_links": settings.get("follow_links", False),
     }
     if groups:
         options |= {"classes": classes, "groups": groups}
@@ -108,7 +109,7 @@ def annotations_for(
     same_data = data is None and config.get("data")
     source = Path(data or config.get("data") or "data")
     settings = {**(config if same_data else {}), **flags}
-    if data is None and not source.exists():
+    if data is None and not source.exists() and not recognised(source):
         raise InputError(f"no data given and {source} is not there: expected --data DIR")
     annotations = read_split(source, split, settings, predictor.classes, predictor.groups)
     return annotations, read_truth(source, split, settings, annotations)

@@ -1,29 +1,39 @@
 """The training loop."""
 
-import json
+import inspect
 import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from csl import checkpoint
-from csl.errors import InputError
+from csl import checkpoint, distributed
+from csl.compiling import compile_network
+from csl.data.batch_augment import augment_batch
+from csl.data.dataset import Batch
+from csl.data.prefetch import on_device
+from csl.errors import InputError, Stopped
+from csl.faults import as_one_line
 from csl.labels import Annotations
 from csl.metrics import mean_average_precision
 from csl.optim import ModelEma, create_optimizer, create_schedule
 from csl.prior import ClassPrior, write_prior
+from csl.reproduction import changed_settings
 from csl.run import RunFolder
-from csl.scoring import autocast_dtype, score, show_bar, to_input
+from csl.scoring import autocast_dtype, gather_scores, score, show_bar, to_input
+from csl.tensorboard import Board, scores_to_show
 
 
 class Interrupted(Exception):
@@ -44,22 +54,31 @@ class TrainerOptions:
     lr: float = 2e-4
     weight_decay: float = 1e-4
     optimizer: str = "adam"
+    schedule: str = "onecycle"
     ema_decay: float = 0.9997
+    grad_accum: int = 1
     amp: str = "auto"
+    compile: bool = False
     on_bad_image: str = "stop"
+    skip_nonfinite: int = 0
     save_every: int | None = None
+    eval_every: int | None = None
     print_freq: int = 64
     describe: dict = field(default_factory=dict)  # what every checkpoint of the run says of it
 
 
 class Trainer:
-    """Trains `model` on `train_loader`, evaluates it and its moving average on `val_loader` after every epoch.
+    """Trains `model` on `train_loader`, evaluates it and its moving average on `val_loader` after every epoch or oftener.
+
+    The processes of a job (`csl.distributed`) train one model together: each has its part of every step's samples and of
+    the validation images, all have the same weights and results, and rank 0 alone prints and writes. The loss is a sum
+    over the samples of a step, wherever they are: no mean is taken, and the learning rate is used as given.
 
     Args:
         model: images [B, 3, H, W] in [0, 1] to logits [B, C].
         criterion: (logits [B, C], targets [B, C] in {1, 0, -1}) to a scalar.
-        train_loader: of `csl.data.loader.create_loader`, with training transform.
-        val_loader: likewise, with the evaluation transform and every sample once.
+        train_loader: of `csl.data.loader.create_loader`, with training transform; each step takes `grad_accum` batches.
+        val_loader: likewise, with the evaluation transform and every sample once over all processes.
         val: the annotations behind `val_loader`.
         run: the folder that everything is written into.
         device: where to train.
@@ -82,15 +101,23 @@ class Trainer:
         self.model = model.to(device, memory_format=torch.channels_last)
         self.criterion = criterion.to(device)
         self.train_loader, self.val_loader, self.val = train_loader, val_loader, val
-        self.run, self.device, self.options, self.say = run, device, options, say
+        self.run, self.device, self.options, self.say = run, device, options, distributed.by_main(say)
 
         self.last_epoch = min(options.stop_epoch or options.epochs, options.epochs)
         self.steps_per_epoch = train_loader.batch_sampler.num_batches
+        self.global_batch = train_loader.batch_sampler.global_batch  # samples of a step, over all processes
         self.amp_dtype = autocast_dtype(options.amp, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype == torch.float16)
         self.optimizer = create_optimizer(self.model, options.optimizer, options.lr, options.weight_decay)
-        self.schedule = create_schedule(self.optimizer, options.lr, options.epochs * self.steps_per_epoch)
-        self.ema = ModelEma(self.model, options.ema_decay)
+        total_steps = options.epochs * self.steps_per_epoch
+        self.schedule = create_schedule(self.optimizer, options.lr, total_steps, options.schedule)
+        self.ema = ModelEma(self.model, options.ema_decay) if options.ema_decay else None
+        if options.compile:
+            for network in self._networks().values():
+                compile_network(network, device)
+        self.dtype = next(self.model.parameters()).dtype
+        self.processes = distributed.world_size()
+        self.network = _averaging_gradients(self.model, device) if self.processes > 1 else self.model
 
         self.epoch = 0  # the one under way
         self.step = 0  # optimiser steps so far, over all epochs
@@ -99,9 +126,12 @@ class Trainer:
         self.loss_samples = 0
         self.best: dict = {}
         self.bad_images: dict[str, None] = {}
+        self.skipped = 0  # steps left out because their loss or gradients were not finite
+        self.evaluated = -1  # the step of the last line in the log that ends an epoch, or training
         self._unchecked = None
         self._signal = None
-        self._tensorboard = None
+        self._tensorboard = self._tensorboard_steps = None
+        self._shown: tuple | None = None  # validation images for TensorBoard, with their scores
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
@@ -111,14 +141,17 @@ class Trainer:
         Raises:
             Interrupted: on SIGINT or SIGTERM, once the step under way is done and its state saved.
             InputError: a non-finite loss, or an unreadable image under `on_bad_image` "stop".
+            MachineError: no memory, a dead loader worker, a full disk; the last checkpoint is whole.
+            Stopped: another process of the job raised one of these.
         """
-        with self._signals():
-            while self.epoch < self.last_epoch and not self._enough():
+        with self._signals(), self._in_one_line():
+            while self.epoch < self.last_epoch and not (self._enough() and self.evaluated == self.step):
                 self._train_epoch()
-                results = self._evaluate()
+                results = self._evaluate(may_leave=self.step % self.steps_per_epoch == 0)
                 self._finish_epoch(results)
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        for writer in (self._tensorboard, self._tensorboard_steps):
+            if writer is not None:
+                writer.close()
         return self.best
 
     def _train_epoch(self):
@@ -130,95 +163,171 @@ class Trainer:
             total=self.steps_per_epoch, initial=done, desc=f"epoch {self.epoch + 1}", unit="step", leave=False,
             disable=not show_bar(),
         )  # fmt: skip
-        for batch in self.train_loader:
-            self._report_bad(batch.bad)
-            if len(batch):
-                self._train_step(batch)
+        for batches in self._steps():
+            self._report_bad([image for batch in batches for image in batch.bad])
+            if self._all_have_images(batches):
+                self._train_step(batches)
             self.step += 1
-            samples += len(batch)
+            samples += sum(map(len, batches)) * self.processes
             rate = samples / (time.perf_counter() - started)
             bar.update()
             bar.set_postfix_str(f"{rate:.1f} img/s")
             if not show_bar() and self.step % self.options.print_freq == 0:
                 self._say_progress(rate)
+            if self.options.eval_every and self.step % self.options.eval_every == 0 and not self._at_end():
+                paused = time.perf_counter()
+                self._evaluate_between(rate)
+                started += time.perf_counter() - paused
             if self.options.save_every and self.step % self.options.save_every == 0:
                 self.save()
-            if self._signal is not None:
+            (signal_number,) = distributed.highest(self._signal or 0)
+            if signal_number:
                 bar.close()
                 self.save()
-                raise Interrupted(self._signal, self.run.last)
-            if self._enough():
-                break
+                raise Interrupted(signal_number, self.run.last)
         bar.close()
         self._check_finite(None)
         self.images_per_second = samples / (time.perf_counter() - started)
 
-    def _train_step(self, batch):
-        x = to_input(batch.images, self.device)  # [B, 3, H, W]
-        targets = batch.targets.to(self.device, non_blocking=True)  # [B, C]
-        with torch.autocast(self.device.type, self.amp_dtype or torch.bfloat16, enabled=self.amp_dtype is not None):
-            logits = self.model(x)  # [B, C]
-        loss = self.criterion(logits.float(), targets)
-        self._check_finite((self.step + 1, loss.detach(), batch))
+    def _steps(self) -> Iterator[list[Batch]]:
+        """The batches of this process for each step of the rest of the epoch: one, or `grad_accum` of them."""
+        batches = on_device(self.train_loader, self.device)
+        while not self._enough() and (step := list(islice(batches, self.options.grad_accum))):
+            yield step
 
+    def _train_step(self, batches: list[Batch]) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        statistics = [b.clone() for b in self.model.buffers()] if self.options.skip_nonfinite else []
+        outputs, losses = [], []
+        for batch in batches:
+            x = to_input(batch.images, self.device, self.dtype)  # [B, 3, H, W]
+            if batch.draws is not None:  # --augment fast
+                x = augment_batch(x, batch.draws)
+            targets = batch.targets.to(self.device, non_blocking=True)  # [B, C]
+            last = batch is batches[-1]
+            with self._gradients_kept_here() if not last else nullcontext():
+                with torch.autocast(
+                    self.device.type, self.amp_dtype or torch.bfloat16, enabled=self.amp_dtype is not None
+                ):
+                    logits = self.network(x)  # [B, C]
+                loss = self.criterion(logits.float() if logits.dtype != torch.float64 else logits, targets)
+                # The gradient is that of the sum over all processes, of which their reduction takes the mean.
+                self.scaler.scale(loss * self.processes).backward()
+            outputs.append(logits.detach())
+            losses.append(loss.detach())
+        if self.options.skip_nonfinite:
+            if self._is_left_out(losses, batches, statistics):
+                return
+        else:
+            self._check_finite((self.step + 1, losses, batches))
+
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.scaler.get_scale() >= scale:  # else float16 overflowed and the optimizer did not step
             self.schedule.step()
-        self.ema.update(self.model)
+        if self.ema is not None:
+            self.ema.update(self.model)
 
-        self.prior.update(logits)
-        self.loss_sum += loss.detach()
-        self.loss_samples += len(batch)
+        for batch, logits, loss in zip(batches, outputs, losses, strict=True):
+            self.prior.update(logits)
+            self.loss_sum += loss
+            self.loss_samples += len(batch)
+
+    def _gradients_kept_here(self):
+        """Gradients of a batch that is not the last of its step add up on this process before they are reduced."""
+        return self.network.no_sync() if self.processes > 1 else nullcontext()
+
+    def _all_have_images(self, batches):
+        """Whether the step has an image in every batch of every process. Where it has not, all leave it out."""
+        (without,) = distributed.highest(not all(map(len, batches)))
+        return not without
 
     # ------------------------------------------------------------------------------------------- the end of an epoch
 
-    def _evaluate(self) -> dict:
-        scores = score([self.model, self.ema.module], self.val_loader, self.device, self.amp_dtype, "validation")
-        self._report_bad(scores.bad)
+    def _evaluate(self, may_leave: bool = False) -> dict:
+        """mAP of each network. With `may_leave` a signal does not wait for the end: a resumed run evaluates again."""
+        networks = self._networks()
+        for network in networks.values():
+            # Running statistics are each process's own, unless synchronised; those of rank 0 are the model's.
+            distributed.broadcast_from_main(network.buffers())
+        after_batch = self._leave_on_signal if may_leave and self.processes == 1 else None
+        part = score(list(networks.values()), self.val_loader, self.device, self.amp_dtype, "validation", after_batch)
+        self._report_bad(part.bad)
+        scores = gather_scores(part)
+        return distributed.object_from_main(self._results(networks, scores) if scores is not None else None)
+
+    def _results(self, networks, scores) -> dict:
         targets = self.val.labels[scores.indices]  # [N, C]
         results = {}
-        for name, probabilities in zip(("model", "ema"), scores.probabilities, strict=True):
+        for name, probabilities in zip(networks, scores.probabilities, strict=True):
             results[name] = {
                 "mAP": mean_average_precision(probabilities, targets),
                 "mAP_negative": mean_average_precision(probabilities, targets, unannotated="negative"),
             }
         write_prior(self.run.val_prior, self.val.classes, torch.from_numpy(scores.probabilities[0].mean(0)))
+        self._shown = scores_to_show(scores.probabilities[-1], scores.indices)
         return results
 
-    def _finish_epoch(self, results):
-        prior = self.prior.value()
-        write_prior(self.run.train_prior, self.val.classes, prior)
-        better = max(results, key=lambda name: (_rank(results[name]["mAP"]), name == "ema"))
-        mean_loss = (self.loss_sum / max(self.loss_samples, 1)).item()
-        entry = {
-            "epoch": self.epoch + 1,
+    def _evaluate_between(self, rate):
+        """Evaluate in the middle of an epoch; in the log that epoch is a fraction."""
+        results = self._evaluate()
+        self.model.train()
+        self._keep_best(results)
+        entry = self._entry(round(self.step / self.steps_per_epoch, 4), rate, results)
+        self.say(f"step {self.step}: loss {entry['loss']:.3f}, {_in_words(results)}")
+        if not distributed.is_main():
+            return
+        self.run.append_log(entry)
+        if self._tensorboard_steps is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tensorboard_steps = SummaryWriter(str(self.run.tensorboard / "steps"), purge_step=self.step)
+        for name, value in entry.items():
+            if isinstance(value, float) and math.isfinite(value):
+                self._tensorboard_steps.add_scalar(name, value, self.step)
+        self._tensorboard_steps.flush()
+
+    def _entry(self, epoch, rate, results):
+        """A line of the log. What there is no moving average of is None."""
+        nothing = dict.fromkeys(results["model"])
+        return {
+            "epoch": epoch,
             "step": self.step,
-            "loss": mean_loss,
+            "loss": self._mean_loss(),
             "lr": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": round(self.images_per_second, 2),
+            "images_per_second": round(rate, 2),
             "bad_images": len(self.bad_images),
-            **{f"{k}_{name}": v for name, values in results.items() for k, v in values.items()},
+            "skipped_steps": self.skipped,
+            **{f"{k}_{name}": v for name in ("model", "ema") for k, v in results.get(name, nothing).items()},
         }
+
+    def _keep_best(self, results):
+        """Write `best.ckpt` where one of the evaluated networks is better than all before."""
+        better = max(results, key=lambda name: (_rank(results[name]["mAP"]), name == "ema"))
+        if not self.best or _rank(results[better]["mAP"]) > _rank(self.best["mAP"]):
+            self._check_weights()
+            self.best = {"epoch": self.epoch + 1, "step": self.step, "weights": better, **results[better]}
+            if distributed.is_main():
+                weights = _contiguous(self._networks()[better])
+                checkpoint.write(self.run.best, {"model": weights, **self._description(), "best": self.best})
+
+    def _finish_epoch(self, results):
+        prior = self.prior.over_processes().value()
+        entry = self._entry(self.epoch + 1, self.images_per_second, results)
         self.say(
-            f"epoch {self.epoch + 1}/{self.last_epoch}: loss {mean_loss:.3f}, "
-            f"mAP {results['model']['mAP']:.2f} (EMA {results['ema']['mAP']:.2f}), un-annotated as negative "
-            f"{results['model']['mAP_negative']:.2f} (EMA {results['ema']['mAP_negative']:.2f}), "
+            f"epoch {self.epoch + 1}/{self.last_epoch}: loss {entry['loss']:.3f}, {_in_words(results)}, "
             f"{self.images_per_second:.1f} img/s"
         )
         top = torch.topk(prior.nan_to_num(-1), min(10, len(prior))).indices.tolist()
         self.say("  highest prior: " + ", ".join(f"{self.val.classes[c]} {prior[c]:.2f}" for c in top))
-        self._write_tensorboard(entry)
-
         complete = self.step >= (self.epoch + 1) * self.steps_per_epoch
-        if not self.best or _rank(results[better]["mAP"]) > _rank(self.best["mAP"]):
-            self.best = {"epoch": self.epoch + 1, "weights": better, **results[better]}
-            weights = self.ema.module if better == "ema" else self.model
-            checkpoint.write(self.run.best, {"model": _contiguous(weights), **self._description(), "best": self.best})
-        self.run.append_log(entry)
+        self._keep_best(results)
+        if distributed.is_main():
+            write_prior(self.run.train_prior, self.val.classes, prior)
+            self.run.append_log(entry)
+            self._write_tensorboard(entry, prior)
+        self.evaluated = self.step
         if complete:
             self.epoch += 1
             self.prior = ClassPrior(len(self.val.classes), self.device)
@@ -226,39 +335,90 @@ class Trainer:
             self.loss_samples = 0
         self.save()
 
+    def _mean_loss(self):
+        """The loss per sample of the epoch so far, over all processes."""
+        total = torch.tensor([self.loss_sum.item(), self.loss_samples], dtype=torch.float64)
+        loss, samples = distributed.all_reduce_sum(total).tolist()
+        return loss / max(samples, 1)
+
     # ----------------------------------------------------------------------------------------------- save and resume
 
     def save(self) -> None:
-        """Write `last.ckpt`: all that a resumed run needs to go on as if it had not stopped."""
-        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        """Write `last.ckpt`: all that a resumed run needs to go on as if it had not stopped. All processes call it."""
+        self._check_weights()
+        parts = distributed.gather_objects_to_main(self._part())
+        if not distributed.is_main():
+            return
         checkpoint.write(
             self.run.last,
             {
                 "model": _contiguous(self.model),
-                "ema": {**self.ema.state_dict(), "state": _contiguous(self.ema.module)},
+                "ema": self.ema and {**self.ema.state_dict(), "state": _contiguous(self.ema.module)},
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.schedule.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "rng": {"torch": torch.get_rng_state(), "cuda": cuda},
                 "epoch": self.epoch,
                 "step": self.step,
-                "prior_sum": self.prior.state_dict(),
-                "loss_sum": self.loss_sum.item(),
-                "loss_samples": self.loss_samples,
+                "global_batch": self.global_batch,
+                **parts[0],
+                "other_processes": parts[1:],
                 "best": self.best,
                 "best_weights": self.best.get("weights", "model"),
                 "bad_images": list(self.bad_images),
+                "skipped": self.skipped,
+                "evaluated": self.evaluated,
+                "log_lines": self.run.log_lines(),
                 **self._description(),
             },
         )
 
+    def _part(self):
+        """What each process has of its own: its generator, and its part of the epoch's sums."""
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        return {
+            "rng": {"torch": torch.get_rng_state(), "cuda": cuda},
+            "prior_sum": self.prior.state_dict(),
+            "loss_sum": self.loss_sum.item(),
+            "loss_samples": self.loss_samples,
+        }
+
+    def _take_part(self, parts):
+        """Go on from the parts of as many processes, or of another number: then rank 0 has all the sums."""
+        mine, rank = parts, distributed.rank()
+        if len(parts) == self.processes:
+            mine = parts[rank : rank + 1]
+        elif rank > 0:
+            mine = []
+        self.prior.load_state_dict(
+            {
+                "total": sum((p["prior_sum"]["total"] for p in mine), torch.zeros_like(self.prior.total, device="cpu")),
+                "samples": sum(p["prior_sum"]["samples"] for p in mine),
+            }
+        )
+        self.loss_sum.fill_(sum(p["loss_sum"] for p in mine))
+        self.loss_samples = sum(p["loss_samples"] for p in mine)
+        if rank < len(parts):
+            torch.set_rng_state(parts[rank]["rng"]["torch"])
+            cuda = parts[rank]["rng"]["cuda"]
+            if self.device.type == "cuda" and cuda is not None:
+                torch.cuda.set_rng_state(cuda, self.device)
+
     def resume(self) -> None:
-        """Go on from `last.ckpt`.
+        """Go on from `last.ckpt`, with any number of processes that makes the same global batch.
 
         Raises:
-            InputError: there is none, or it is of another network, data set or schedule.
+            InputError: there is none, or it is of another network, data set, schedule or other settings.
         """
         state = checkpoint.read(self.run.last)
+        try:
+            self._take(state)
+        except InputError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise InputError(f"{self.run.last}: not the state of this run ({reason})") from error
+
+    def _take(self, state):
         extra = state.extra
         if "optimizer" not in extra:
             raise InputError(f"{self.run.last}: weights alone, expected the state of a run of train.py")
@@ -266,26 +426,41 @@ class Trainer:
             raise InputError(
                 f"{self.run.last}: {len(state.classes or [])} other classes than the data has, cannot resume"
             )
+        if extra.get("global_batch", self.global_batch) != self.global_batch:
+            raise InputError(
+                f"{self.run.last}: {extra['global_batch']} images a step, this command has {self.global_batch} "
+                f"({self.processes} processes x --batch_size x --grad_accum); expected the same"
+            )
         total = extra["scheduler"]["total_steps"]
         if total != self.schedule.total_steps:
             raise InputError(
                 f"{self.run.last}: a schedule of {total} steps, this command has {self.schedule.total_steps}; resume "
                 "with the data, --epochs and --batch_size it was started with"
             )
+        if extra["scheduler"].keys() != self.schedule.state_dict().keys():
+            raise InputError(f"{self.run.last}: made with another schedule than --schedule {self.options.schedule}")
+        if (extra["ema"] is None) != (self.ema is None):
+            found = "no moving average" if extra["ema"] is None else "a moving average"
+            raise InputError(
+                f"{self.run.last}: holds {found} of the weights, this command has --ema_decay "
+                f"{self.options.ema_decay:g}; resume with the one it was started with"
+            )
+        if changed := changed_settings(extra.get("config") or {}, self.options.describe.get("config") or {}):
+            raise InputError(
+                f"{self.run.last}: the run was started with other settings, expected the same: {', '.join(changed)}"
+            )
         self.model.load_state_dict(extra.get("model", state.state_dict))
-        self.ema.load_state_dict(extra["ema"])
+        if self.ema is not None:
+            self.ema.load_state_dict(extra["ema"])
         self.optimizer.load_state_dict(extra["optimizer"])
         self.schedule.load_state_dict(extra["scheduler"])
         self.scaler.load_state_dict(extra["scaler"])
-        torch.set_rng_state(extra["rng"]["torch"])
-        if self.device.type == "cuda" and extra["rng"]["cuda"]:
-            torch.cuda.set_rng_state_all(extra["rng"]["cuda"])
-        self.epoch, self.step = extra["epoch"], extra["step"]
-        self.prior.load_state_dict(extra["prior_sum"])
-        self.loss_sum.fill_(extra["loss_sum"])
-        self.loss_samples, self.best = extra["loss_samples"], extra["best"]
+        self._take_part([extra, *extra["other_processes"]])
+        self.epoch, self.step, self.best = extra["epoch"], extra["step"], extra["best"]
         self.bad_images = dict.fromkeys(extra["bad_images"])
-        self.run.rewind_log(self.step)
+        self.skipped, self.evaluated = extra.get("skipped", 0), extra.get("evaluated", self.step)
+        if distributed.is_main():
+            self.run.rewind_log(extra["log_lines"])
 
     def _description(self):
         return {
@@ -298,25 +473,116 @@ class Trainer:
 
     # ----------------------------------------------------------------------------------------------------- what else
 
+    def _networks(self):
+        """What is evaluated, by name: the network and its moving average, where there is one."""
+        return {"model": self.model} | ({"ema": self.ema.module} if self.ema is not None else {})
+
     def _enough(self):
         return self.options.max_steps is not None and self.step >= self.options.max_steps
+
+    def _at_end(self):
+        """Whether the epoch is over, or training is: its evaluation comes next."""
+        return self.step % self.steps_per_epoch == 0 or self._enough()
+
+    def _check_weights(self):
+        """Nothing is saved that training has already ruined: the last good checkpoint stays.
+
+        Raises:
+            InputError: the weights, or what the optimizer remembers, are not finite.
+        """
+        state = [t for s in self.optimizer.state.values() for t in s.values() if isinstance(t, torch.Tensor)]
+        tensors = [t for t in [*self.model.state_dict().values(), *state] if t.is_floating_point()]
+        finite = torch.stack([t.isfinite().all().to(self.device) for t in tensors]).all()
+        if not finite:
+            raise InputError(
+                f"the weights are no longer finite in epoch {self.epoch + 1} after step {self.step}: training stopped without "
+                f"saving them, {self._last_state()}; a lower --lr or --amp off may help"
+            )
+
+    def _is_left_out(self, losses, batches, statistics):
+        """Under `skip_nonfinite`: whether the step is not taken, as if its images were not there; counted on all processes.
+
+        Raises:
+            InputError: it is one too many.
+        """
+        own = finite = all(math.isfinite(loss.item()) for loss in losses)
+        if finite and not self.scaler.is_enabled():  # it looks at the gradients itself
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            finite = bool(torch.stack([g.isfinite().all() for g in gradients]).all())
+        (wrong,) = distributed.highest(not finite)
+        if not wrong:
+            return False
+        self.skipped += 1
+        # Gradients are everyone's, a loss is one process's.
+        named = distributed.gather_objects((own, self._named(batches)))
+        images = next((names for fine, names in named if not fine), named[0][1])
+        place = f"epoch {self.epoch + 1} at step {self.step + 1} (images {images})"
+        what = f"loss or gradients are not finite in {place}"
+        if self.skipped > self.options.skip_nonfinite:
+            raise InputError(
+                f"{what}: {self.skipped - 1} steps were left out before (--skip_nonfinite {self.options.skip_nonfinite}); "
+                f"training stopped, {self._last_state()}"
+            )
+        self.say(f"{what}: step left out, {self.skipped} of --skip_nonfinite {self.options.skip_nonfinite}")
+        self.optimizer.zero_grad(set_to_none=True)
+        for buffer, before in zip(self.model.buffers(), statistics, strict=True):
+            buffer.copy_(before)  # running statistics have seen what made the loss so
+        return True
+
+    def _named(self, batches):
+        """The first images of a step, in words."""
+        paths = self.train_loader.dataset.annotations.images
+        names = [paths[i] for batch in batches for i in batch.indices.tolist()]
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+    def _last_state(self):
+        if self.run.last.exists():
+            return f"the last good state is {self.run.last}"
+        return "nothing was saved yet (--save_every N does oftener)"
+
+    def _leave_on_signal(self):
+        """Save and leave in the middle of an evaluation, which may take longer than a preempted machine has."""
+        if self._signal is not None:
+            self.save()
+            raise Interrupted(self._signal, self.run.last)
+
+    @contextmanager
+    def _in_one_line(self):
+        """Errors of the machine as MachineError, with where training was and what goes on from there."""
+        try:
+            yield
+        except InputError:
+            raise
+        except (RuntimeError, MemoryError, OSError) as error:
+            line = as_one_line(error)
+            if line is None:
+                raise
+            where = f"in epoch {self.epoch + 1} after step {self.step}: {self._last_state()}"
+            raise type(line)(f"{line}; {where}") from error
 
     def _check_finite(self, present):
         """Stop at a loss that is not a number. A GPU is asked about the step before, which it is done with."""
         due = present
         if self.device.type == "cuda":
             due, self._unchecked = self._unchecked, present
-        if due is not None and not math.isfinite(due[1].item()):
-            step, loss, batch = due
-            names = [self.train_loader.dataset.annotations.images[i] for i in batch.indices.tolist()]
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        step, losses, batches = due or (0, [], [])
+        wrong = [(loss, batch) for loss, batch in zip(losses, batches, strict=True) if not math.isfinite(loss.item())]
+        (any_wrong,) = distributed.highest(bool(wrong))
+        if wrong:
+            loss, batch = wrong[0]
             raise InputError(
-                f"loss is {loss.item()} in epoch {self.epoch + 1} at step {step} (images {shown}): training "
-                f"stopped, the last good state is {self.run.last}; a lower --lr or --amp off may help"
+                f"loss is {loss.item()} in epoch {self.epoch + 1} at step {step} (images {self._named([batch])}): training "
+                f"stopped, {self._last_state()}; a lower --lr or --amp off may help, and --skip_nonfinite N leaves out N steps"
             )
+        if any_wrong:
+            raise Stopped  # by the process that has the images, which it names
 
     def _report_bad(self, bad):
-        for image in bad:
+        """Note the bad images of all processes, on all of them."""
+        (somewhere,) = distributed.highest(len(bad))
+        if not somewhere:
+            return
+        for image in (image for part in distributed.gather_objects(list(bad)) for image in part):
             if image.reason in self.bad_images:
                 continue
             self.bad_images[image.reason] = None
@@ -330,22 +596,18 @@ class Trainer:
 
     def _say_progress(self, rate):
         left = self.last_epoch * self.steps_per_epoch - self.step
-        seconds = left * (self.train_loader.batch_sampler.batch_size) / max(rate, 1e-9)
+        seconds = left * self.global_batch / max(rate, 1e-9)
         self.say(
             f"epoch {self.epoch + 1}, step {self.step - self.epoch * self.steps_per_epoch}/{self.steps_per_epoch}: "
             f"loss {(self.loss_sum / max(self.loss_samples, 1)).item():.3f}, {rate:.1f} img/s, "
             f"{time.strftime('%H:%M:%S', time.gmtime(seconds))} left"
         )
 
-    def _write_tensorboard(self, entry):
-        from torch.utils.tensorboard import SummaryWriter  # a second to import, and not needed by a test of two steps
-
+    def _write_tensorboard(self, entry, prior):
         if self._tensorboard is None:
-            self._tensorboard = SummaryWriter(str(self.run.tensorboard), purge_step=entry["epoch"])
-        for name, value in entry.items():
-            if isinstance(value, float) and math.isfinite(value):
-                self._tensorboard.add_scalar(name, value, entry["epoch"])
-        self._tensorboard.flush()
+            train = self.train_loader.dataset.annotations
+            self._tensorboard = Board(self.run.tensorboard, train, self.val, purge_step=entry["epoch"])
+        self._tensorboard.write(entry["epoch"], entry, prior.numpy(), self._shown)
 
     @contextmanager
     def _signals(self):
@@ -371,15 +633,34 @@ class Trainer:
                 signal.signal(number, handler)
 
 
+def _averaging_gradients(model, device):
+    """The model for training: its gradients are averaged over the processes of the job while they are computed."""
+    # Those of 1x1 filters have two names for the same order in memory.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    known = inspect.signature(DistributedDataParallel).parameters
+    sync_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # the old name
+    return DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        **{sync_buffers: False},  # before an evaluation is enough
+    )
+
+
 def _contiguous(model):
     """The state dict in the usual memory format, so that a file does not depend on how the network was trained."""
     return {k: v.contiguous() for k, v in model.state_dict().items()}
 
 
+def _in_words(results):
+    """mAP of each network, both ways."""
+
+    def both(metric):
+        average = f" (EMA {results['ema'][metric]:.2f})" if "ema" in results else ""
+        return f"{results['model'][metric]:.2f}{average}"
+
+    return f"mAP {both('mAP')}, un-annotated as negative {both('mAP_negative')}"
+
+
 def _rank(value):
     return -1.0 if math.isnan(value) else value
-
-
-def read_log(path: str | Path) -> list[dict]:
-    """The entries of a `log.jsonl`."""
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]

@@ -21,8 +21,9 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--all_val_inference", action="store_true", help="every image of the validation split")
     g.add_argument("--data", metavar="DIR", help="annotations for --all_val_inference (the run's own; else ./data)")
     g.add_argument("--images", metavar="DIR", help="folder of the image files, where it is not beside the annotations")
+    g.add_argument("--follow_links", action="store_true", help="images may lie outside of the folder, links too")
     g = p.add_argument_group("network")
-    g.add_argument("--model_path", metavar="FILE", help="checkpoint (best.ckpt of the last run)")
+    g.add_argument("--model_path", metavar="FILE", help="checkpoint, .onnx or .pt2 (best.ckpt of the last run)")
     g.add_argument(
         "--model_name", metavar="NAME", help="needed for a foreign file of a timm network; told by the file otherwise"
     )
@@ -40,12 +41,16 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--top_k", type=int, metavar="K", help="most classes named for an image (30)")
     g = p.add_argument_group("results and machine")
     g.add_argument("--path_dest", metavar="DIR", help="results go to DIR/results (the run's folder; else ./outputs)")
+    g.add_argument("--output", metavar="FILE", help="the table, .csv or .parquet (predictions.csv among the results)")
     g.add_argument("-b", "--batch_size", type=int, metavar="B", help="images at a time (32)")
     g.add_argument(
         "-j", "--workers", type=int, metavar="N", help="processes that decode images (one a core, at most 8)"
     )
+    g.add_argument("--cache", metavar="DIR", help="keep resized photos there for the next time")
     g.add_argument("--device", metavar="DEV", help="cuda, cuda:1, cpu (a GPU where there is one)")
     g.add_argument("--amp", choices=("auto", "bf16", "fp16", "off"), help="low precision; auto: on a GPU")
+    g.add_argument("--abn", metavar="NAME", help="keep InPlace-ABN as layers, run by auto, triton, torch or inplace-abn")
+    g.add_argument("--compile", action="store_true", help="torch.compile of the network: minutes before the first image")
     return p
 
 

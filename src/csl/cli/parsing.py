@@ -6,9 +6,10 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 
 from csl.allocator import prefer_large_pages
-from csl.errors import InputError
+from csl.errors import InputError, Stopped
 
 
 def create_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -34,22 +35,53 @@ def _underscored(flag: str) -> str:
 
 
 def run(main: Callable[[dict], None], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
-    """Parse, call `main`, and turn bad input into one line on stderr; returns the exit status: 0, 2, or 128 + signal."""
+    """Parse, call `main`, and turn bad input into one line on stderr; returns the exit status.
+
+    0 where all went well, 2 for bad input, 3 for a fault of the machine (a full disk, no memory, a dead worker), 128 + the
+    signal where one stopped it, 1 in a process that another one of its job has ended, and for errors in the code.
+    """
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-    flags = parse(parser, argv)
+    if "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0":  # of torchrun's processes one speaks
+        warnings.showwarning = lambda *_, **__: None
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            flags = parse(parser, argv)
+    else:
+        flags = parse(parser, argv)
     prefer_large_pages()
     try:
-        main(flags)
+        with _job(flags):
+            main(flags)
     except InputError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_status
+    except Stopped as error:
+        if str(error):
+            print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
+    except (RuntimeError, MemoryError, OSError) as error:
+        from csl.faults import as_one_line
+
+        line = as_one_line(error)
+        if line is None:
+            raise
+        print(f"{parser.prog}: error: {line}", file=sys.stderr)
+        return line.exit_status
     return 0
+
+
+def _job(flags):
+    """The processes that torchrun started, joined; nothing without it, and then PyTorch is not imported for it."""
+    if "WORLD_SIZE" not in os.environ:
+        return nullcontext()
+    from csl.distributed import process_group
+
+    return process_group(flags.get("device"))
 
 
 def size(text: str) -> int | tuple[int, int]:
@@ -66,5 +98,5 @@ def names(text: str) -> list[str]:
 
 
 def mode(text: str) -> str | None:
-    """A loss mode; "none" is the original's None."""
+    """A word such as a loss mode; "none" is None."""
     return None if text.lower() == "none" else text

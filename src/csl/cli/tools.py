@@ -8,6 +8,11 @@ from csl.cli import parsing
 
 # A tool is a module with DESCRIPTION, parser() and main(flags), as the scripts' are. Its name is one word or two.
 TOOLS = {
+    "export": "csl.cli.export",
+    "prepare attributes": "csl.cli.prepare_attributes",
+    "prepare nuswide": "csl.cli.prepare_nuswide",
+    "prepare shards": "csl.cli.prepare_shards",
+    "reproduce": "csl.cli.reproduce",
     "zoo": "csl.cli.zoo",
 }
 

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         g,
         "--data",
         metavar="DIR",
-        help="folder or file of annotations: attribute or class CSV, COCO, LVIS, OpenImages, NUS-WIDE, VOC",
+        help="CSV, COCO, LVIS, OpenImages, NUS-WIDE or VOC annotations; or shards-{000..127}.tar",
     )
     add(g, "--images", metavar="DIR", help="folder of the image files, where it is not beside the annotations")
     add(g, "--metadata", metavar="DIR", help="folder of train.json and val.json, where they are not in --data")
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add(g, "--keep_unlabelled_images", action="store_true", help="COCO: keep images without any annotation")
     add(g, "--classes_file", metavar="FILE", help="OpenImages: list of MIDs, instead of the trainable classes")
     add(g, "--strict_labels", action="store_true", help="OpenImages: stop at the first malformed row")
+    add(g, "--follow_links", action="store_true", help="images may lie outside of the data folder, links too")
     add(g, "--num_classes", type=int, metavar="C", help="expected number of classes (taken from the data)")
     add(g, "--on_bad_image", choices=("stop", "skip"), help="what an unreadable image does")
 
@@ -71,12 +72,13 @@ def parser() -> argparse.ArgumentParser:
         g,
         "--model_path",
         metavar="FILE",
-        help="weights to start from, all but the head (./tresnet_m.pth if it is there)",
+        type=parsing.mode,
+        help="weights to start from, all but the head (./tresnet_m.pth if it is there), or none",
     )
     add(g, "--head", metavar="HEAD", help="linear, bottleneck or ml_decoder")
     add(g, "--dropout", type=float, metavar="P", help="before the classifier of a timm model")
     add(g, "--image_size", type=parsing.size, metavar="PX", help="side, or HEIGHTxWIDTH, images are resized to")
-    add(g, "--augment", metavar="NAME", help="original (cutout and RandAugment) or none")
+    add(g, "--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on the device), flip_affine, none")
 
     g = p.add_argument_group("loss")
     add(g, "--loss", metavar="NAME", help="csl or asl")
@@ -98,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         g,
         "--topk_scope",
         metavar="SCOPE",
-        help="selective: K x batch over the batch, or K in each sample: batch, sample",
+        help="selective: K x batch over each process's batch, over all processes', or K a sample: batch, global, sample",
     )
     add(g, "--prior_path", metavar="FILE", help="selective: CSV of the class prior, or auto to estimate it first")
     add(
@@ -114,19 +116,28 @@ def parser() -> argparse.ArgumentParser:
     add(g, "--epochs", type=int, metavar="N", help="epochs of the learning-rate schedule")
     add(g, "--stop_epoch", type=int, metavar="N", help="train this many of them")
     add(g, "--max_steps", type=int, metavar="N", help="stop after this many steps")
-    add(g, "-b", "--batch_size", type=int, metavar="B", help="images a step")
-    add(g, "--lr", type=float, metavar="LR", help="highest learning rate of the one-cycle schedule")
+    add(g, "-b", "--batch_size", type=int, metavar="B", help="images at a time, in each process of torchrun")
+    add(g, "--grad_accum", type=int, metavar="N", help="batches of each process in a step, whose gradients add up (1)")
+    add(g, "--lr", type=float, metavar="LR", help="highest learning rate; never rescaled by the number of processes")
+    add(g, "--schedule", metavar="NAME", help="onecycle (up to --lr and down again) or constant")
     add(g, "--weight_decay", type=float, metavar="W", help="for matrices and filters")
     add(g, "--optimizer", metavar="NAME", help="adam (L2 weight decay) or adamw")
-    add(g, "--ema_decay", type=float, metavar="D", help="decay of the moving average of the weights")
+    add(g, "--ema_decay", type=float, metavar="D", help="decay of the moving average of the weights, 0 for none")
     add(g, "--amp", choices=("auto", "bf16", "fp16", "off"), help="low precision; auto: on a GPU")
+    add(g, "--abn", metavar="NAME", help="what InPlace-ABN runs on: auto (Triton on a GPU), triton, torch, inplace-abn")
+    add(g, "--sync_abn", action="store_true", help="InPlace-ABN's statistics are those of all of torchrun's processes")
+    add(g, "--compile", action="store_true", help="torch.compile of the network: takes minutes before the first step")
 
     g = p.add_argument_group("run")
     add(g, "--path_dest", metavar="DIR", help="folder of the run; an earlier run in it is moved aside")
     add(g, "--resume", action="store_true", help="go on with the run in --path_dest")
     add(g, "--save_every", type=int, metavar="N", help="save every N steps, beside every epoch")
+    add(g, "--eval_every", type=int, metavar="N", help="validate every N steps, beside every epoch")
+    add(g, "--skip_nonfinite", type=int, metavar="N", help="leave out up to N steps of a loss that is not finite")
+    add(g, "--deterministic", action="store_true", help="bit-equal runs; slower on a GPU")
     add(g, "--seed", type=int, metavar="S", help="of everything that is random")
     add(g, "-j", "--workers", type=int, metavar="N", help="processes that decode images (one a core, at most 8)")
+    add(g, "--cache", metavar="DIR", help="keep resized photos there for the next epoch or run")
     add(g, "--device", metavar="DEV", help="cuda, cuda:1, cpu (a GPU where there is one)")
     add(
         g,
@@ -143,6 +154,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(flags: dict) -> None:
     """Train as the flags say, over a recipe where one is named; without either or --data, the demo."""
+    from csl import distributed
     from csl.experiment import train  # PyTorch and friends load once the flags are known to be good
     from csl.trainer import Interrupted
 
@@ -150,11 +162,11 @@ def main(flags: dict) -> None:
     settings = given
     if "recipe" in flags:
         settings = with_recipe(flags["recipe"], given)
-        print(recipe_line(flags["recipe"], given))
+        distributed.by_main(print)(recipe_line(flags["recipe"], given))
     elif "data" not in flags:
         settings = with_recipe("demo", given)
     try:
         train(TrainConfig(**settings))
     except Interrupted as stop:
-        print(f"{stop}; the same command with --resume goes on")
+        distributed.by_main(print)(f"{stop}; the same command with --resume goes on")
         raise SystemExit(128 + stop.signal_number) from None

@@ -34,8 +34,9 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--keep_unlabelled_images", action="store_true", help="COCO: keep images without any annotation")
     g.add_argument("--classes_file", metavar="FILE", help="OpenImages: list of MIDs, instead of the trainable classes")
     g.add_argument("--strict_labels", action="store_true", help="OpenImages: stop at the first malformed row")
+    g.add_argument("--follow_links", action="store_true", help="images may lie outside of the data folder, links too")
     g = p.add_argument_group("network")
-    g.add_argument("--model_path", metavar="FILE", help="checkpoint (best.ckpt of the last run)")
+    g.add_argument("--model_path", metavar="FILE", help="checkpoint, .onnx or .pt2 (best.ckpt of the last run)")
     g.add_argument(
         "--model_name", metavar="NAME", help="needed for a foreign file of a timm network; told by the file otherwise"
     )
@@ -48,13 +49,18 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where validation.csv and validation.json go (the run's folder; else ./outputs)",
     )
+    g.add_argument("--plots", action="store_true", help="pictures of labels, prior, predictions, PR curves in plots/")
+    g.add_argument("--plot_classes", metavar="A,B", type=parsing.names, help="classes of the PR curves; implies --plots")
     g = p.add_argument_group("machine")
     g.add_argument("-b", "--batch_size", type=int, metavar="B", help="images at a time (32)")
     g.add_argument(
         "-j", "--workers", type=int, metavar="N", help="processes that decode images (one a core, at most 8)"
     )
+    g.add_argument("--cache", metavar="DIR", help="keep resized photos there for the next time")
     g.add_argument("--device", metavar="DEV", help="cuda, cuda:1, cpu (a GPU where there is one)")
     g.add_argument("--amp", choices=("auto", "bf16", "fp16", "off"), help="low precision; auto: on a GPU")
+    g.add_argument("--abn", metavar="NAME", help="keep InPlace-ABN as layers, run by auto, triton, torch or inplace-abn")
+    g.add_argument("--compile", action="store_true", help="torch.compile of the network: minutes before the first image")
     g.add_argument(
         "-p",
         "--print_freq",
@@ -74,8 +80,11 @@ def main(flags: dict) -> None:
     from csl.sources import annotations_for, checkpoint_path, destination
 
     path = checkpoint_path(flags.get("model_path"))
-    loading = {k: flags[k] for k in ("model_name", "num_classes", "image_size", "device", "amp") if k in flags}
-    predictor = Predictor.load(path, **loading)
+    names = ("model_name", "num_classes", "image_size", "device", "amp", "abn", "compile")
+    predictor = Predictor.load(path, **{k: flags[k] for k in names if k in flags})
+    predictor.cache = flags.get("cache")
+    if predictor.abn:
+        print(predictor.abn)
     if "data_dir" in flags and "data" in flags:
         raise InputError(f"--data {flags['data']}: given beside {flags['data_dir']}, expected one of them")
     annotations, truth = annotations_for(
@@ -86,7 +95,14 @@ def main(flags: dict) -> None:
         for flag, name in (("thre", "threshold"), ("batch_size", "batch_size"), ("workers", "workers"))
         if flag in flags
     }
+    chosen = None
+    if "plot_classes" in flags:
+        from csl.plots import named_classes
+
+        chosen = named_classes(flags["plot_classes"], annotations.classes, annotations.keys)
     result = evaluate(predictor, annotations, **options)
+    if result is None:  # rank 0 has it
+        return
 
     for reason in result.bad:
         print(f"bad image, left out: {reason}")
@@ -112,3 +128,11 @@ def main(flags: dict) -> None:
         json.dumps({"checkpoint": str(path), "data": annotations.source, **numbers}, indent=2)
     )
     print(f"{len(result.indices):,} images of {annotations.source}; every class in {folder / 'validation.csv'}")
+    if flags.get("plots") or chosen:
+        from csl.plots.validation import plot_validation  # matplotlib is imported when a picture is wanted
+
+        made = plot_validation(
+            folder / "plots", flags.get("split", "val"), annotations, result.indices, result.probabilities,
+            result.targets, thre, truth, chosen,
+        )  # fmt: skip
+        print(f"pictures in {folder / 'plots'}: {', '.join(path.name for path in made)}")

@@ -1,15 +1,18 @@
 """The data set: an image file and its row of labels, augmented by draws that depend on (seed, epoch, index) alone."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from csl.data.images import load_rgb
+from csl.data.images import load_pixels
+from csl.data.photo_cache import PhotoCache
+from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import InputError
 from csl.labels import Annotations
 
@@ -31,19 +34,35 @@ class Batch:
         targets: int8 [B, C] in {1, 0, -1}.
         indices: int64 [B], rows of the annotations.
         bad: the images left out.
+        draws: float32 [B, DRAWS], for `csl.data.batch_augment`; None where nothing is left to do on the device.
     """
 
     images: Tensor
     targets: Tensor
     indices: Tensor
     bad: tuple[BadImage, ...] = ()
+    draws: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def pin_memory(self) -> "Batch":
         """Page-locked copies, for a copy to the GPU that does not wait."""
-        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.indices, self.bad)
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def to(self, device: torch.device) -> "Batch":
+        """Images, targets and draws on the device; from page-locked memory the host does not wait for the copy."""
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Tell the allocator of CUDA memory that `stream` uses the tensors as well."""
+        for tensor in (self.images, self.targets, self.draws):
+            if tensor is not None:
+                tensor.record_stream(stream)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        draws = None if self.draws is None else change(self.draws)
+        return dataclasses.replace(self, images=change(self.images), targets=change(self.targets), draws=draws)
 
 
 class ImageDataset(Dataset):
@@ -51,39 +70,76 @@ class ImageDataset(Dataset):
 
     Args:
         annotations: what is known about each image.
-        transform: `transform(image, rng)` for training, where rng is a generator seeded by (seed, epoch, index);
-            `transform(image)` where `seed` is None.
+        transform: a `TrainTransform`, which is given a generator seeded by (seed, epoch, index); an `EvalTransform`
+            where `seed` is None.
         seed: of the augmentation's draws; None for a transform without any.
+        cache: where resized photos are kept for next time; None for nowhere.
 
     Items are asked for by (epoch, index): neither the worker nor the rank that has a sample changes its pixels.
     """
 
-    def __init__(self, annotations: Annotations, transform: Callable[..., Tensor], seed: int | None = None):
-        self.annotations, self.transform, self.seed = annotations, transform, seed
+    def __init__(
+        self,
+        annotations: Annotations,
+        transform: TrainTransform | EvalTransform,
+        seed: int | None = None,
+        cache: PhotoCache | None = None,
+    ):
+        self.annotations, self.transform, self.seed, self.cache = annotations, transform, seed, cache
 
     def __len__(self) -> int:
         return len(self.annotations.images)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, np.ndarray, int] | BadImage:
+    def __getitem__(self, key: tuple[int, int]) -> "Sample | BadImage":
         epoch, index = key
         try:
-            image = load_rgb(self.annotations.images[index])
+            pixels = self.resized(index)  # [H, W, 3]
         except InputError as error:
             return BadImage(index, str(error))
-        return self._transformed(image, epoch, index), self.annotations.labels[index], index
-
-    def _transformed(self, image: Image.Image, epoch: int, index: int) -> Tensor:
+        labels = self.annotations.labels[index]  # [C]
         if self.seed is None:
-            return self.transform(image)
-        return self.transform(image, np.random.default_rng((self.seed, epoch, index)))
+            return Sample(self.transform.augmented(pixels), labels, index)
+        rng = np.random.default_rng((self.seed, epoch, index))
+        return Sample(self.transform.augmented(pixels, rng), labels, index, self.transform.draws(rng))
+
+    def resized(self, index: int) -> np.ndarray:
+        """The photo of a row at the transform's size, before any augmentation: uint8 [H, W, 3].
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        path = self.annotations.images[index]
+        kept = self.cache.find(index, path) if self.cache is not None else None
+        if kept is not None and kept.pixels is not None:
+            return kept.pixels
+        pixels = self.transform.resized(load_pixels(path, self.annotations.roots, self.transform.at_least))
+        if kept is not None:
+            self.cache.keep(index, kept.fingerprint, pixels)
+        return pixels
 
 
-def collate(items: list) -> Batch:
-    """Stack the readable items of a batch and keep the others' names."""
+class Sample(NamedTuple):
+    """One image, read: `pixels` uint8 [3, H, W], `labels` int8 [C], its row, `draws` as in `Batch`."""
+
+    pixels: Tensor
+    labels: np.ndarray
+    index: int
+    draws: np.ndarray | None = None
+
+
+def collate(items: "list[Sample | BadImage]") -> Batch:
+    """Stack the readable items of a batch, images channels-last, and keep the others' names."""
     good = [item for item in items if not isinstance(item, BadImage)]
     bad = tuple(item for item in items if isinstance(item, BadImage))
     if not good:
         empty = torch.empty(0, dtype=torch.int64)
         return Batch(torch.empty(0, 3, 0, 0, dtype=torch.uint8), torch.empty(0, 0, dtype=torch.int8), empty, bad)
-    images, targets, indices = zip(*good, strict=True)
-    return Batch(torch.stack(images), torch.from_numpy(np.stack(targets)), torch.tensor(indices), bad)
+    pixels, labels, indices, draws = zip(*good, strict=True)
+    images = torch.stack([one.permute(1, 2, 0) for one in pixels])  # [B, H, W, 3], one copy of whole images
+    return Batch(
+        images.permute(0, 3, 1, 2),
+        torch.from_numpy(np.stack(labels)),
+        torch.tensor(indices),
+        bad,
+        None if draws[0] is None else torch.from_numpy(np.stack(draws)),
+    )

@@ -1,17 +1,28 @@
 """Image files: read one as RGB pixels, or say in one line what is wrong with it."""
 
+import io
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from csl.data import jpeg
+from csl.data.shards import find_member
 from csl.errors import InputError
 
 JPEG_END = b"\xff\xd9"
 JPEG_TAIL = 64  # bytes: some writers pad after the marker; small, so as not to find an embedded thumbnail's
+
+# What photos come in. Pillow knows more, told by what a file holds and not by its name: EPS runs Ghostscript, others are
+# read by few and checked by fewer.
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "PCX", "QOI", "SGI", "TGA",
+)  # fmt: skip
 
 # EXIF orientation (JEITA CP-3451, tag 0x0112) -> what puts the image upright; 1 is upright already.
 UPRIGHT = {
@@ -25,23 +36,28 @@ UPRIGHT = {
 }
 
 
-def load_rgb(path: str | Path) -> Image.Image:
+def load_rgb(path: str | Path, roots: Sequence[str] = ()) -> Image.Image:
     """Read the image at `path` (the first frame, where it has several) as a fully decoded RGB image.
+
+    Args:
+        path: the file.
+        roots: folders, links resolved, one of which the file has to lie in, wherever links on the way lead; () for anywhere.
 
     - Palette, CMYK, grey, bilevel: Pillow's `convert("RGB")`. Transparency is dropped, not composited: the colour
       under a transparent pixel is what is seen, as in the original.
     - 16-bit grey keeps its high byte, as Pillow does for 16-bit colour; `convert("RGB")` may clip it to white instead.
+    - Of Pillow's formats those of `FORMATS` are read, whatever the file is called.
     - The EXIF orientation is applied. The original ignores it; images without the tag come out the same. An EXIF block
       that cannot be parsed counts as none.
 
     Raises InputError, one line with the path and the reason, for a missing, empty, truncated, damaged or non-image
-    file, for a decompression bomb (over twice `PIL.Image.MAX_IMAGE_PIXELS`), and for pixels that have no defined white:
-    floating point, or integers outside 0 to 65,535.
+    file, a link out of the roots, for a decompression bomb (over twice `PIL.Image.MAX_IMAGE_PIXELS`), and for pixels that
+    have no defined white: floating point, or integers outside 0 to 65,535.
     """
     # Pillow's plugins raise whatever their parsers trip over in a damaged file (OSError, SyntaxError, struct.error,
     # zlib.error, IndexError, ...), hence the wide net here and in `check_image`.
     try:
-        with _open(path) as image:
+        with _open(path, roots) as image:
             image.load()
             orientation = _orientation(image)
             rgb = _to_rgb(image)
@@ -50,8 +66,43 @@ def load_rgb(path: str | Path) -> Image.Image:
     return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 
 
-def check_image(path: str | Path) -> str | None:
-    """None if `load_rgb(path)` may be expected to work, else the reason why not, in one line without the path.
+def load_pixels(
+    path: str | Path, roots: Sequence[str] = (), at_least: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The pixels that `load_rgb` gives, uint8 [H, W, 3], as fast as they can be had.
+
+    Args:
+        path, roots: as in `load_rgb`.
+        at_least: (H, W); a JPEG that is at least 2, 4 or 8 times as large in both directions, once upright, comes at that
+            part of its size (`csl.data.jpeg.scale_for`), for a resize to follow. None for all pixels.
+
+    Raises:
+        InputError: as `load_rgb`.
+    """
+    try:
+        with open_image(path, roots) as file:
+            data = file.read()
+        if jpeg.is_plain(data) and (pixels := jpeg.decode(data, at_least)) is not None:
+            return pixels
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            orientation = _orientation(image)
+            if at_least is not None and orientation >= 5:  # these lie on their side
+                at_least = at_least[::-1]
+            pixels = jpeg.decode(data, at_least) if image.format == "JPEG" else None
+            if pixels is None:
+                if at_least is not None and image.format in ("JPEG", "MPO"):
+                    image.draft(None, at_least[::-1])  # (width, height)
+                image.load()
+                pixels = np.array(_to_rgb(image))
+    except Exception as error:
+        raise InputError(f"{path}: {_reason(error)}") from error
+    if orientation in UPRIGHT:
+        pixels = np.array(Image.fromarray(pixels).transpose(UPRIGHT[orientation]))
+    return pixels
+
+
+def check_image(path: str | Path, roots: Sequence[str] = ()) -> str | None:
+    """None if `load_rgb(path, roots)` may be expected to work, else the reason why not, in one line without the path.
 
     Cheap enough to run over a whole data set before training. Found: a missing, empty or non-image file or a
     decompression bomb (from the header, every format); a truncated JPEG (no end-of-image marker at its end, then
@@ -59,7 +110,7 @@ def check_image(path: str | Path) -> str | None:
     formats is not looked for.
     """
     try:
-        with _open(path) as image:
+        with _open(path, roots) as image:
             if image.format == "PNG":
                 image.verify()
             elif image.format in ("JPEG", "MPO") and not _has_jpeg_end(image.fp):
@@ -70,13 +121,67 @@ def check_image(path: str | Path) -> str | None:
 
 
 @contextmanager
-def _open(path: str | Path) -> Iterator[Image.Image]:
+def _open(path: str | Path, roots: Sequence[str]) -> Iterator[Image.Image]:
     """The image with its header read; the file is closed on leaving, also where Pillow would keep it open."""
+    with open_image(path, roots) as file, Image.open(file, formats=_formats()) as image:
+        yield image
+
+
+@contextmanager
+def open_image(path: str | Path, roots: Sequence[str] = ()) -> Iterator[io.BufferedIOBase]:
+    """The bytes of an image, a file of its own or one in a tar shard (`csl.data.shards`), open for reading.
+
+    Raises:
+        InputError, OSError, EOFError: there is none, it is empty, no plain file, or outside of the roots.
+    """
+    if member := find_member(path):
+        if roots and not _is_inside(member.tar, roots):
+            raise OSError(f"{member.tar} is outside of {roots[-1]}; expected it inside, or --follow_links")
+        with member.open() as file:
+            yield file
+        return
+    if roots and not _is_inside(path, roots):
+        raise OSError(f"leads to {os.path.realpath(path)}, outside of {roots[-1]}; expected it inside, or --follow_links")
+    status = os.stat(path)  # before it is opened: to open a pipe would wait for somebody to write into it
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise OSError("a pipe or a device, expected an image file")
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise EOFError("the file is empty")
-        with Image.open(file) as image:
-            yield image
+        yield file
+
+
+def identity(path: str | Path) -> str:
+    """What changes when an image file does, or the tar shard that it is in: size and time of the last change.
+
+    Raises:
+        InputError, OSError: there is no such image.
+    """
+    member = find_member(path)
+    status = os.stat(member.tar if member else path)
+    place = f" {member.offset} {member.size}" if member else ""
+    return f"{status.st_size} {status.st_mtime_ns}{place}"
+
+
+def _is_inside(path: str | Path, roots: Sequence[str]) -> bool:
+    """Whether the file lies in one of these folders once all links are followed."""
+    folder, name = os.path.split(path)
+    real = os.path.join(_resolved(folder), name)
+    if os.path.islink(real) or name in ("", "..", "."):
+        real = os.path.realpath(real)
+    return any(real.startswith(root.rstrip(os.sep) + os.sep) for root in roots)
+
+
+@lru_cache(maxsize=4096)
+def _resolved(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow reads."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _reason(error: Exception) -> str:

@@ -8,48 +8,138 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from csl import distributed
 from csl.data.dataset import ImageDataset, collate
+from csl.errors import InputError
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index): a permutation of the samples that depends on (seed, epoch) alone, from any step on.
 
+    With weights an epoch is N draws with replacement instead, which depend on (seed, epoch) just as well.
+
+    A step's samples are the next `global_batch` of the permutation, however many processes share them: 2 processes with
+    batches of 4, or one that accumulates 2 batches of 4, have the samples of one process with a batch of 8.
+
     Args:
         num_samples: N.
-        batch_size: B.
+        batch_size: B, of one process at a time.
         seed: of the permutation; None for the order of the file.
-        drop_last: leave out an incomplete last batch, unless it is the only one.
+        drop_last: leave out an incomplete last step, unless it is the only one.
+        grad_accum: A, batches of a process in a step.
+        rank, world_size: whose batches these are, of W processes.
+        weights: float [N], how likely each sample is to be drawn; only with a seed.
+
+    Attributes:
+        global_batch: A * W * B, samples of a step.
+        num_batches: steps of an epoch.
+
+    Raises:
+        InputError: fewer samples than the parts that a step is cut into.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int | None = None, drop_last: bool = False):
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int | None = None,
+        drop_last: bool = False,
+        grad_accum: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        weights: np.ndarray | None = None,
+    ):
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
-        full = num_samples // batch_size
-        self.num_batches = full if drop_last and full else -(-num_samples // batch_size)
+        self.weights = weights
+        self.grad_accum, self.rank, self.world_size = grad_accum, rank, world_size
+        if num_samples < grad_accum * world_size:
+            raise InputError(
+                f"{num_samples} images in an epoch, expected one or more for each of {world_size} processes x "
+                f"{grad_accum} batches of a step (--grad_accum)"
+            )
+        self.global_batch = grad_accum * world_size * batch_size
+        full = num_samples // self.global_batch
+        self.num_batches = full if drop_last and full else -(-num_samples // self.global_batch)
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """The next iteration is that of `epoch`, from its batch `start` on."""
+        """The next iteration is that of `epoch`, from its step `start` on."""
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        return self.num_batches - self.start
+        return (self.num_batches - self.start) * self.grad_accum
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.arange(self.num_samples)
         if self.seed is not None:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        for batch in range(self.start, self.num_batches):
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, int(row)) for row in rows]
+            rng = np.random.default_rng((self.seed, self.epoch))
+            if self.weights is None:
+                rng.shuffle(order)
+            else:
+                shares = self.weights.astype(np.float64)
+                order = rng.choice(self.num_samples, self.num_samples, p=shares / shares.sum())
+        for step in range(self.start, self.num_batches):
+            rows = order[step * self.global_batch : (step + 1) * self.global_batch]
+            parts = np.array_split(rows, self.grad_accum * self.world_size)  # of B each, but for an incomplete step
+            for part in parts[self.rank :: self.world_size]:
+                yield [(self.epoch, int(row)) for row in part]
+
+
+class DealtBatches(Sampler[list[tuple[int, int]]]):
+    """Batches in the order of the file, dealt out to the processes in turn: each sample once, whoever has it.
+
+    A batch is the same whatever the number of processes, so that its scores are the same to the last bit.
+
+    Args:
+        num_samples: N.
+        batch_size: B.
+        rank, world_size: whose batches these are, of W processes.
+
+    Attributes:
+        own_samples: in these batches.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1):
+        self.num_samples, self.batch_size = num_samples, batch_size
+        self.starts = range(rank * batch_size, num_samples, world_size * batch_size)
+        self.own_samples = sum(min(batch_size, num_samples - start) for start in self.starts)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for start in self.starts:
+            yield [(0, row) for row in range(start, min(start + self.batch_size, self.num_samples))]
 
 
 def create_loader(
-    dataset: ImageDataset, batch_size: int, workers: int, shuffle_seed: int | None = None, drop_last: bool = False
+    dataset: ImageDataset,
+    batch_size: int,
+    workers: int,
+    shuffle_seed: int | None = None,
+    drop_last: bool = False,
+    grad_accum: int = 1,
+    shared: bool = False,
+    weights: np.ndarray | None = None,
 ) -> DataLoader:
-    """A loader of `Batch`es over `dataset`; its `batch_sampler` is an `EpochBatches`. The workers live on between epochs."""
+    """A loader of `Batch`es over `dataset`, for training where there is a seed; its workers live on between epochs.
+
+    Args:
+        dataset: N samples.
+        batch_size: of one process at a time.
+        workers: processes that decode; 0 for this one.
+        shuffle_seed: its `batch_sampler` is an `EpochBatches` of that seed; None for `DealtBatches`.
+        drop_last, grad_accum, weights: as `EpochBatches` takes them.
+        shared: over the processes of the job (`csl.distributed`), each of which gets its part; else all of it.
+    """
+    rank, world_size = (distributed.rank(), distributed.world_size()) if shared else (0, 1)
+    if shuffle_seed is None:
+        batches = DealtBatches(len(dataset), batch_size, rank, world_size)
+    else:
+        batches = EpochBatches(len(dataset), batch_size, shuffle_seed, drop_last, grad_accum, rank, world_size, weights)
     return DataLoader(
         dataset,
-        batch_sampler=EpochBatches(len(dataset), batch_size, shuffle_seed, drop_last),
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
@@ -67,6 +157,7 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 
 
 def default_workers(most: int = 8) -> int:
-    """One worker a core this process may use, at most `most`; none where a single core is all there is."""
+    """One worker a core, at most `most`; none where a single core is all there is. Processes of a job share the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // distributed.local_world_size())
     return 0 if cores == 1 else min(most, cores)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from csl.errors import InputError
 from csl.labels.matrix import LabelMatrix, row_numbers
+from csl.labels.names import check_class_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +25,13 @@ class Annotations:
         source: the annotation file that was read.
         skipped: images of that file that were left out because nothing is annotated in them.
         table: for attribute data, the CSV's rows of these images as they were written (strings), N; otherwise None.
+        weights: float32 [N], how often each image is to be drawn in training, where that differs; otherwise None.
+        folder: what the names of the images are relative to in the file; "" where it is not known.
+        roots: the folders, links resolved, one of which an image must lie in when it is opened; () for anywhere.
 
     Raises:
-        InputError: lengths that do not agree, or a group outside the classes.
+        InputError: lengths that do not agree, a group outside the classes, a weight that is not positive, or
+            a class name with a control character or formula.
     """
 
     images: Sequence[str]
@@ -37,6 +42,9 @@ class Annotations:
     source: str = ""
     skipped: int = 0
     table: pd.DataFrame | None = None
+    weights: np.ndarray | None = None
+    folder: str = ""
+    roots: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.keys is None:
@@ -45,8 +53,18 @@ class Annotations:
         self._expect("images", len(self.images), num_images)
         self._expect("class names", len(self.classes), num_classes)
         self._expect("class keys", len(self.keys), num_classes)
+        for names in (self.classes, self.keys) if self.keys is not self.classes else (self.classes,):
+            check_class_names(names, self.source or "annotations")
         if self.table is not None:
             self._expect("rows in the table", len(self.table), num_images)
+        if self.weights is not None:
+            self._expect("weights", len(self.weights), num_images)
+            wrong = np.flatnonzero(~(np.isfinite(self.weights) & (self.weights > 0)))
+            if len(wrong):
+                raise InputError(
+                    f"{self.source or 'annotations'}: found the weight {self.weights[wrong[0]]:g} of image {wrong[0]}, "
+                    "expected a positive number"
+                )
         for name, group in (self.groups or {}).items():
             if not 0 <= group.start < group.stop <= num_classes:
                 raise InputError(
@@ -69,6 +87,7 @@ class Annotations:
             images=self.images.select(rows) if hasattr(self.images, "select") else [self.images[row] for row in rows],
             labels=self.labels.select(rows),
             table=None if self.table is None else self.table.iloc[rows].reset_index(drop=True),
+            weights=None if self.weights is None else self.weights[rows],
         )
 
     def with_labels(self, labels):

@@ -78,12 +78,16 @@ class ArrayCache:
 
 
 def _load(folder):
+    # It lies beside the data, and whoever made that may have made this. What is damaged fails in ways that NumPy and JSON do
+    # not list (TokenError, SyntaxError, RecursionError, ...), and any failure means the same: read the file itself.
     try:
-        facts = json.loads((folder / _FACTS).read_text())
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in facts["arrays"]}
-    except (OSError, ValueError, KeyError, TypeError, EOFError):  # not there, or cut short
+        content = json.loads((folder / _FACTS).read_text())
+        names, facts = content["arrays"], content["facts"]
+        if not all(name.isidentifier() for name in names):  # or it would be a path
+            return None
+        return Stored({name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}, facts)
+    except Exception:
         return None
-    return Stored(arrays, facts["facts"])
 
 
 def _save(folder, arrays, facts):

@@ -13,7 +13,7 @@ from csl.labels.annotations import Annotations
 from csl.labels.columns import INTEGER, YES_NO, column_of, columns_of_classes
 from csl.labels.matrix import UNANNOTATED, LabelMatrix
 from csl.labels.paths import SPELLINGS, SPLITS, contents, existing, image_folder, known_split, split_name
-from csl.labels.table import FILENAME, SPLIT, Table, header_of
+from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table, header_of
 
 
 def parse_attributes(text):
@@ -36,11 +36,14 @@ def parse_attributes(text):
 def read_attributes(path, images=None, split=None, attributes=None, ignore_columns=(), classes=None, groups=None):
     """Read a CSV of attributes.
 
-    Every column but `filename`, `split` and those ignored is an attribute. Known values that are only 0 and 1 make a
-    yes/no column, one class of its name. Integers up to M make the classes `Neck 0` to `Neck M`, strings the classes
-    `colour:Red` and so on by falling frequency, then by name (integers that leave out more than three in four of
-    their values count as strings): the known value is positive and the others of its group are negative. `#N/A`,
+    Every column but `filename`, `split`, `weight` and those ignored is an attribute. Known values that are only 0 and 1
+    make a yes/no column, one class of its name. Integers up to M make the classes `Neck 0` to `Neck M`, strings the
+    classes `colour:Red` and so on by falling frequency, then by name (integers that leave out more than three in four
+    of their values count as strings): the known value is positive and the others of its group are negative. `#N/A`,
     `N/A`, `NA`, `nan`, -1 and the empty cell are unknown and leave the whole group un-annotated.
+
+    `weight` is how often an image is to be drawn in training: positive numbers of any scale, which only count against
+    each other. (`attributes` may say that it is an attribute after all.)
 
     The classes come from all rows of the file, whatever their split, so that the splits agree; where each split has
     its own file, they come from the training file.
@@ -60,8 +63,8 @@ def read_attributes(path, images=None, split=None, attributes=None, ignore_colum
         groups: {column: slice} of that run; without it every class is a yes/no column.
 
     Returns:
-        Annotations in the order of the file, with `groups` for every column (slices of length 1 for yes/no) and the
-        rows as written in `table`.
+        Annotations in the order of the file, with `groups` for every column (slices of length 1 for yes/no), the rows
+        as written in `table` and, where the file has them, `weights`.
 
     Raises:
         InputError: what is found does not fit; the message names file, line and column.
@@ -92,6 +95,7 @@ def read_attributes(path, images=None, split=None, attributes=None, ignore_colum
     table = table.select(_rows(table, split))
     names = table.text(FILENAME)
     folder = images if images is not None else _image_folder(file, split, names)
+    weighted = WEIGHT in table.columns and WEIGHT not in ignore_columns and WEIGHT not in {c.name for c in columns}
     return Annotations(
         images=[os.path.join(folder, name) for name in names],
         labels=LabelMatrix.from_dense(
@@ -100,7 +104,9 @@ def read_attributes(path, images=None, split=None, attributes=None, ignore_colum
         classes=[name for column in columns for name in column.classes],
         groups=_groups(columns),
         source=str(file),
+        folder=os.fspath(folder),
         table=table.frame,
+        weights=table.weights() if weighted else None,
     )
 
 
@@ -118,7 +124,7 @@ def recognise(path):
 
 
 def _infer(table, sizes, ignored):
-    no_attributes = {FILENAME, SPLIT, *ignored}
+    no_attributes = {FILENAME, SPLIT, WEIGHT, *ignored} - ({WEIGHT} & sizes.keys())
     names = [name for name in table.columns if name not in no_attributes]
     for name in sizes:
         if name not in names:
@@ -168,7 +174,7 @@ def _rows(table, split):
     elif splits is None:
         raise InputError(
             f"{table.path}: no rows of the {split} split, as there is no {SPLIT!r} column; "
-            f"expected that column or a file attributes_{split}.csv"
+            f"expected that column or a file attributes_{split}.csv (`python -m csl prepare attributes` makes it)"
         )
     else:
         rows = np.flatnonzero(splits == split)

@@ -61,6 +61,7 @@ def read_coco(path, images=None, split="train", keep_unlabelled_images=False):
         labels=labels.select(kept),
         classes=classes,
         source=str(file),
+        folder=os.fspath(folder),
         skipped=len(labels) - len(kept),
     )
 

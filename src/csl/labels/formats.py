@@ -1,12 +1,13 @@
 """Read annotations of any known format: the first that recognises the path reads it."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from csl.errors import InputError
-from csl.labels import attributes, coco, lvis, nuswide, openimages, openimages_files, voc
+from csl.files import parse_json
+from csl.labels import attributes, coco, lvis, nuswide, openimages, openimages_files, shards, voc
+from csl.labels.inside import confined
 from csl.labels.paths import contents, existing, known_split
 
 
@@ -73,6 +74,13 @@ FORMATS = [
         attributes.read_attributes,
         frozenset({"attributes", "ignore_columns", "classes", "groups"}),
     ),
+    Format(
+        "tar shards",
+        "shards-{000000..000127}.tar, a .tar or a folder with shards.json",
+        shards.recognise,
+        shards.read_shards,
+        frozenset({"classes", "groups"}),
+    ),
 ]
 
 LAYOUTS = ("on_farm", "hyperml")
@@ -80,10 +88,10 @@ LAYOUTS = ("on_farm", "hyperml")
 
 def recognised(path) -> bool:
     """Whether `read_annotations` would know the format of what is at `path`."""
-    return Path(path).exists() and any(one.recognise(Path(path)) for one in FORMATS)
+    return (Path(path).exists() or shards.is_pattern(path)) and any(one.recognise(Path(path)) for one in FORMATS)
 
 
-def read_annotations(path, images=None, split=None, layout=None, metadata=None, **options):
+def read_annotations(path, images=None, split=None, layout=None, metadata=None, follow_links=False, **options):
     """Read one split of annotations of whatever format is found at `path`.
 
     Args:
@@ -95,6 +103,7 @@ def read_annotations(path, images=None, split=None, layout=None, metadata=None, 
         layout: None detects it. "on_farm" is COCO 2014, `{path}/annotations/instances_{split}2014.json` with images
             in `{path}/{split}2014`; "hyperml" is `{metadata}/{split}.json` with images in `{path}`.
         metadata: the folder of the JSON files for "hyperml", which it implies; `path` by default.
+        follow_links: whether images may be named, and links may lead, outside of the data folder and `images`.
         **options: what the format's reader takes: keep_unlabelled_images; attributes, ignore_columns, classes,
             groups; classes_file, strict_labels. One that is None, False or empty counts as not given.
 
@@ -103,19 +112,22 @@ def read_annotations(path, images=None, split=None, layout=None, metadata=None, 
 
     Raises:
         InputError: nothing is there or it is not recognised (the message says what was looked for and what was
-            found), an option is given that the format does not take, or the reader finds an error.
+            found), an image is named outside of the data folder (`csl.labels.inside`), an option is given that the
+            format does not take, or the reader finds an error.
         TypeError: an option that no format has.
     """
     options = _given(options)
-    path = existing(path)
+    path = Path(path) if shards.is_pattern(path) else existing(path)
     if layout is not None or metadata is not None:
-        return _read_layout(path, images, known_split(split) or "train", layout or "hyperml", metadata, options)
+        found = _read_layout(path, images, known_split(split) or "train", layout or "hyperml", metadata, options)
+        return found if follow_links else confined(found, path)
     found = next((one for one in FORMATS if one.recognise(path)), None)
     if found is None:
         looked_for = "; ".join(f"{one.name}: {one.looks_for}" for one in FORMATS)
         raise InputError(f"{path}: annotations not recognised, found {_found(path)}; looked for {looked_for}")
     _check_options(found, path, options)
-    return found.read(path, images=images, split=split, **options)
+    annotations = found.read(path, images=images, split=split, **options)
+    return annotations if follow_links else confined(annotations, path)
 
 
 def _given(options):
@@ -169,11 +181,9 @@ def _found(path):
     if path.suffix.lower() != ".json":
         return f"a file of type {path.suffix or '(none)'}"
     try:
-        content = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        return f"JSON that does not parse (line {error.lineno}: {error.msg})"
-    except (OSError, UnicodeDecodeError) as error:
-        return f"a file that cannot be read as JSON ({error})"
+        content = parse_json(path.read_bytes(), "JSON that does not parse")
+    except (OSError, InputError) as error:
+        return str(error)
     if not isinstance(content, dict):
         return f"a JSON {type(content).__name__}"
     return f"JSON with the keys {', '.join(map(repr, list(content)[:8])) or '(none)'}"

@@ -61,7 +61,7 @@ class ImagePaths(Sequence[str]):
 
     def name(self, row: int) -> str:
         """The name of row 0 to N - 1, without folder and suffix."""
-        return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
+        return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes().decode(errors="surrogateescape")
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from csl.errors import InputError
+from csl.files import parse_json
 
 SECTIONS = ("images", "annotations", "categories")
 
@@ -26,11 +27,9 @@ def read_sections(file: Path, sections: Sequence[str] = SECTIONS) -> dict:
     """
     try:
         text = Path(file).read_bytes()
-        content = _parse(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}, line {error.lineno}: not valid JSON: {error.msg}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read as JSON: {error}") from None
+        content = _parse(text, file)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
         raise InputError(f"{file}: found a JSON {type(content).__name__}, expected an object with {_listed(sections)}")
     for section in sections:
@@ -111,11 +110,11 @@ def references(file: Path, content: dict, key: str, section: str) -> np.ndarray:
     return found
 
 
-def _parse(text):
+def _parse(text, file):
     try:
         return json.loads(_OUTLINE.sub(b'"segmentation":0', text))
-    except ValueError:
-        return json.loads(text)  # so that the message has the line of the file itself
+    except (ValueError, RecursionError):
+        return parse_json(text, file)  # so that the message has the line of the file itself
 
 
 def _listed(names):

@@ -73,6 +73,7 @@ def read_lvis(
         labels=labels.select(kept),
         classes=classes,
         source=str(file),
+        folder=os.fspath(folder),
         skipped=len(labels) - len(kept),
     )
 

@@ -6,6 +6,7 @@ Two forms: the official text files (81 concepts), and the JSON of the image tagg
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from csl.errors import InputError
 from csl.labels.annotations import Annotations
 from csl.labels.instances import has_keys, read_sections
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
+from csl.labels.names import CONTROL
 from csl.labels.paths import SPLITS, contents, existing, image_folder, known_split
 
 _SECTIONS = ("samples", "labels")
@@ -35,8 +37,8 @@ def read_nuswide(
     The tutorial's form is a file `{"samples": [{"image_name", "image_labels"}], "labels"}`; every sample is kept.
 
     Args:
-        path: a folder of the official form, or one with `small_{split}.json` or `{split}.json`, the first that
-            exists; or such a file, which is read whatever `split` says.
+        path: a folder with the first of these that exists: `small_{split}.json` (the subset that `python -m csl prepare
+            nuswide` makes), the official form, `{split}.json`; or a JSON file, which is read whatever `split` says.
         images: the folder that image names are relative to; by default `Flickr`, `images` or `Images` beside the
             lists or the folder itself, where the first listed image is.
         split: "train", "val" or "test"; None is "train". Where there is no val, it is the test split.
@@ -49,37 +51,80 @@ def read_nuswide(
         InputError: a file that is missing, a line that is neither 0 nor 1, lists of different lengths, a label that
             is not listed; the message names file and line or sample.
     """
+    listed = read_lists(path, split, keep_unlabelled_images)
+    folder, names = _images(listed.folder, images, listed.names)
+    return Annotations(
+        [os.path.join(folder, name) for name in names],
+        listed.labels,
+        listed.classes,
+        source=listed.source,
+        folder=os.fspath(folder),
+        skipped=listed.skipped,
+    )
+
+
+class Listed(NamedTuple):
+    """What one split's files say.
+
+    Attributes:
+        folder: that the files are in.
+        names: of the N images as they are listed, with forward slashes.
+        labels: [N, C], fill 0.
+        classes: names of the concepts, C.
+        source: the file, or the folder of the official label files.
+        skipped: images without any concept that were left out.
+    """
+
+    folder: Path
+    names: list[str]
+    labels: LabelMatrix
+    classes: list[str]
+    source: str
+    skipped: int = 0
+
+
+def read_lists(
+    path: str | Path, split: str | None = "train", keep_unlabelled_images: bool = False, small: bool = True
+) -> Listed:
+    """One split of NUS-WIDE as it is listed, without looking for the images.
+
+    Args:
+        path, split, keep_unlabelled_images: as for `read_nuswide`.
+        small: whether `small_{split}.json` is what is read where it is there.
+
+    Raises:
+        InputError: as `read_nuswide`.
+    """
     path = existing(path)
     split = known_split(split) or "train"
-    if (path / _LABELS).is_dir():
-        return _read_official(path, images, "Train" if split == "train" else "Test", keep_unlabelled_images)
-    file = _json_file(path, split) if path.is_dir() else path
+    if not path.is_dir():
+        return _read_tutorial(path)
+    file = _json_file(path, split, "small_") if small else None
+    if file is None and (path / _LABELS).is_dir():
+        return _read_official(path, "Train" if split == "train" else "Test", keep_unlabelled_images)
+    file = file or _json_file(path, split)
     if file is None:
         raise InputError(
             f"{path}: no NUS-WIDE labels of the {split} split, expected {_LABELS}, small_{split}.json or {split}.json; "
             f"found {contents(path)}"
         )
-    return _read_tutorial(file, images)
+    return _read_tutorial(file)
 
 
 def recognise(path: Path) -> bool:
     """Whether this is a folder of one of the two forms, or the tutorial's file. Nothing is parsed."""
     if not path.is_dir():
         return has_keys(path, _SECTIONS)
-    files = [_json_file(path, split) for split in SPLITS]
+    files = [_json_file(path, split, prefix) for split in SPLITS for prefix in ("small_", "")]
     return (path / _LABELS).is_dir() or any(file is not None and has_keys(file, _SECTIONS) for file in files)
 
 
-def _json_file(folder, split):
-    names = [f"{prefix}{name}.json" for name in _spelt(split) for prefix in ("small_", "")]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+def _json_file(folder, split, prefix=""):
+    files = [folder / f"{prefix}{name}.json" for name in (("val", "test") if split == "val" else (split,))]
+    return next((file for file in files if file.is_file()), None)
 
 
-def _spelt(split):
-    return ("val", "test") if split == "val" else (split,)
-
-
-def _read_tutorial(file, images):
+def _read_tutorial(file):
     content = read_sections(file, _SECTIONS)
     classes = _distinct(file, content["labels"])
     number = {name: position for position, name in enumerate(classes)}
@@ -96,8 +141,7 @@ def _read_tutorial(file, images):
     if not names:
         raise InputError(f"{file}: found no samples, expected at least one")
     labels = LabelMatrix.from_entries(rows, columns, POSITIVE, (len(names), len(classes)), fill=NEGATIVE)
-    folder, names = _images(file.parent, images, names)
-    return Annotations([os.path.join(folder, name) for name in names], labels, classes, source=str(file))
+    return Listed(file.parent, names, labels, classes, str(file))
 
 
 def _sample(file, row, sample):
@@ -121,7 +165,7 @@ def _distinct(file, labels):
     return list(first)
 
 
-def _read_official(folder, images, split, keep_unlabelled_images):
+def _read_official(folder, split, keep_unlabelled_images):
     concepts = _concepts(folder)
     image_list = folder / "ImageList" / f"{split}Imagelist.txt"
     names = [line.strip().replace("\\", "/") for line in _lines(image_list)]
@@ -135,20 +179,20 @@ def _read_official(folder, images, split, keep_unlabelled_images):
     kept = np.flatnonzero((np.diff(labels.indptr) > 0) | keep_unlabelled_images)
     if not len(kept):
         raise InputError(f"{folder / _LABELS}: found {len(names)} images, none of them with a concept")
-    base, names = _images(folder, images, [names[row] for row in kept])
-    return Annotations(
-        [os.path.join(base, name) for name in names],
-        labels.select(kept),
-        concepts,
-        source=str(folder / _LABELS),
-        skipped=len(labels) - len(kept),
-    )
+    skipped = len(labels) - len(kept)
+    return Listed(folder, [names[row] for row in kept], labels.select(kept), concepts, str(folder / _LABELS), skipped)
 
 
 def _concepts(folder):
     candidates = [folder / "Concepts81.txt", folder / "ConceptsList" / "Concepts81.txt"]
     file = next((file for file in candidates if file.is_file()), candidates[0])
-    return _distinct(file, [line.strip() for line in _lines(file) if line.strip()])
+    concepts = _distinct(file, [line.strip() for line in _lines(file) if line.strip()])
+    if not concepts:
+        raise InputError(f"{file}: found no concept, expected one a line")
+    for name in concepts:
+        if "/" in name or CONTROL.search(name):  # it becomes a part of file names
+            raise InputError(f"{file}: found the concept {name[:80]!r}, expected a plain name")
+    return concepts
 
 
 def _column(file, expected):

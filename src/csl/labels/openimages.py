@@ -13,6 +13,8 @@ from csl.labels.array_cache import ArrayCache, Stored
 from csl.labels.entries import Entries
 from csl.labels.image_paths import ImagePaths
 from csl.labels.matrix import LabelMatrix
+from csl.labels.mid_to_classes import FILE as MID_TO_CLASSES
+from csl.labels.mid_to_classes import MidToClasses, read_mid_to_classes
 from csl.labels.openimages_classes import (
     DESCRIPTIONS,
     TRAINABLE,
@@ -41,10 +43,11 @@ def read_openimages(
 ) -> Annotations:
     """Read one split of OpenImages: listed labels are known, everything else is un-annotated.
 
-    The classes are, in their order: `classes`; those of `classes_file`; those of an `oidv6-classes-trainable.txt` in
-    the folder of the CSV or the one above; else the MIDs of the training file, sorted. Their names come from an
-    `oidv6-class-descriptions.csv` in the same places; without one a warning says that MIDs are shown. Labels of other
-    classes that are described there are passed over.
+    The classes are, in their order: `classes`; those of `classes_file`; for CSL's CSV those of a `mid_to_classes.pth`
+    beside it that has their order; those of an `oidv6-classes-trainable.txt` in the folder of the CSV or the one above;
+    else the MIDs of the training file, sorted. Their names come from an `oidv6-class-descriptions.csv` in the same
+    places, else from `mid_to_classes.pth`; without either a warning says that MIDs are shown. Labels of other classes
+    that are described there are passed over.
 
     What cannot be taken at its word is left out and counted, and one warning names the first few lines: a confidence
     other than 0 and 1, a class that is nowhere, another number of cells, and a class that is both positive and
@@ -103,8 +106,17 @@ class _Labels(NamedTuple):
 
     @classmethod
     def of(cls, stored):
-        """From what a cache holds; InputError or KeyError where that does not fit together."""
+        """From what a cache holds.
+
+        Raises:
+            InputError: something of it is of another type, or does not fit together.
+            KeyError, TypeError: something is missing.
+        """
         arrays, facts = stored
+        texts = isinstance(facts["keys"], list) and all(isinstance(key, str) for key in facts["keys"])
+        integers = arrays["name_bytes"].dtype == np.uint8 and arrays["name_offsets"].dtype.kind in "ui"
+        if not texts or not integers or type(facts["skipped"]) is not int:
+            raise InputError("labels: found other types than expected")
         labels = LabelMatrix(arrays["indptr"], arrays["indices"], arrays["values"], len(facts["keys"]), fill=-1)
         images = ImagePaths(arrays["name_bytes"], arrays["name_offsets"])
         return cls(labels, images, facts["keys"], facts["skipped"], facts["problems"])
@@ -131,11 +143,15 @@ def _labels(source, keys, names, strict, cache):
 def _kept_labels(kept):
     """The labels of a cache; None where there is none, or a broken one, which is taken away."""
     stored = kept.load()
+    if stored is None:
+        return None
     try:
-        return _Labels.of(stored) if stored else None
-    except (InputError, KeyError):
+        found = _Labels.of(stored)
+        Problems.from_json(kept.file, False, found.problems).summary()
+    except (InputError, LookupError, TypeError, ValueError, AttributeError):
         kept.discard()
         return None
+    return found
 
 
 def _read(source, keys, names, strict):
@@ -187,6 +203,8 @@ def _class_keys(source, classes, classes_file, cache):
     """MIDs of the classes; None where they are those that turn up in the file itself."""
     if classes is not None:
         return list(classes)
+    if not classes_file and (listed := _mid_to_classes(source).keys):
+        return listed
     given = classes_file or beside(TRAINABLE, source.folders)
     if given:
         return read_class_list(given)
@@ -202,4 +220,10 @@ def _class_keys(source, classes, classes_file, cache):
 
 def _descriptions(source):
     file = beside(DESCRIPTIONS, source.folders)
-    return read_class_descriptions(file) if file else {}
+    return _mid_to_classes(source).names | (read_class_descriptions(file) if file else {})
+
+
+def _mid_to_classes(source):
+    """What CSL's own file of classes says, where it lies beside its CSV."""
+    file = beside([MID_TO_CLASSES], source.folders) if source.is_csl else None
+    return read_mid_to_classes(file) if file else MidToClasses()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csl.errors import InputError
+from csl.labels.names import check_class_names
 
 TRAINABLE = ("oidv6-classes-trainable.txt", "classes-trainable.txt")
 DESCRIPTIONS = ("oidv6-class-descriptions.csv", "class-descriptions.csv")
@@ -74,6 +75,7 @@ def read_class_descriptions(path: str | Path) -> dict[str, str]:
         if lines.setdefault(key, reader.line_num) != reader.line_num:
             raise InputError(f"{path}, lines {lines[key]} and {reader.line_num}: both describe {key!r}, expected one")
         names[key] = row[1].strip()
+    check_class_names(names.values(), path)
     return names
 
 

@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 
 from csl.errors import InputError
+from csl.labels.names import is_formula
 from csl.labels.paths import SPLITS, split_name
 
 FILENAME = "filename"
 SPLIT = "split"
+WEIGHT = "weight"
 UNKNOWN = frozenset({"", "#N/A", "N/A", "NA", "nan", "NaN", "-1", "-1.0"})
 
 
@@ -32,7 +34,8 @@ class Table:
 
         Raises:
             InputError: the file is empty, not UTF-8, has rows longer than its header, a header that names no
-                `filename`, a column without a name or twice the same, or a file name that is empty or repeats.
+                `filename`, a column without a name or twice the same, a file name that is empty or repeats, or a cell
+                that a spreadsheet would take for a formula.
         """
         path = Path(path)
         frame, lines = _parse(path)
@@ -45,6 +48,7 @@ class Table:
         frame.columns = header
         table = cls(path, frame, lines[1:])
         table._check_filenames()
+        table._check_formulas()
         return table
 
     def __len__(self):
@@ -94,6 +98,22 @@ class Table:
                 raise InputError(f"{where}: found {texts[code]!r}, expected one of {', '.join(SPLITS)}")
         return names[codes]
 
+    def weights(self):
+        """The sampling weights in the column `weight`, float32 [N].
+
+        Raises:
+            InputError: a cell that is no positive number.
+        """
+        texts = self.text(WEIGHT)
+        weights = pd.to_numeric(pd.Series(texts), errors="coerce").to_numpy(dtype=np.float32)
+        wrong = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
+        if len(wrong):
+            raise InputError(
+                f"{self.at(wrong[0], WEIGHT)}: found {texts[wrong[0]]!r}, expected how often to draw the image, a positive "
+                f"number (an attribute needs another name, or --ignore_columns {WEIGHT})"
+            )
+        return weights
+
     def _check_filenames(self):
         names = self.text(FILENAME)
         empty = np.flatnonzero(names == "")
@@ -106,6 +126,14 @@ class Table:
                 f"{self.path}, lines {self.lines[first]} and {self.lines[again]}: "
                 f"both are for {names[first]!r}, expected one row per image"
             )
+
+    def _check_formulas(self):
+        """Cells end up in tables of results, which are opened in spreadsheets."""
+        for column in self.columns:
+            for cell in pd.unique(self.frame[column]):
+                if is_formula(cell):
+                    where = self.at(np.argmax(self.frame[column] == cell), column)
+                    raise InputError(f"{where}: found the formula {cell[:80]!r}, expected a plain value")
 
 
 def header_of(path):

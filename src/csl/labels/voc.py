@@ -39,6 +39,8 @@ CLASSES = (
     "tvmonitor",
 )
 
+_DEEPEST = 100  # levels of an XML; VOC has four
+
 _MAIN = Path("ImageSets") / "Main"
 _LISTS = {"train": ("train", "trainval"), "val": ("val", "test"), "test": ("test",)}
 _VALUES = {"1": POSITIVE, "0": UNANNOTATED, "-1": NEGATIVE}
@@ -82,6 +84,7 @@ def read_voc(path: str | Path, images: str | Path | None = None, split: str | No
         labels=labels,
         classes=classes,
         source=str(list_file),
+        folder=os.fspath(base),
     )
 
 
@@ -181,7 +184,22 @@ def _objects(file):
 def _parse(file) -> Element:
     """The root of an XML without a document type, so that there are no entities to expand."""
     builder, parser = TreeBuilder(), expat.ParserCreate()
-    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    depth = 0
+
+    def start(tag, attributes):
+        nonlocal depth
+        depth += 1
+        if depth > _DEEPEST:
+            line = parser.CurrentLineNumber
+            raise InputError(f"{file}, line {line}: found elements nested over {_DEEPEST} deep, expected a few levels")
+        builder.start(tag, attributes)
+
+    def end(tag):
+        nonlocal depth
+        depth -= 1
+        builder.end(tag)
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler = builder.data
 
     def refuse(*_):

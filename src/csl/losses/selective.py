@@ -11,6 +11,8 @@ from csl.ops.selective_loss import MODES, TOPK_SCOPES, selective_loss
 class PartialSelectiveLoss(nn.Module):
     """Asymmetric focal loss over annotated and un-annotated entries, summed over batch and classes.
 
+    The sum is that of this process's batch. Training on several adds their gradients up, as one batch would.
+
     Args:
         mode: what an un-annotated entry is: "negative" (or None), "ignore", "ignore_normalize_classes" or "selective".
             See `csl.ops.selective_loss.MODES`.
@@ -20,7 +22,9 @@ class PartialSelectiveLoss(nn.Module):
         likelihood_topk: K, the un-annotated entries ignored per sample because they look most positive.
         prior: [C] the estimated frequency of each class, or None.
         prior_threshold: un-annotated entries of classes with a larger prior are ignored; 0 for none.
-        topk_scope: "batch" takes the K * B most likely entries of the whole batch, "sample" K in each sample.
+        topk_scope: "batch" takes the K * B most likely entries of this process's batch, as a single device of that batch
+            would; "global" likewise of the batches of all processes together (see `csl.distributed`); "sample" K in each
+            sample. A batch is what one call of the loss gets: with gradient accumulation, one of several in a step.
 
     Raises:
         InputError: a mode, scope or value out of range; in `forward`, shapes that do not fit, a label outside

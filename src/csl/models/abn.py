@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from csl.ops import inplace_abn
+from csl.ops import current_backend, inplace_abn, pointwise_abn
 
 
 def synchronise_abn(model: nn.Module, synchronised: bool = True) -> nn.Module:
@@ -16,6 +16,17 @@ def synchronise_abn(model: nn.Module, synchronised: bool = True) -> nn.Module:
         if isinstance(module, InPlaceABN):
             module.synchronised = synchronised
     return model
+
+
+def describe_abn(model: nn.Module, device: torch.device | str) -> str | None:
+    """One line that says what the InPlaceABN layers of a model run on and why, None where it has none.
+
+    Raises:
+        InputError: a backend that was asked for and does not run on that device.
+    """
+    if not any(isinstance(module, InPlaceABN) for module in model.modules()):
+        return None
+    return "InPlace-ABN: {} ({})".format(*current_backend(device))
 
 
 class InPlaceABN(nn.Module):
@@ -30,6 +41,7 @@ class InPlaceABN(nn.Module):
         slope: of the leaky ReLU.
         eps: added to the variance and to |weight|.
         momentum: weight of a batch's statistics in the running ones.
+        overwrite: the output may take the memory of the input: for a convolution's output that nothing else reads.
     """
 
     def __init__(
@@ -39,10 +51,11 @@ class InPlaceABN(nn.Module):
         slope: float = 0.01,
         eps: float = 1e-5,
         momentum: float = 0.1,
+        overwrite: bool = False,
     ):
         super().__init__()
         self.num_features, self.activation, self.slope = num_features, activation, slope
-        self.eps, self.momentum = eps, momentum
+        self.eps, self.momentum, self.overwrite = eps, momentum, overwrite
         self.synchronised = False  # see `synchronise_abn`
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
@@ -65,8 +78,39 @@ class InPlaceABN(nn.Module):
             self.eps,
             self.activation,
             self.slope,
-            dist.group.WORLD if self.synchronised and self.training and dist.is_initialized() else None,
+            self._group(),
+            self.overwrite,
         )
+
+    def after_pointwise(
+        self,
+        x: Tensor,
+        conv_weight: Tensor,
+        shortcut: Tensor | None = None,
+        factors: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """In training, what this layer of identity activation gives after a 1x1 convolution: see `csl.ops.pointwise_abn`.
+
+        x [B, I, H, W], the convolution's weight [C, I, 1, 1], a shortcut [B, C, H, W] for addition and ReLU, and two factors
+        of x, to [B, C, H, W].
+        """
+        self.num_batches_tracked += 1
+        return pointwise_abn(
+            x,
+            conv_weight,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            self.momentum,
+            self.eps,
+            shortcut,
+            self._group(),
+            factors,
+        )
+
+    def _group(self):
+        return dist.group.WORLD if self.synchronised and self.training and dist.is_initialized() else None
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
         state_dict.setdefault(prefix + "num_batches_tracked", torch.tensor(0, dtype=torch.long))

@@ -86,7 +86,7 @@ class _MLDecoder(nn.Module):
 
     def forward(self, x):
         memory = F.relu(self.embed_standart(x))  # [B, HW, E]
-        queries = self.query_embed.weight.expand(len(x), -1, -1)  # [B, Q, E]
+        queries = self.query_embed.weight.expand(x.shape[0], -1, -1)  # [B, Q, E]; len(x) would fix B in an export
         for layer in self.layers:
             queries = layer(queries, memory)
         logits = torch.einsum("bqe,qec->bqc", queries, self.duplicate_pooling)  # [B, Q, ceil(C / Q)]

@@ -148,8 +148,33 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_channels, H, W] -> [B, 4 planes, H / stride, W / stride]."""
-        out = self.conv3(self.se(self.conv2(self.conv1(x))))
-        return F.relu_(out + self.downsample(x))
+        out, factors = self.conv2(self.conv1(x)), None
+        if self.training and isinstance(self.se, SqueezeExcite):
+            unscaled = out
+            out, attention = self.se(unscaled, with_attention=True)
+            factors = unscaled, attention
+        else:
+            out = self.se(out)
+        return self.conv3.join(out, self.downsample(x), factors)
+
+
+class ConvABN(nn.Sequential):
+    """Convolution and InPlace-ABN. In training a 1x1 convolution and an ABN without activation are one operator."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, H, W] -> [B, out, H, W]."""
+        return self[1].after_pointwise(x, self[0].weight) if self._merged() else super().forward(x)
+
+    def join(self, x: Tensor, shortcut: Tensor, factors: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """relu(self(x) + shortcut): [B, in, H, W] and [B, out, H, W] -> [B, out, H, W]; x may be told as two factors, too."""
+        if self._merged():
+            return self[1].after_pointwise(x, self[0].weight, shortcut, factors)
+        return F.relu_(self(x) + shortcut)
+
+    def _merged(self):
+        conv, abn = self
+        known = isinstance(abn, InPlaceABN) and abn.training and abn.activation == "identity"
+        return known and conv.kernel_size == (1, 1)
 
 
 class SqueezeExcite(nn.Module):
@@ -160,9 +185,13 @@ class SqueezeExcite(nn.Module):
         self.fc1 = nn.Conv2d(channels, inner, 1)
         self.fc2 = nn.Conv2d(inner, channels, 1)
 
-    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W], scaled; with a shortcut of that shape, relu(scaled + shortcut)."""
-        return squeeze_excite(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, shortcut)
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, with_attention: bool = False):
+        """[B, C, H, W] -> [B, C, H, W], scaled; with a shortcut of that shape, relu(scaled + shortcut).
+
+        With `with_attention` that and the attention [B, C, 1, 1].
+        """
+        weights = self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
+        return squeeze_excite(x, *weights, shortcut, with_attention)
 
 
 class BlurPool(nn.Module):
@@ -199,7 +228,7 @@ def check_size(size: tuple[int, int]) -> None:
 def _conv_abn(in_channels, out_channels, kernel, activation="leaky_relu", slope=1e-2):
     """Convolution without bias, stride 1, and InPlace-ABN."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, InPlaceABN(out_channels, activation, slope))
+    return ConvABN(conv, InPlaceABN(out_channels, activation, slope, overwrite=True))
 
 
 def _downsampled(conv_abn, channels, stride):

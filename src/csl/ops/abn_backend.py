@@ -12,7 +12,7 @@ BACKENDS = ("auto", "triton", "torch", "inplace-abn")
 """auto: Triton on a CUDA device where it works, else PyTorch. inplace-abn: the compiled package, where it is installed."""
 
 _chosen = "auto"
-_resolved: dict[tuple[str, str], str] = {}  # (name, device type) -> backend
+_resolved: dict[tuple[str, str], tuple[str, str]] = {}  # (name, device type) -> backend, reason
 
 
 def set_abn_backend(name: str) -> None:
@@ -59,16 +59,22 @@ def resolve_backend(name: str, device: torch.device | str) -> tuple[str, str]:
     return "torch", f"Triton does not run here: {obstacle}"
 
 
+def current_backend(device: torch.device | str) -> tuple[str, str]:
+    """What the chosen backend means on a device, and why, as `resolve_backend`: tried once for a kind of device."""
+    key = _chosen, torch.device(device).type
+    if key not in _resolved:
+        _resolved[key] = resolve_backend(*key)
+    return _resolved[key]
+
+
 @torch.compiler.assume_constant_result
 def backend_for(device_type: str) -> str:
     """The backend of a call on tensors of that device type: "triton", "torch" or "inplace-abn"."""
-    key = _chosen, device_type
-    if key not in _resolved:
-        backend, reason = resolve_backend(*key)
-        if key == ("auto", "cuda") and backend == "torch":
-            warnings.warn(f"inplace_abn: PyTorch's operators, which are slower. {reason}", stacklevel=2)
-        _resolved[key] = backend
-    return _resolved[key]
+    unknown = (_chosen, device_type) not in _resolved
+    backend, reason = current_backend(device_type)
+    if unknown and device_type == "cuda" and _chosen == "auto" and backend == "torch":  # nobody has said so yet
+        warnings.warn(f"inplace_abn: PyTorch's operators, which are slower. {reason}", stacklevel=2)
+    return backend
 
 
 def _triton_obstacle(device):

@@ -13,8 +13,11 @@ The scale |w| + eps is never 0, so that the output can be inverted, and its grad
 In low precision y alone is rounded: statistics, scale, bias, sums and the recovered xhat are float32, whatever w is. xhat is
 then off by at most ulp(y) / 2 / (|w| + eps), which for w = 0 is small while b is 0, as at the start of training.
 
-Which implementation runs is `csl.ops.set_abn_backend`'s choice.
+Which implementation runs is `csl.ops.set_abn_backend`'s choice. With `overwrite` the output takes the place of the input,
+a convolution's output that nobody else wants; a compiled graph plans its memory itself, and gets the form without.
 """
+
+import functools
 
 import torch
 import torch.distributed as dist
@@ -43,7 +46,7 @@ def inplace_abn_ref(
 ) -> Tensor:
     """`inplace_abn` written with PyTorch's own differentiable operations, which save the input: what it must equal."""
     _check(x, running_mean, running_var, training, activation, slope)
-    scale = _scale(weight, eps)  # [C]
+    scale = scale_of(weight, eps)  # [C]
     y = F.batch_norm(x, running_mean, running_var, scale, bias, training, momentum, eps)
     return F.leaky_relu(y, slope) if activation == "leaky_relu" else y
 
@@ -60,11 +63,12 @@ def inplace_abn(
     activation: str = "leaky_relu",
     slope: float = 0.01,
     group: dist.ProcessGroup | None = None,
+    overwrite: bool = False,
 ) -> Tensor:
     """Normalise x [B, C, ...] over all but its channels, scale, shift and activate; backward needs the output alone.
 
     Args:
-        x: [B, C, ...], any floating dtype, contiguous or channels-last; x itself is left as it is.
+        x: [B, C, ...], any floating dtype, contiguous or channels-last; left as it is without `overwrite`.
         weight, bias: [C]; the scale is |weight| + eps. Statistics and parameters stay in their own dtype (float32
             beside a half-precision x).
         running_mean, running_var: [C], updated in place when `training` with the batch mean and the unbiased batch
@@ -76,6 +80,8 @@ def inplace_abn(
         slope: of the leaky ReLU, over 0 so that it can be inverted.
         group: in training, the processes whose batches are normalised as one, or None for this one alone. The gradients of
             weight and bias are this process's share.
+        overwrite: the output may take x's memory, which then is no longer x. A view, a leaf that needs a gradient and what
+            is not dense are left as they are all the same, and so is every x in a graph that is being compiled.
 
     Returns:
         [B, C, ...] in x's dtype and memory format.
@@ -88,25 +94,43 @@ def inplace_abn(
     slope = slope if activation == "leaky_relu" else 1.0
     group = group if training else None
     backend = backend_for(x.device.type)
+    overwrite = overwrite and _replaceable(x, backend, group)
     if backend == "inplace-abn":
-        return _packaged(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, group)
+        return _packaged(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, group, overwrite)
     if backend == "torch" and group is None:
-        return _InPlaceABN.apply(x, weight, bias, running_mean, running_var, training, momentum, eps, slope)
+        return _InPlaceABN.apply(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, overwrite)
     if training:
         with torch.no_grad():
-            mean, var, count = _batch_statistics(x, backend, group)
-            if running_mean is not None:
-                running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-                running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+            mean, var, count = batch_statistics(x, backend, group)
+            update_running(running_mean, running_var, mean, var, count, momentum)
     else:
         mean, var, count = running_mean, running_var, None
-    return _InParts.apply(x, weight, bias, mean, torch.rsqrt(var + eps), count, eps, slope, backend, group)
+    return _InParts.apply(x, weight, bias, mean, torch.rsqrt(var + eps), count, eps, slope, backend, group, overwrite)
 
 
-def _batch_statistics(x, backend, group):
+def scale_of(weight: Tensor, eps: float) -> Tensor:
+    """|w| + eps with gradient +1 at w = 0, where `abs` has 0."""
+    return torch.where(weight < 0, -weight, weight) + eps
+
+
+def sign_of(weight: Tensor) -> Tensor:
+    """The derivative of |w|: -1 or 1, and 1 at 0."""
+    return torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
+
+
+def update_running(
+    running_mean: Tensor | None, running_var: Tensor | None, mean: Tensor, var: Tensor, count, momentum: float
+) -> None:
+    """Move running statistics towards a batch's mean and biased variance [C] of `count` values a channel."""
+    if running_mean is not None:
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+
+
+def batch_statistics(x: Tensor, backend: str, group: dist.ProcessGroup | None):
     """Mean and biased variance [C] of the batch, or of the group's batches together, and how many values that is."""
     x = x.detach()
-    statistics = _parts(backend)[0](x)  # [2, C]
+    statistics = parts_of(backend)[0](x)  # [2, C]
     count = x.numel() // x.shape[1]
     if group is None:
         return *statistics, count
@@ -122,7 +146,7 @@ def _batch_statistics(x, backend, group):
     return mean.to(statistics.dtype), var.to(statistics.dtype), total.to(statistics.dtype)
 
 
-def _parts(backend):
+def parts_of(backend: str):
     """statistics, normalise, backward_sums and backward_input of a backend; as operators where a graph is captured."""
     if backend == "torch":
         parts = inplace_abn_torch
@@ -138,9 +162,14 @@ class _InParts(torch.autograd.Function):
     """Normalisation by given statistics. Their gradient is in dx where `count`, the values per channel, is not None."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, invstd, count, eps, slope, backend, group):
-        scale = _scale(weight.to(invstd.dtype), eps)  # [C]
-        y = _parts(backend)[1](x, mean, scale * invstd, bias, slope)
+    def forward(ctx, x, weight, bias, mean, invstd, count, eps, slope, backend, group, overwrite):
+        scale = scale_of(weight.to(invstd.dtype), eps)  # [C]
+        normalise = parts_of(backend)[1]
+        if overwrite:
+            y = normalise(x, mean, scale * invstd, bias, slope, overwrite=True)
+            ctx.mark_dirty(x)
+        else:
+            y = normalise(x, mean, scale * invstd, bias, slope)
         ctx.save_for_backward(y, weight, bias, invstd)
         ctx.count, ctx.eps, ctx.slope, ctx.backend, ctx.group = count, eps, slope, backend, group
         return y
@@ -149,12 +178,11 @@ class _InParts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy):
         y, weight, bias, invstd = ctx.saved_tensors
-        _, _, backward_sums, backward_input = _parts(ctx.backend)
-        scale = _scale(weight.to(invstd.dtype), ctx.eps)  # [C]
+        _, _, backward_sums, backward_input = parts_of(ctx.backend)
+        scale = scale_of(weight.to(invstd.dtype), ctx.eps)  # [C]
         inverse = scale.reciprocal()
         sums = backward_sums(dy, y, bias, inverse, ctx.slope)  # [2, C]
-        sign = torch.where(weight < 0, -1.0, 1.0)  # +1 at 0
-        dweight, dbias = (sums[1] * sign).to(weight.dtype), sums[0].to(bias.dtype)
+        dweight, dbias = (sums[1] * sign_of(weight)).to(weight.dtype), sums[0].to(bias.dtype)
         dx = None
         if ctx.needs_input_grad[0]:
             if ctx.count is None:
@@ -165,26 +193,32 @@ class _InParts(torch.autograd.Function):
                     dist.all_reduce(sums, group=ctx.group)
                 means = sums / ctx.count
             dx = backward_input(dy, y, bias, inverse, scale * invstd, means, ctx.slope)
-        return dx, dweight, dbias, None, None, None, None, None, None, None
+        return dx, dweight, dbias, *[None] * 8
 
 
-def _packaged(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, group):
-    """The inplace-abn package, which overwrites its input and so gets a copy."""
+def _packaged(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, group, overwrite):
+    """The inplace-abn package, which overwrites its input and so gets a copy of what is not to be."""
     if group is not None:
         raise InputError("--abn inplace-abn: without synchronised statistics here, expected auto, triton or torch")
     from inplace_abn.functions import inplace_abn as packaged
 
     name = "identity" if slope == 1.0 else "leaky_relu"
     return packaged(
-        x.clone(), weight, bias, running_mean, running_var, training, momentum, eps, activation=name, activation_param=slope
+        x if overwrite else x.clone(), weight, bias, running_mean, running_var, training, momentum, eps,
+        activation=name, activation_param=slope,
     )  # fmt: skip
 
 
 class _InPlaceABN(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, running_mean, running_var, training, momentum, eps, slope):
-        scale = _scale(weight, eps)  # [C]
-        y, _, invstd = torch.native_batch_norm(x, scale, bias, running_mean, running_var, training, momentum, eps)
+    def forward(ctx, x, weight, bias, running_mean, running_var, training, momentum, eps, slope, overwrite):
+        scale = scale_of(weight, eps)  # [C]
+        settings = scale, bias, running_mean, running_var, training, momentum, eps
+        if overwrite:
+            y, invstd = x, _batch_norm_in_place(x, *settings)
+            ctx.mark_dirty(x)
+        else:
+            y, _, invstd = torch.native_batch_norm(x, *settings)
         if not training:
             invstd = torch.rsqrt(running_var + eps)
         if slope != 1.0:
@@ -197,7 +231,7 @@ class _InPlaceABN(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy):
         y, weight, bias, invstd = ctx.saved_tensors
-        scale = _scale(weight, ctx.eps)  # [C]
+        scale = scale_of(weight, ctx.eps)  # [C]
         z, dz = y, dy  # z: the output before its activation
         if ctx.slope != 1.0:
             # Negative is what is not over 0, so that a slope * z that underflowed to -0 is on its own side.
@@ -211,13 +245,41 @@ class _InPlaceABN(torch.autograd.Function):
             dz, z, scale * scale * invstd, bias, scale.square(), bias, scale.reciprocal(),
             ctx.training, 0.0, [ctx.needs_input_grad[0], True, True],
         )  # fmt: skip
-        sign = torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)  # +1 at 0
-        return dx, dscale * sign, dbias, None, None, None, None, None, None
+        return dx, dscale * sign_of(weight), dbias, *[None] * 7
 
 
-def _scale(weight: Tensor, eps: float) -> Tensor:
-    """|w| + eps with gradient +1 at w = 0, where `abs` has 0."""
-    return torch.where(weight < 0, -weight, weight) + eps
+def _replaceable(x, backend, group):
+    """Whether the output may take the place of x, as far as autograd and the backend go."""
+    captured = torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor or x.is_meta
+    if captured or x._is_view() or (x.is_leaf and x.requires_grad):
+        return False
+    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    return dense and (backend != "torch" or (group is None and _batch_norm_overwrites(x.device.type)))
+
+
+def _batch_norm_in_place(x, scale, bias, running_mean, running_var, training, momentum, eps):
+    """Batch norm of x over x itself; returns 1 / std [C] where training."""
+    mean, invstd = (torch.empty_like(scale) for _ in range(2))
+    torch.ops.aten.native_batch_norm.out(
+        x, scale, bias, running_mean, running_var, training, momentum, eps, out=x, save_mean=mean, save_invstd=invstd
+    )
+    return invstd
+
+
+@functools.cache
+def _batch_norm_overwrites(device_type):
+    """Whether batch norm's output may be its input: it is so where statistics are taken first, and nowhere promised."""
+    x = torch.linspace(-2, 3, 256, device=device_type).sin().view(2, 8, 4, 4)  # [B, C, H, W]
+    one, zero = torch.ones(8, device=device_type), torch.zeros(8, device=device_type)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        y, here = torch.native_batch_norm(x, one, zero, None, None, True, 0.1, 1e-5)[0], x.clone(memory_format=layout)
+        try:
+            _batch_norm_in_place(here, one, zero, None, None, True, 0.1, 1e-5)
+        except (RuntimeError, TypeError, AttributeError):
+            return False
+        if not torch.allclose(here, y, atol=1e-5):
+            return False
+    return True
 
 
 def _check(x, running_mean, running_var, training, activation, slope, group=None):

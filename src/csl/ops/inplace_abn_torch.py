@@ -14,11 +14,18 @@ def statistics(x: Tensor) -> Tensor:
     return torch.stack(torch.var_mean(_wide(x), axes, correction=0)[::-1])
 
 
-def normalise(x: Tensor, mean: Tensor, factor: Tensor, bias: Tensor, slope: float) -> Tensor:
-    """act((x - mean) factor + bias) of x [B, C, ...] and [C] each, in x's dtype and memory format."""
+def normalise(
+    x: Tensor, mean: Tensor, factor: Tensor, bias: Tensor, slope: float, shortcut: Tensor | None = None
+) -> Tensor:
+    """act((x - mean) factor + bias) of x [B, C, ...] and [C] each, in x's dtype and memory format.
+
+    With a shortcut of x's shape, relu(that + shortcut).
+    """
     mean, factor, bias = (_broad(t, x) for t in (mean, factor, bias))
     z = torch.addcmul(bias, _wide(x) - mean, factor)
-    return (z if slope == 1.0 else F.leaky_relu_(z, slope)).to(x.dtype)
+    if slope != 1.0:
+        z = F.leaky_relu_(z, slope)
+    return (z if shortcut is None else z.add_(shortcut).relu_()).to(x.dtype)
 
 
 def backward_sums(dy: Tensor, y: Tensor, bias: Tensor, inverse: Tensor, slope: float) -> Tensor:

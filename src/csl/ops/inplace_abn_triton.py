@@ -8,6 +8,8 @@ The mean and the squared deviations are Welford's, one per lane, merged by Chan'
 digits. The output's sign bit says on which side of the leaky ReLU it was, -0 included: see `_normalise_kernel`.
 """
 
+import os
+
 import torch
 import triton
 import triton.language as tl
@@ -82,11 +84,25 @@ def _merge_kernel(
 
 
 @triton.jit
+def _store(pointer, value, mask, BY_HAND: tl.constexpr):
+    """Store in the pointer's type, rounded to nearest: by hand in Triton's interpreter, which cuts float32 to bfloat16."""
+    if BY_HAND:
+        bits = value.to(tl.int32, bitcast=True)
+        bits = tl.where(value == value, bits + 0x7FFF + ((bits >> 16) & 1), bits) & -0x10000
+        value = bits.to(tl.float32, bitcast=True)
+    tl.store(pointer, value.to(pointer.dtype.element_ty), mask)
+
+
+@triton.jit
 def _normalise_kernel(
-    x_ptr, y_ptr, mean_ptr, factor_ptr, bias_ptr, channels, pixels, stride_p, stride_c, slope,
-    ACC: tl.constexpr, LEAKY: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    x_ptr, shortcut_ptr, y_ptr, mean_ptr, factor_ptr, bias_ptr, channels, pixels, stride_p, stride_c, slope,
+    ACC: tl.constexpr, LEAKY: tl.constexpr, JOIN: tl.constexpr, BY_HAND: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """y = act((x - mean) factor + bias). What is not over 0 before a leaky ReLU gets the sign bit, 0 and underflow too."""
+    """y = act((x - mean) factor + bias). What is not over 0 before a leaky ReLU gets the sign bit, 0 and underflow too.
+
+    To JOIN is to add the shortcut and apply ReLU. y may be x.
+    """
     channel = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
     known = channel < channels
     offset, mask, _ = _tile(
@@ -99,7 +115,10 @@ def _normalise_kernel(
     z = (x - mean[None, :]) * factor[None, :] + bias[None, :]
     if LEAKY:
         z = tl.where(z > 0, z, tl.where(z == z, -tl.abs(z * slope), z))
-    tl.store(y_ptr + offset, z.to(y_ptr.dtype.element_ty), mask)
+    if JOIN:
+        z += tl.load(shortcut_ptr + offset, mask, other=0).to(ACC)
+        z = tl.where(z < 0, 0, z)  # not a number stays what it is
+    _store(y_ptr + offset, z, mask, BY_HAND)
 
 
 @triton.jit
@@ -142,7 +161,8 @@ def _backward_sums_kernel(
 @triton.jit
 def _backward_input_kernel(
     dy_ptr, y_ptr, dx_ptr, bias_ptr, inverse_ptr, factor_ptr, means_ptr, channels, pixels, stride_p, stride_c, slope,
-    ACC: tl.constexpr, LEAKY: tl.constexpr, BITS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    ACC: tl.constexpr, LEAKY: tl.constexpr, BITS: tl.constexpr, BY_HAND: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """dx = factor (dz - mean(dz) - xhat mean(dz xhat))."""
     channel = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -159,7 +179,7 @@ def _backward_input_kernel(
     y = tl.load(y_ptr + offset, mask, other=0)
     dz, xhat = _before_activation(dy, y, bias, inverse, slope, ACC, LEAKY, BITS)
     dx = factor[None, :] * (dz - mean1[None, :] - xhat * mean2[None, :])
-    tl.store(dx_ptr + offset, dx.to(dx_ptr.dtype.element_ty), mask)
+    _store(dx_ptr + offset, dx, mask, BY_HAND)
 
 
 def statistics(x: Tensor) -> Tensor:
@@ -179,15 +199,27 @@ def statistics(x: Tensor) -> Tensor:
     return out
 
 
-def normalise(x: Tensor, mean: Tensor, factor: Tensor, bias: Tensor, slope: float) -> Tensor:
-    """act((x - mean) factor + bias) of x [B, C, ...] and [C] each, in x's dtype and memory format."""
+def normalise(
+    x: Tensor,
+    mean: Tensor,
+    factor: Tensor,
+    bias: Tensor,
+    slope: float,
+    shortcut: Tensor | None = None,
+    overwrite: bool = False,
+) -> Tensor:
+    """act((x - mean) factor + bias) of x [B, C, ...] and [C] each, in x's dtype and memory format.
+
+    With a shortcut of x's shape, relu(that + shortcut). `overwrite` puts it into the memory of x, which is dense.
+    """
     x = dense(x)
-    y = torch.empty_like(x)
+    y = x if overwrite else torch.empty_like(x)
+    other = x if shortcut is None else _laid_out(shortcut, x)
     images, channels, pixels, stride_p, stride_c, block_p, block_c = _shape(x)
     with _on(x):
         _normalise_kernel[(images * triton.cdiv(pixels, block_p), triton.cdiv(channels, block_c))](
-            x, y, mean, factor, bias, channels, pixels, stride_p, stride_c, slope,
-            _ACC[_accumulator(x)], slope != 1.0, block_p, block_c,
+            x, other, y, mean, factor, bias, channels, pixels, stride_p, stride_c, slope,
+            _ACC[_accumulator(x)], slope != 1.0, shortcut is not None, _by_hand(y), block_p, block_c,
         )  # fmt: skip
     return y
 
@@ -216,7 +248,7 @@ def backward_input(
     with _on(y):
         _backward_input_kernel[(images * triton.cdiv(pixels, block_p), triton.cdiv(channels, block_c))](
             dy, y, dx, bias, inverse, factor, means, channels, pixels, stride_p, stride_c, slope,
-            _ACC[_accumulator(y)], slope != 1.0, _BITS[y.dtype], block_p, block_c,
+            _ACC[_accumulator(y)], slope != 1.0, _BITS[y.dtype], _by_hand(dx), block_p, block_c,
         )  # fmt: skip
     return dx
 
@@ -236,8 +268,17 @@ def _is_channels_last(x):
 
 def _like(dy, y):
     """dy in y's dtype and layout."""
-    channels_last = _is_channels_last(y) and not y.is_contiguous()
-    return dy.to(y.dtype).contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return _laid_out(dy.to(y.dtype), y)
+
+
+def _laid_out(x, like):
+    """x in the layout of a dense tensor."""
+    channels_last = _is_channels_last(like) and not like.is_contiguous()
+    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def _by_hand(out):
+    return out.dtype == torch.bfloat16 and os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _accumulator(x):
@@ -268,9 +309,15 @@ def _on(x):
     return torch.cuda.device(x.device if x.is_cuda else -1)
 
 
+def _normalise_anew(
+    x: Tensor, mean: Tensor, factor: Tensor, bias: Tensor, slope: float, shortcut: Tensor | None = None
+) -> Tensor:
+    return normalise(x, mean, factor, bias, slope, shortcut)
+
+
 # What a compiled graph calls: opaque to it, with shapes and layouts known. Called directly, the functions cost less.
 statistics_op = torch.library.custom_op("csl::abn_statistics", statistics, mutates_args=())
-normalise_op = torch.library.custom_op("csl::abn_normalise", normalise, mutates_args=())
+normalise_op = torch.library.custom_op("csl::abn_normalise", _normalise_anew, mutates_args=())
 backward_sums_op = torch.library.custom_op("csl::abn_backward_sums", backward_sums, mutates_args=())
 backward_input_op = torch.library.custom_op("csl::abn_backward_input", backward_input, mutates_args=())
 
@@ -281,7 +328,7 @@ def _(x):
 
 
 @normalise_op.register_fake
-def _(x, mean, factor, bias, slope):
+def _(x, mean, factor, bias, slope, shortcut=None):
     return torch.empty_like(dense(x))
 
 

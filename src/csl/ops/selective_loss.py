@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from csl import distributed
 from csl.ops.selective_loss_cpu import FLOOR, on_cpu
 
 MODES = (None, "negative", "ignore", "ignore_normalize_classes", "selective")
@@ -26,9 +27,10 @@ MODES = (None, "negative", "ignore", "ignore_normalize_classes", "selective")
 weighs nothing. "ignore_normalize_classes": likewise, and an annotated entry weighs 1 / (1 + annotated of its image) + 1.
 "selective": it is a negative, unless its class has a prior over the threshold or it is among the most likely ones."""
 
-TOPK_SCOPES = ("batch", "sample")
-"""Where the `likelihood_topk` most likely un-annotated entries are looked for: K * B over the flattened batch, or K in
-each sample."""
+TOPK_SCOPES = ("batch", "global", "sample")
+"""Where the `likelihood_topk` most likely un-annotated entries are looked for: K * B over the flattened batch of this
+process; K a sample over the batches of all processes of the job (`csl.distributed`) as if they were one, for which all
+of them compute the loss together, each of one sample or more; K in each sample."""
 
 
 def selective_loss_ref(
@@ -97,10 +99,25 @@ def entry_weights(
     if k > 0:
         # Annotated entries rank behind every un-annotated one, and are not removed when they are chosen for want of others.
         ranked = torch.where(unknown, q, torch.inf).view(rows, entries)
-        chosen = ranked.topk(k, dim=1, largest=False, sorted=False)
+        if topk_scope == "global" and distributed.world_size() > 1:
+            values, indices = _smallest_of_all(ranked, likelihood_topk * q.shape[0])
+        else:
+            values, indices = ranked.topk(k, dim=1, largest=False, sorted=False)
         flat = weight.view(rows, entries)
-        flat.scatter_(1, chosen.indices, torch.where(chosen.values.isinf(), flat.gather(1, chosen.indices), 0.0))
+        flat.scatter_(1, indices, torch.where(values.isinf(), flat.gather(1, indices), 0.0))
     return weight
+
+
+def _smallest_of_all(ranked, share):
+    """Of the smallest entries of all processes, as many as their shares together, those of `ranked` [1, N] here."""
+    budget = int(distributed.all_reduce_sum(torch.tensor(share)))
+    values, indices = ranked.topk(min(budget, ranked.shape[1]), dim=1, largest=False, sorted=False)
+    candidates = ranked.new_full((budget,), torch.inf)
+    candidates[: values.shape[1]] = values[0]
+    chosen = distributed.gather_tensors(candidates).flatten().topk(budget, largest=False, sorted=False).indices
+    mine = chosen - distributed.rank() * budget
+    mine = mine[(mine >= 0) & (mine < values.shape[1])]
+    return values[:, mine], indices[:, mine]
 
 
 def selective_loss(
@@ -129,7 +146,7 @@ def selective_loss(
         clip: probability margin added to q, in [0, 1); 0 for none.
         gamma_pos, gamma_neg, gamma_unann: focusing exponents, 0 for none.
         alpha_pos, alpha_neg, alpha_unann: weights.
-        likelihood_topk: K, un-annotated entries ignored per sample (on average, with scope "batch"); mode "selective".
+        likelihood_topk: K, un-annotated entries ignored per sample (on average, but with scope "sample"); mode "selective".
         prior: [C] estimated frequency of each class, or None; mode "selective".
         prior_threshold: un-annotated entries of classes with a prior over it are ignored; 0 for none.
         topk_scope: one of `TOPK_SCOPES`.
@@ -139,7 +156,7 @@ def selective_loss(
         A scalar in float32 (float64 for float64 logits). NaN logits give NaN.
 
     Un-annotated entries that tie for the last places among the K most likely ones share these: each is ignored in
-    part, so that their order does not matter. The plain twin picks among them at random.
+    part, so that their order does not matter, nor which process has them. The plain twin picks among them at random.
     """
     arguments = (
         logits, targets, mode, clip, gamma_pos, gamma_neg, gamma_unann, alpha_pos, alpha_neg, alpha_unann,

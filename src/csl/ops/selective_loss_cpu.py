@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from csl import distributed
+
 FLOOR = 1e-8
 """Least probability inside a logarithm."""
 
@@ -138,6 +140,10 @@ def _select(p: Tensor, targets: Tensor, topk: int, scope: str) -> tuple[Tensor, 
     rows = batch if scope == "sample" else 1
     k = min(topk * (batch // rows), p.numel() // rows)
     ranks = torch.empty_like(p).copy_(targets).clamp_(max=0).mul_(p).view(rows, -1).numpy()
+    if scope == "global" and distributed.world_size() > 1:
+        last, share = _select_of_all(ranks[0], topk * batch)
+        last, share = (torch.full((batch, 1), value, dtype=p.dtype) for value in (last, share))
+        return last, share if share[0] > 0 else None
     ranks.partition(k - 1, axis=1)
     # 0 is an annotated entry, or one whose loss and gradient are 0.
     last = np.minimum(ranks[:, k - 1 : k], -np.finfo(ranks.dtype).tiny)  # [rows, 1]
@@ -147,6 +153,22 @@ def _select(p: Tensor, targets: Tensor, topk: int, scope: str) -> tuple[Tensor, 
         tied = 1 - left / np.maximum(np.count_nonzero(ranks == last, axis=1, keepdims=True), left)
         tied = torch.from_numpy(tied.astype(ranks.dtype)).expand(batch, 1)
     return torch.from_numpy(last).expand(batch, 1), tied
+
+
+def _select_of_all(ranks: np.ndarray, share: int) -> tuple[float, float]:
+    """`_select` over the ranks [N] of all processes, as many as their shares together: each sends its first ones."""
+    budget = int(distributed.all_reduce_sum(torch.tensor(share)))
+    k = min(budget, len(ranks))
+    ranks.partition(k - 1)
+    candidates = torch.zeros(budget, dtype=torch.from_numpy(ranks).dtype)
+    candidates[:k] = torch.from_numpy(ranks[:k])
+    everyone = distributed.gather_tensors(candidates).flatten().numpy()
+    everyone.partition(budget - 1)
+    last = min(everyone[budget - 1], -np.finfo(ranks.dtype).tiny)
+    counts = torch.tensor([np.count_nonzero(ranks < last), np.count_nonzero(ranks == last)])
+    before, equal = distributed.all_reduce_sum(counts).tolist()
+    left = budget - before
+    return float(last), 1 - left / max(equal, left)
 
 
 def _focus(gammas, positive, unknown, out):

@@ -3,13 +3,16 @@
 The K-th largest logit of the un-annotated entries is found by radix selection: a histogram of the leading 11 bits of the
 logits tells the bin it lies in, a histogram of the next 11 bits inside that bin the next bin, and so on. Every
 launch is known beforehand and nothing is read back, so that the device is never waited for; the memory is one
-histogram for each pass, whatever K is.
+histogram for each pass, whatever K is. Over the batches of all processes the histograms are added up, and that is all
+that these send each other.
 """
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from csl import distributed
 
 BINS = 2048
 PASSES = ((21, 11), (10, 11), (0, 10))
@@ -149,10 +152,14 @@ def on_gpu(
         rows = batch if topk_scope == "sample" else 1
         state = torch.zeros(rows, 3, dtype=torch.int64, device=device)
         state[:, 1] = likelihood_topk * (batch // rows)
+        if topk_scope == "global":
+            state[:, 1] = distributed.all_reduce_sum(state[:, 1].contiguous())
         histograms = torch.zeros(len(PASSES), rows, BINS, dtype=torch.int32, device=device)
         grid = (rows, triton.cdiv(entries // rows, block))
         for (shift, bits), histogram in zip(PASSES, histograms, strict=True):
             _count_kernel[grid](logits, targets, state, histogram, entries // rows, shift, bits, BINS, block)
+            if topk_scope == "global":
+                distributed.all_reduce_sum(histogram)
             _descend_kernel[(rows,)](state, histogram, bits, BINS)
     if mode == "ignore_normalize_classes":
         row_weight = 1 / (1 + (targets != -1).sum(1).float()) + 1

@@ -19,8 +19,14 @@ def squeeze_excite_ref(
 
 
 def squeeze_excite(
-    x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, shortcut: Tensor | None = None
-) -> Tensor:
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    shortcut: Tensor | None = None,
+    with_attention: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Scale every channel of x by its attention, and join the residual branch where one is given.
 
     Backward writes the gradient of x in one pass: autograd spreads the gradient of the mean over a tensor of its own, in
@@ -31,11 +37,13 @@ def squeeze_excite(
         weight1, bias1: [I, C] or [I, C, 1, 1] and [I], I the inner width; used in x's dtype.
         weight2, bias2: [C, I] or [C, I, 1, 1] and [C].
         shortcut: [B, C, H, W], or None for the scaled x alone.
+        with_attention: also return s, for who would rather scale x once more than keep what it is scaled to.
 
     Returns:
-        [B, C, H, W].
+        [B, C, H, W]; with `with_attention` that and s [B, C, 1, 1], through which no gradient flows.
     """
-    return _SqueezeExcite.apply(x, weight1, bias1, weight2, bias2, shortcut)
+    y, attention = _SqueezeExcite.apply(x, weight1, bias1, weight2, bias2, shortcut)
+    return (y, attention[:, :, None, None]) if with_attention else y
 
 
 class _SqueezeExcite(torch.autograd.Function):
@@ -46,11 +54,12 @@ class _SqueezeExcite(torch.autograd.Function):
         scale = attention[:, :, None, None]
         y = x * scale if shortcut is None else torch.addcmul(shortcut.to(x.dtype), x, scale).relu_()
         ctx.save_for_backward(x, mean, hidden, attention, weight1, weight2, None if shortcut is None else y)
-        return y
+        ctx.mark_non_differentiable(attention)
+        return y, attention
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy):
+    def backward(ctx, dy, _):
         x, mean, hidden, attention, weight1, weight2, y = ctx.saved_tensors
         if y is not None:
             dy = torch.ops.aten.threshold_backward(dy, y, 0)

@@ -1,0 +1,223 @@
+"""Photos per second of infer.py over a folder, against plain loops of Pillow and PyTorch with the same weights.
+
+    python benchmarks/inference_volume.py                         # 10,000 drawn photos: about 45 minutes on two cores
+    python benchmarks/inference_volume.py --photos DIR --count 400 --repeats 3   # a quick look, which writes no file
+    python benchmarks/inference_volume.py --model_path best.ckpt  # a trained network (random TResNet-M)
+
+Expected on two idle cores: infer.py at least 1.5 times the plain loop.
+
+The photos are JPEG files of 640 x 480 in a temporary folder: drawn garments, or copies of `--photos` brought to that size,
+many names for a few hundred files. The peers, each in a process of its own, take turns over the same photos:
+
+    plain     for each photo: PIL.Image.open, convert, resize to 224 (bilinear), tensor, network, sigmoid, a row of a list
+    plain 16  the same, 16 photos at a time through the network
+    infer     csl.inference.infer with its defaults, CSV written as it goes and joined at the end
+    onnx      the same with `python -m csl export`'s file (with --onnx)
+
+"The network" of the plain loops is what `csl.checkpoint.load_model` gives, in eval mode under inference_mode, as it was
+loaded: not fused, eager, on all of PyTorch's threads. Loading the network and the first photo are not in the times of the
+plain loops; infer's time is all of its call but loading the network. Each repeat takes the next photos of the folder.
+The last rows run infer over N and 4 N photos and give the highest memory of its process and of its largest worker.
+Writes benchmarks/results/inference_volume.json.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from machine import describe_machine
+from PIL import Image
+
+from csl.allocator import prefer_large_pages
+
+RESULTS = Path(__file__).parent / "results" / "inference_volume.json"
+WIDTH, HEIGHT, SIZE = 640, 480, 224
+DIFFERENT = 200
+TARGET = 1.5
+QUICK = 1000
+
+
+def make_photos(folder, count, source):
+    """`count` names of at most DIFFERENT photos of WIDTH x HEIGHT in `folder`."""
+    from csl.data.garments import make_garments
+    from csl.predict import find_images
+
+    drawn = folder / "drawn"
+    if source is None:
+        source = make_garments(drawn, num_train=1, num_val=min(count, DIFFERENT) - 1, size=HEIGHT, progress=False)
+    paths = find_images(source)[:DIFFERENT]
+    originals, photos = folder / "originals", folder / "photos"
+    originals.mkdir()
+    photos.mkdir()
+    for i, path in enumerate(paths):
+        image = Image.open(path).convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+        image.save(originals / f"{i}.jpg", quality=90)
+    for i in range(count):
+        os.link(originals / f"{i % len(paths)}.jpg", photos / f"{i:07}.jpg")
+    return sorted(map(str, photos.iterdir()))
+
+
+def plain(weights, paths, batch):
+    """Seconds of the loop that one would write without csl.data and csl.inference."""
+    import numpy as np
+
+    from csl import checkpoint
+
+    model = checkpoint.load_model(weights)[0]
+    rows = []
+
+    def load(path):
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255  # [3, H, W]
+
+    def run(some):
+        x = torch.stack([load(path) for path in some])  # [B, 3, H, W]
+        rows.extend(zip(some, torch.sigmoid(model(x)).numpy(), strict=True))
+
+    with torch.inference_mode():
+        run(paths[:batch])
+        rows.clear()
+        start = time.perf_counter()
+        for i in range(0, len(paths), batch):
+            run(paths[i : i + batch])
+        return time.perf_counter() - start
+
+
+def streamed(weights, paths, folder):
+    """Seconds of infer.py's own function over a list of photos, without loading the network."""
+    from csl import inference
+
+    listed = Path(folder, "photos.txt")
+    listed.write_text("\n".join(paths))
+    loading = []
+    load = inference.Predictor.load
+
+    def timed(*args, **kwargs):
+        start = time.perf_counter()
+        found = load(*args, **kwargs)
+        loading.append(time.perf_counter() - start)
+        return found
+
+    inference.Predictor.load = timed
+    options = inference.InferenceOptions(
+        pic_path=str(listed),
+        model_path=str(weights),
+        image_size=SIZE,
+        output=str(Path(folder, "predictions.csv")),
+        th=0.3,
+    )
+    start = time.perf_counter()
+    inference.infer(options, say=lambda line: None)
+    return time.perf_counter() - start - sum(loading)
+
+
+def child(peer, weights, paths):
+    """In a process of its own: {"seconds", "peak_mib", "worker_peak_mib"} of a peer."""
+    prefer_large_pages()
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = (
+            plain(weights, paths, 16 if peer == "plain 16" else 1)
+            if "plain" in peer
+            else streamed(weights, paths, folder)
+        )
+    of = {"peak_mib": resource.RUSAGE_SELF, "worker_peak_mib": resource.RUSAGE_CHILDREN}
+    return {"seconds": seconds, **{name: resource.getrusage(who).ru_maxrss / 1024 for name, who in of.items()}}
+
+
+def run(peer, weights, paths):
+    """A peer over `paths`, in a process of its own."""
+    command = [sys.executable, __file__, "--child", peer, str(weights)]
+    out = subprocess.run(command, input="\n".join(paths), check=True, stdout=subprocess.PIPE, text=True)
+    found = json.loads(out.stdout.splitlines()[-1])
+    return found | {"images": len(paths), "images_per_s": len(paths) / found["seconds"]}
+
+
+def write_weights(folder):
+    """A checkpoint of TResNet-M with random weights."""
+    from csl import checkpoint
+    from csl.models import create_model
+
+    torch.manual_seed(0)
+    model = create_model("tresnet_m", num_classes=80)
+    path = folder / "best.ckpt"
+    checkpoint.write(path, {"model": model.state_dict(), "model_name": "tresnet_m", "num_classes": 80})
+    return path
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=10_000, help="photos of all turns together (default 10000)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each peer (default 5)")
+    parser.add_argument("--photos", help="folder of photos to take copies of (drawn garments)")
+    parser.add_argument("--model_path", help="checkpoint (random TResNet-M, 80 classes)")
+    parser.add_argument("--onnx", action="store_true", help="export the network, and run that file as well")
+    parser.add_argument("--memory", type=int, default=500, help="N of the memory rows; 0 leaves them out (default 500)")
+    args = parser.parse_args()
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        weights = args.model_path or write_weights(folder)
+        files = {"plain": weights, "plain 16": weights, "infer": weights}
+        if args.onnx:
+            from csl.export import ExportOptions, export
+
+            files["onnx"] = export(
+                ExportOptions(model_path=str(weights), image_size=SIZE, out=str(folder / "best.onnx"))
+            )
+        paths = make_photos(folder, args.count, args.photos)
+        part = len(paths) // args.repeats
+        found = {peer: [] for peer in files}
+        order = list(files)
+        for repeat in range(args.repeats):
+            some = paths[repeat * part : (repeat + 1) * part]
+            for peer in order:
+                found[peer].append(run(peer, files[peer], some))
+                print(f"turn {repeat + 1}: {peer:10} {found[peer][-1]['images_per_s']:8.2f} images/s", flush=True)
+            order.append(order.pop(0))
+        rates = {peer: statistics.median(one["images_per_s"] for one in ones) for peer, ones in found.items()}
+        memory = []
+        for count in (args.memory, 4 * args.memory) if args.memory else ():
+            some = (paths * (count // len(paths) + 1))[:count]
+            memory.append(run("infer", files["infer"], some))
+            print(
+                f"infer over {count:,} photos: {memory[-1]['peak_mib']:.0f} MiB, worker {memory[-1]['worker_peak_mib']:.0f} MiB"
+            )
+    ratios = {f"infer / {peer}": rates["infer"] / rates[peer] for peer in ("plain", "plain 16")}
+    if args.onnx:
+        ratios |= {f"onnx / {peer}": rates["onnx"] / rates[peer] for peer in ("plain", "plain 16")}
+    for peer, rate in rates.items():
+        print(f"{peer:10} {rate:8.2f} images/s (median of {args.repeats} turns of {part:,} photos)")
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio:.2f} x" + (f" (wanted {TARGET})" if name == "infer / plain" else ""))
+    if args.count < QUICK:
+        return
+    settings = vars(args) | {"size": SIZE, "photos": "drawn garments" if args.photos is None else "copies of photos"}
+    settings["model_path"] = "random TResNet-M, 80 classes" if args.model_path is None else "a trained network"
+    machine = describe_machine(load, "torch", "Pillow", "simplejpeg", threads=torch.get_num_threads())
+    result = {
+        "machine": machine,
+        "settings": settings,
+        "peers": found,
+        "images_per_s": rates,
+        "ratios": ratios,
+        "memory": memory,
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written: {RESULTS}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(child(sys.argv[2], sys.argv[3], sys.stdin.read().splitlines())))
+    else:
+        main()

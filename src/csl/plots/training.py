@@ -1,0 +1,120 @@
+"""How a run went: its loss and mAP, its labels, its prior, and what its network says of some images."""
+
+from pathlib import Path
+
+import numpy as np
+
+from csl.labels import Annotations, LabelMatrix
+from csl.plots.labels import plot_labels
+from csl.plots.predictions import Sheet, plot_contact_sheet
+from csl.plots.prior import plot_prior
+from csl.plots.style import BODY, CURVES, SMALL, SOFT, Page, styled
+from csl.prior import read_prior
+from csl.run import RunFolder, read_log
+
+
+def plot_training(
+    run: RunFolder,
+    train: Annotations,
+    full_labels: LabelMatrix | None = None,
+    truth: LabelMatrix | None = None,
+    sheet: Sheet | None = None,
+) -> list[Path]:
+    """The pictures of a finished run, into its `plots/`.
+
+    `training.png` (loss and mAP), `labels.png` (`plot_labels`), `prior.png` (the run's estimate of the class prior) and,
+    where there is a sheet, `predictions.png`.
+
+    Args:
+        run: a run with its `log.jsonl` and `train_avg_preds.csv`.
+        train: what it was trained on.
+        full_labels: the training labels before some were left out.
+        truth: all labels of the training split, where they are known.
+        sheet: validation images with their scores.
+
+    Returns:
+        The files.
+    """
+    made = [
+        plot_curves(read_log(run.log), run.plots / "training.png"),
+        plot_labels(train, run.plots / "labels.png", full_labels),
+        plot_run_prior(run, train, truth),
+    ]
+    if sheet is not None:
+        title = f"{len(sheet.images)} validation images, by the best weights"
+        made.append(plot_contact_sheet(sheet, run.plots / "predictions.png", title))
+    return made
+
+
+def plot_run_prior(run: RunFolder, train: Annotations, truth: LabelMatrix | None = None) -> Path:
+    """`plots/prior.png` of a run, from its `train_avg_preds.csv`; returns the file.
+
+    Args:
+        run: a run that has it.
+        train: what it was trained on.
+        truth: all labels of those images; not shown as the truth if any of them is un-annotated.
+    """
+    return plot_prior(
+        read_prior(run.train_prior, train.classes).numpy(),
+        frequency(train.labels),
+        train.classes,
+        run.plots / "prior.png",
+        truth=None if truth is None or truth.counts().unannotated.any() else frequency(truth),
+        title="Class prior, the mean prediction over the last epoch",
+    )
+
+
+def frequency(labels: LabelMatrix) -> np.ndarray:
+    """[C] share of the images that are annotated as having the class; of full labels, how frequent it is."""
+    return labels.counts().positives / max(len(labels), 1)
+
+
+def plot_curves(log: list[dict], path: str | Path) -> Path:
+    """Training loss and validation mAP over the epochs.
+
+    Args:
+        log: entries of a `log.jsonl`.
+        path: PNG to write, whole or not at all.
+
+    Returns:
+        `path`.
+    """
+    return _draw(log).save(path)
+
+
+@styled()
+def _draw(log):
+    page = Page(12.9, 4.6)
+    epochs = [entry["epoch"] for entry in log]
+    last = f"{len(log):,} epochs" if len(log) != 1 else "1 epoch"
+    page.title(f"Training, {last}")
+    left = page.axes(0.85, 1.1, 4.1, 2.9, xlabel="epoch")
+    right = page.axes(5.85, 1.1, 4.1, 2.9, xlabel="epoch")
+    page.text(0.85, 0.72, "Training loss per image", BODY + 1, weight="bold")
+    page.text(5.85, 0.72, "Validation mAP, %", BODY + 1, weight="bold")
+    marker = "o" if len(log) <= 60 else ""
+    left.plot(epochs, _values(log, "loss"), color=CURVES[0], marker=marker, ms=3.5)
+    lines = (
+        ("mAP_model", "annotated, regular weights", CURVES[2], "-"),
+        ("mAP_ema", "annotated, EMA", CURVES[0], (0, (5, 2))),
+        ("mAP_negative_ema", "un-annotated negative, EMA", SOFT, (0, (1.5, 1.5))),
+    )
+    y = 1.35
+    for key, label, colour, dash in lines:
+        values = _values(log, key)
+        if np.isnan(values).all():  # a run without moving average, labels without a defined AP
+            continue
+        right.plot(epochs, values, color=colour, ls=dash, marker=marker, ms=3.5, label=label)
+        page.line(10.2, y, 10.55, colour, dash)
+        page.text(10.65, y, label, SMALL, va="center_baseline")
+        y += 0.24
+    for axes in (left, right):
+        axes.grid()
+        axes.margins(y=0.08)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return page
+
+
+def _values(log, key):
+    values = [entry.get(key) for entry in log]
+    return [np.nan if value is None else value for value in values]

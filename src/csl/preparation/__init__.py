@@ -1,0 +1,1 @@
+"""Data sets made ready for training: what `python -m csl prepare` does."""
