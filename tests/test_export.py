@@ -224,8 +224,8 @@ def test_int8_of_a_small_tresnet_ranks_as_float32_does(tmp_path):
     quantise(tmp_path / "float32.onnx", tmp_path / "int8.onnx", lambda: (one[None].numpy() for one in x), description)
     found, expected = logits(tmp_path / "int8.onnx", x), logits(tmp_path / "float32.onnx", x)
     assert not torch.equal(found, expected)
-    for c in range(7):
-        assert torch.corrcoef(torch.stack([found[:, c], expected[:, c]]))[0, 1] > 0.85
+    spread = (expected - expected.mean(0)).square().mean().sqrt()  # what tells one photo from another
+    assert (found - expected).square().mean().sqrt() < 0.3 * spread
     graph = onnx.load(str(tmp_path / "int8.onnx")).graph
     stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
     weights = [kind for name, kind in stored.items() if name.endswith("_quantized")]
