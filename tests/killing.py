@@ -44,8 +44,9 @@ class Server:
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
+        self.process.kill()  # it has nothing to lose, and a process forked meanwhile may hold its standard input open
         self.process.wait(60)
+        self.process.stdin.close()
 
     def run(
         self,

@@ -4,7 +4,6 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,17 +134,14 @@ def test_what_has_changed_is_noted(made, tmp_path):
     assert len(reproduce(tmp_path, look_at_data=False).notes) == 2
 
 
-def test_no_run_is_one_line(tmp_path):
+def test_no_run_is_one_line(tmp_path, capsys):
     with pytest.raises(InputError, match="expected the folder of a run"):
         reproduce(tmp_path)
     (tmp_path / "config.json").write_text('{"data": "x", "epochs": 3, "lr": {"a": 1}}')
     with pytest.raises(InputError, match="--lr: found"):
         reproduce(tmp_path)
-    out = subprocess.run(
-        [sys.executable, "-m", "csl", "reproduce", "none"], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert out.returncode == 2
-    assert len(out.stderr.splitlines()) == 1
+    assert tools(["reproduce", str(tmp_path / "none")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 # ---------------------------------------------------------------------------------------------------------- fingerprints

@@ -49,8 +49,12 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--cache", metavar="DIR", help="keep resized photos there for the next time")
     g.add_argument("--device", metavar="DEV", help="cuda, cuda:1, cpu (a GPU where there is one)")
     g.add_argument("--amp", choices=("auto", "bf16", "fp16", "off"), help="low precision; auto: on a GPU")
-    g.add_argument("--abn", metavar="NAME", help="keep InPlace-ABN as layers, run by auto, triton, torch or inplace-abn")
-    g.add_argument("--compile", action="store_true", help="torch.compile of the network: minutes before the first image")
+    g.add_argument(
+        "--abn", metavar="NAME", help="keep InPlace-ABN as layers, run by auto, triton, torch or inplace-abn"
+    )
+    g.add_argument(
+        "--compile", action="store_true", help="torch.compile of the network: minutes before the first image"
+    )
     return p
 
 

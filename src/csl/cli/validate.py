@@ -50,7 +50,9 @@ def parser() -> argparse.ArgumentParser:
         help="where validation.csv and validation.json go (the run's folder; else ./outputs)",
     )
     g.add_argument("--plots", action="store_true", help="pictures of labels, prior, predictions, PR curves in plots/")
-    g.add_argument("--plot_classes", metavar="A,B", type=parsing.names, help="classes of the PR curves; implies --plots")
+    g.add_argument(
+        "--plot_classes", metavar="A,B", type=parsing.names, help="classes of the PR curves; implies --plots"
+    )
     g = p.add_argument_group("machine")
     g.add_argument("-b", "--batch_size", type=int, metavar="B", help="images at a time (32)")
     g.add_argument(
@@ -59,8 +61,12 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--cache", metavar="DIR", help="keep resized photos there for the next time")
     g.add_argument("--device", metavar="DEV", help="cuda, cuda:1, cpu (a GPU where there is one)")
     g.add_argument("--amp", choices=("auto", "bf16", "fp16", "off"), help="low precision; auto: on a GPU")
-    g.add_argument("--abn", metavar="NAME", help="keep InPlace-ABN as layers, run by auto, triton, torch or inplace-abn")
-    g.add_argument("--compile", action="store_true", help="torch.compile of the network: minutes before the first image")
+    g.add_argument(
+        "--abn", metavar="NAME", help="keep InPlace-ABN as layers, run by auto, triton, torch or inplace-abn"
+    )
+    g.add_argument(
+        "--compile", action="store_true", help="torch.compile of the network: minutes before the first image"
+    )
     g.add_argument(
         "-p",
         "--print_freq",

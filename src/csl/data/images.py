@@ -66,9 +66,7 @@ def load_rgb(path: str | Path, roots: Sequence[str] = ()) -> Image.Image:
     return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 
 
-def load_pixels(
-    path: str | Path, roots: Sequence[str] = (), at_least: tuple[int, int] | None = None
-) -> np.ndarray:
+def load_pixels(path: str | Path, roots: Sequence[str] = (), at_least: tuple[int, int] | None = None) -> np.ndarray:
     """The pixels that `load_rgb` gives, uint8 [H, W, 3], as fast as they can be had.
 
     Args:
@@ -141,7 +139,9 @@ def open_image(path: str | Path, roots: Sequence[str] = ()) -> Iterator[io.Buffe
             yield file
         return
     if roots and not _is_inside(path, roots):
-        raise OSError(f"leads to {os.path.realpath(path)}, outside of {roots[-1]}; expected it inside, or --follow_links")
+        raise OSError(
+            f"leads to {os.path.realpath(path)}, outside of {roots[-1]}; expected it inside, or --follow_links"
+        )
     status = os.stat(path)  # before it is opened: to open a pipe would wait for somebody to write into it
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise OSError("a pipe or a device, expected an image file")
