@@ -341,6 +341,16 @@ def test_pipes_and_devices_are_not_opened(tmp_path):
         refused(lambda path=path: load_rgb(path), "a pipe or a device")
 
 
+@pytest.mark.parametrize("name", ["../../secret", "/secret", "x/../../y", "x" * 70_000, "é" * 150, "a\0b"])
+def test_a_name_of_voc_is_no_other_path(tmp_path, name):
+    main = tmp_path / "ImageSets" / "Main"
+    main.mkdir(parents=True)
+    (main / "train.txt").write_text(f"000001\n{name}\n")
+    (tmp_path / "Annotations").mkdir()
+    message = refused(lambda: read_annotations(tmp_path), r"train\.txt, line 2: found .*the plain name of an image")
+    assert len(message) < 500
+
+
 def test_a_concept_is_no_part_of_another_path(tmp_path):
     (tmp_path / "Groundtruth" / "TrainTestLabels").mkdir(parents=True)
     (tmp_path / "ImageList").mkdir()

@@ -14,6 +14,7 @@ import numpy as np
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
+from csl.labels.names import CONTROL
 from csl.labels.paths import SPLITS, contents, existing, known_split
 
 CLASSES = (
@@ -39,6 +40,7 @@ CLASSES = (
     "tvmonitor",
 )
 
+_LONGEST = 200  # bytes of a name, to which folder and suffix are added
 _DEEPEST = 100  # levels of an XML; VOC has four
 
 _MAIN = Path("ImageSets") / "Main"
@@ -125,12 +127,21 @@ def _identities(file):
     for number, cells in _lines(file):
         if len(cells) != 1:
             raise InputError(f"{file}, line {number}: found {' '.join(cells)!r}, expected the name of an image")
+        if not _is_plain(cells[0]):
+            raise InputError(f"{file}, line {number}: found {cells[0][:80]!r}, expected the plain name of an image")
         if cells[0] in rows:
             raise InputError(f"{file}, line {number}: found {cells[0]!r} for the second time, expected it once")
         rows[cells[0]] = len(rows)
     if not rows:
         raise InputError(f"{file}: found no image, expected one per line")
     return rows
+
+
+def _is_plain(name):
+    """Whether a name may become a part of paths: it stays in its folder, and is no longer than a file's name may be."""
+    parts = name.split("/")
+    short = max(len(part.encode()) for part in parts) <= _LONGEST
+    return short and parts[0] != "" and ".." not in parts and not CONTROL.search(name)
 
 
 def _labels_of_class(file, rows):
