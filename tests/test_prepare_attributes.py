@@ -21,7 +21,6 @@ from csl import InputError
 from csl.cli import tools
 from csl.config import TrainConfig
 from csl.data.loader import EpochBatches
-from csl.experiment import load_data
 from csl.labels import parse_attributes, read_attributes
 from csl.plot_distribution import value_counts
 from csl.preparation import attributes as preparation
@@ -29,6 +28,7 @@ from csl.preparation.attributes import prepare_attributes
 from csl.preparation.augmentation import augmented, copy_generator
 from csl.preparation.balance import attribute_values, original_copies, sampling_weights
 from csl.preparation.split import grouped_split, kept_together
+from csl.run_data import load_data
 
 COLUMNS = {
     "neck": (0.6, 0.2, 0.1, 0.04, 0.03, 0.03),

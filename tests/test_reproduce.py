@@ -17,10 +17,11 @@ from csl.cli import train as train_flags
 from csl.cli.tools import main as tools
 from csl.config import TrainConfig
 from csl.data.garments import make_garments
-from csl.experiment import reproduce, train
+from csl.experiment import train
 from csl.labels import Annotations, ImagePaths, LabelMatrix
+from csl.provenance import changed_settings, command, deterministic, fingerprint, label_hash, revision, versions
 from csl.recipes import with_recipe
-from csl.reproduction import changed_settings, command, deterministic, fingerprint, label_hash, revision, versions
+from csl.reproduction import reproduce
 
 ROOT = Path(__file__).parents[1]
 SMALL = {

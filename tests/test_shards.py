@@ -196,7 +196,7 @@ def test_the_tool_and_training_from_shards(tmp_path, capsys, monkeypatch):
     assert tools.main(tool) == 2
     assert "has shards already" in capsys.readouterr().err
 
-    monkeypatch.setattr("csl.experiment._summarise", lambda *_: None)  # pictures, which take longer than the rest
+    monkeypatch.setattr("csl.experiment.summarise", lambda *_: None)  # pictures, which take longer than the rest
     said, results = [], []
     for data in (str(tmp_path / "garments"), f"{tmp_path}/out/shards-{{000000..000004}}.tar"):
         config = TrainConfig(

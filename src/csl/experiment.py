@@ -1,16 +1,11 @@
 """One run of `train.py` from its settings to its results: labels, mask, prior, network, training, summary."""
 
 import dataclasses
-import json
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -18,53 +13,33 @@ from tqdm import tqdm
 from csl import checkpoint, distributed
 from csl.compiling import check_compiler
 from csl.config import TrainConfig
-from csl.data.checking import find_bad_images
 from csl.data.dataset import ImageDataset
-from csl.data.garments import make_garments
 from csl.data.loader import create_loader, default_workers
 from csl.data.photo_cache import open_cache
 from csl.data.transforms import EvalTransform, TrainTransform
-from csl.errors import InputError, printable
-from csl.files import replacing
-from csl.labels import Annotations, LabelMatrix, simulate
+from csl.errors import InputError
 from csl.losses import create_loss
-from csl.metrics import mean_average_precision
 from csl.models import check_image_size, create_model
 from csl.models.abn import describe_abn, synchronise_abn
 from csl.ops import set_abn_backend
 from csl.optim import SCHEDULES
-from csl.predict import Predictor
 from csl.prior import read_prior
-from csl.recipes import DEMO_DATA
-from csl.reproduction import (
+from csl.provenance import (
     changed_settings,
-    command,
     deterministic,
-    differences,
-    fingerprint,
     label_hash,
     revision,
     settings_of,
     versions,
 )
 from csl.run import RunFolder
+from csl.run_data import Say, check_fingerprints, load_data, training_truth, with_simulated_labels, without_bad_images
 from csl.scoring import choose_device
-from csl.sources import read_split, read_truth
+from csl.summary import summarise
 from csl.trainer import Trainer, TrainerOptions
-
-Say = Callable[[str], None]
 
 DEFAULT_BACKBONE = "./tresnet_m.pth"
 """Weights that are taken where no others are named, if the file is there: the original's default."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a run trains and validates on; `truth` holds all labels of `val` where they are known to us."""
-
-    train: Annotations
-    val: Annotations
-    truth: LabelMatrix | None = None
 
 
 def train(config: TrainConfig, say: Say = tqdm.write) -> dict:
@@ -77,7 +52,7 @@ def train(config: TrainConfig, say: Say = tqdm.write) -> dict:
 
     Raises:
         InputError: bad input of any kind, before anything is overwritten.
-        csl.trainer.Interrupted: stopped by a signal, resumable.
+        csl.signals.Interrupted: stopped by a signal, resumable.
     """
     with deterministic() if config.deterministic else nullcontext():
         return _train(config, distributed.by_main(say))
@@ -97,10 +72,10 @@ def _train(config, say):
         raise InputError(
             f"--num_classes {config.num_classes}: {data.train.source} has {len(data.train.classes)} classes"
         )
-    prints = _fingerprints(data, kept.get("fingerprints"), run, say)
-    data, left_out = _without_bad_images(data, config, say, kept.get("left_out"))
+    prints = check_fingerprints(data, kept.get("fingerprints"), run.path, say)
+    data, left_out = without_bad_images(data, config, say, kept.get("left_out"))
     full_labels = data.train.labels
-    data = _with_simulated_labels(data, config, say)
+    data = with_simulated_labels(data, config, say)
     model, line = _create_network(config, len(data.train.classes))  # before anything moves: a wrong file loses nothing
     say(line)
     _check_backends(model, config, say)
@@ -130,7 +105,7 @@ def _train(config, say):
     resumed = dataclasses.replace(config, resume=config.resume and distributed.object_from_main(run.last.exists()))
     best = _fit(model, resumed, data, run, prior, say)
     if distributed.is_main():
-        _summarise(config, data, full_labels, run, best, time.perf_counter() - started, say)
+        summarise(config, data, full_labels, run, best, time.perf_counter() - started, say)
     return best
 
 
@@ -169,49 +144,6 @@ def _begin(run, config, asked_to_resume, say):
         say(f"the run that was in {run.path} is now in {aside}")
 
 
-def _fingerprints(data, before, run, say):
-    """What tells the data of a run from other data; those of a resumed run have to be the same, but for what is in the images.
-
-    Raises:
-        InputError: they are not.
-    """
-    prints = {"train": fingerprint(data.train), "val": fingerprint(data.val)}
-    for name, part in (("train", data.train), ("val", data.val)):
-        then = before.get(name) if isinstance(before, dict) else None
-        changed = differences(then, prints[name]) if isinstance(then, dict) else []
-        if changed == ["the sizes of image files differ"]:  # one that broke is no reason to lose a run
-            say(f"{name}: image files have other sizes than when the run was started; names and labels are the same")
-        elif changed:
-            raise InputError(
-                f"{part.source}: not the {name} data that the run in {run.path} was started with: {', '.join(changed)}; "
-                "expected the same to resume it"
-            )
-    return prints
-
-
-def load_data(config: TrainConfig, say: Say = tqdm.write) -> Data:
-    """Read the annotations of both splits; the demo set is drawn first where it is what is asked for."""
-    source = Path(config.data or DEMO_DATA)
-    if config.data == DEMO_DATA and not (source / "attributes.csv").exists():
-        say(f"drawing the demo set into {source}")
-        make_garments(source)
-    settings = config.to_dict()
-    train = read_split(source, "train", settings)
-    val = read_split(source, "val", settings, train.classes, train.groups)
-    if val.source == train.source and len(val) == len(train) and val.images[0] == train.images[0]:
-        raise InputError(f"{train.source}: the same images for training and validation, expected a folder with both")
-    if list(val.classes) != list(train.classes):
-        raise InputError(f"{val.source}: other classes than {train.source}, expected the same in both splits")
-    for name, part in (("train", train), ("val", val)):
-        if not len(part):
-            raise InputError(f"{part.source}: no images in the split {name}")
-        skipped = f" ({part.skipped:,} images without annotations left out)" if part.skipped else ""
-        say(f"{name}: {part.source}: {part.summary()}{skipped}")
-    if train.weights is not None:
-        say(f"train: each epoch draws {len(train):,} images by the weight column of {train.source}, with replacement")
-    return Data(train, val, read_truth(source, "val", settings, val))
-
-
 def _check(config):
     check_image_size(config.model_name, config.image_size)
     TrainTransform(config.image_size, config.augment)
@@ -230,79 +162,6 @@ def _check(config):
         raise InputError(f"--prior_path: the loss {config.loss} takes no prior, expected --loss csl")
     _create_loss(config, None)
     set_abn_backend(config.abn)
-
-
-def _without_bad_images(data, config, say, before=None):
-    """Look at every file before the first step: nobody should lose an epoch to one broken photo.
-
-    A resumed run leaves out the rows that it left out `before`, whatever has become of them, and no others: the order of
-    its samples stays what it was. Returns the data and these rows, {split: list}.
-    """
-    parts, left_out = [], {}
-    for name, part in (("train", data.train), ("val", data.val)):
-        bad = _bad_images(part)
-        for image in bad[:10]:
-            say(f"bad image ({name}): {image.reason}")
-        if len(bad) > 10:
-            say(f"... and {len(bad) - 10:,} more")
-        if bad and config.on_bad_image == "stop":
-            raise InputError(
-                f"{len(bad):,} of the {len(part):,} {name} images cannot be read, the first is {bad[0].reason}; "
-                "expected all of them, or --on_bad_image skip to train without these"
-            )
-        left_out[name] = [image.index for image in bad] if before is None else _rows_of(before, name, part)
-        if left_out[name]:
-            good = np.setdiff1d(np.arange(len(part)), left_out[name])
-            if not len(good):
-                raise InputError(f"{part.source}: none of the {len(part):,} {name} images can be read")
-            say(f"{name}: {len(left_out[name]):,} bad images left out, {len(good):,} left")
-            part = part.select(good)
-            if name == "val" and data.truth is not None:
-                data = dataclasses.replace(data, truth=data.truth.select(good))
-        parts.append(part)
-    return Data(*parts, truth=data.truth), left_out
-
-
-def _rows_of(before, name, part):
-    """Rows that `config.json` says were left out."""
-    rows = before.get(name) if isinstance(before, dict) else None
-    if not isinstance(rows, list) or not all(type(row) is int and 0 <= row < len(part) for row in rows):
-        raise InputError(f"config.json: left_out: {name}: found {str(rows)[:80]}, expected rows of {part.source}")
-    return rows
-
-
-def _bad_images(part):
-    """The unreadable ones of all images, of which each process looks at its share."""
-    images = part.images
-    share = range(distributed.rank(), len(images), distributed.world_size())
-    bad = find_bad_images(
-        images if len(share) == len(images) else [images[i] for i in share], distributed.is_main(), roots=part.roots
-    )
-    bad = [dataclasses.replace(image, index=share[image.index]) for image in bad]
-    bad = [image for part in distributed.gather_objects(bad) for image in part]
-    return sorted(bad, key=lambda image: image.index)
-
-
-def _with_simulated_labels(data, config, say):
-    if not config.simulate_partial_type:
-        if config.simulate_partial_param is not None:
-            raise InputError("--simulate_partial_param: given without --simulate_partial_type, expected fpc or rps")
-        return data
-    labels = simulate(
-        data.train.labels,
-        config.simulate_partial_type,
-        config.simulate_partial_param,
-        np.random.default_rng(config.seed),
-    )
-    data = dataclasses.replace(data, train=data.train.with_labels(labels))
-    say(f"train, simulated {config.simulate_partial_type}: {data.train.summary()}")
-    counts = labels.counts()
-    table = pd.DataFrame(
-        {"positive": counts.positives, "negative": counts.negatives, "unknown": counts.unannotated},
-        index=pd.Index(data.train.classes, name="class"),
-    )
-    say(table.to_string(max_rows=100))
-    return data
 
 
 def _create_network(config, num_classes):
@@ -372,7 +231,7 @@ def _estimate_prior(config, data, full_labels, run, say):
     if distributed.is_main():
         from csl.plots import plot_run_prior
 
-        plot_run_prior(folder, data.train, _training_truth(config, data.train, full_labels))
+        plot_run_prior(folder, data.train, training_truth(config, data.train, full_labels))
     say(f"stage 2 of 2: {config.partial_loss_mode or 'negative'} mode with the prior of {folder.train_prior}")
     return prior
 
@@ -426,106 +285,3 @@ def _fit(model: nn.Module, config, data, run, prior, say):
         trainer.resume()
         say(f"resumed {run.last} at epoch {trainer.epoch + 1}, step {trainer.step}")
     return trainer.fit()
-
-
-def _summarise(config, data, full_labels, run, best, seconds, say):
-    """Where the results are, what they are, and what to run next."""
-    results = {"best": best, "seconds": round(seconds, 1)}
-    predictor = Predictor.load(run.best, device=config.device, amp=config.amp)
-    if data.truth is not None:
-        results["mAP_all_labels"] = _map_with_truth(predictor, config, data)
-    with replacing(run.path / "results.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=2))
-    from csl.plots import plot_training  # matplotlib is imported when a picture is wanted
-
-    truth = _training_truth(config, data.train, full_labels)
-    full = full_labels if config.simulate_partial_type else None
-    plots = plot_training(run, data.train, full, truth, _sheet(predictor, config, data.val))
-    say("")
-    weights = "EMA weights" if best["weights"] == "ema" else "regular weights"
-    say(f"mAP on annotated entries {best['mAP']:.2f} (epoch {best['epoch']}, {weights})")
-    say(f"mAP with un-annotated as negative {best['mAP_negative']:.2f}")
-    if "mAP_all_labels" in results:
-        say(f"mAP with all labels known {results['mAP_all_labels']:.2f}")
-    say(f"took {seconds:.0f} s; results in {run.path}: best.ckpt, log.jsonl, {', '.join(p.name for p in plots)}")
-    say("next: python validate.py    python infer.py    tensorboard --logdir " + str(run.path))
-
-
-def _training_truth(config, train, full_labels):
-    """All labels of the training images: those of a `truth.csv`, or those before the simulation."""
-    try:
-        known = read_truth(Path(config.data or DEMO_DATA), "train", config.to_dict(), train)
-    except InputError:  # a truth of the validation split alone, which was read before; nothing but a picture lacks it
-        return full_labels
-    return full_labels if known is None else known
-
-
-def _sheet(predictor, config, val):
-    """Some validation images, the same every time, with what the best weights say of them."""
-    from csl.plots import choose_images, sheet_of
-
-    rows = choose_images(len(val))
-    scores = predictor.score([val.images[row] for row in rows], config.batch_size, workers=0, roots=val.roots)
-    return sheet_of(val, rows[scores.indices], scores.probabilities[0])
-
-
-def _map_with_truth(predictor, config, data):
-    scores = predictor.score(data.val.images, config.batch_size, workers=0, roots=data.val.roots)
-    return mean_average_precision(scores.probabilities[0], data.truth[scores.indices])
-
-
-class Reproduction(NamedTuple):
-    """How to make a run again: the command, for a shell, and what is different now, a line each."""
-
-    command: str
-    notes: list[str]
-
-
-def reproduce(path: str | Path, look_at_data: bool = True) -> Reproduction:
-    """The command that made the run in a folder, and what has changed since: versions, revision, data, mask.
-
-    Args:
-        path: the folder of a run.
-        look_at_data: whether its annotations are read, to compare fingerprints.
-
-    Raises:
-        InputError: no such run, or a `config.json` that is not one.
-    """
-    run = RunFolder(path)
-    kept = run.read_config()
-    settings = settings_of(kept)
-    if not settings.get("data") or "epochs" not in settings:
-        raise InputError(f"{run.config}: not there or without settings, expected the folder of a run of train.py")
-    line = printable(command(settings))
-    notes, then = [], kept.get("versions")
-    for name, found in versions().items():
-        was = then.get(name) if isinstance(then, dict) else None
-        if was != found:
-            notes.append(f"{name} {was or 'unknown'} then, {found} now")
-    if kept.get("revision") != (now := revision()):
-        notes.append(f"code of revision {kept.get('revision') or 'unknown'} then, {now or 'unknown'} now")
-    elif now and now.endswith("-dirty"):
-        notes.append(f"code of revision {now}: changes that no commit holds, then and now")
-    if look_at_data:
-        notes += _changes_of_data(settings, kept)
-    return Reproduction(line, [printable(note) for note in notes])
-
-
-def _changes_of_data(settings, kept):
-    prints = kept.get("fingerprints") if isinstance(kept.get("fingerprints"), dict) else {}
-    try:
-        config = TrainConfig(**settings)
-        data = load_data(config, lambda _: None)
-        now = {"train": fingerprint(data.train), "val": fingerprint(data.val)}
-        notes = []
-        for name in now:
-            then = prints.get(name)
-            changed = differences(then, now[name]) if isinstance(then, dict) else ["unknown then"]
-            notes += [f"{name} data: {what}" for what in changed]
-        if not notes and config.simulate_partial_type:
-            data, _ = _without_bad_images(data, config, lambda _: None, kept.get("left_out"))
-            mask = label_hash(_with_simulated_labels(data, config, lambda _: None).train.labels)
-            notes += [] if mask == prints.get("mask") else ["the mask of partial labels differs"]
-        return notes
-    except (InputError, TypeError) as error:
-        return [f"the data cannot be compared: {error}"]

@@ -1,219 +1,67 @@
-"""What made a run: its command, the code and the versions, the data and the mask; and what makes a run repeat bit by bit."""
+"""How to make a run again, and what would be different now."""
 
-import dataclasses
-import hashlib
-import os
-import platform
-import shlex
-import subprocess
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import NamedTuple
 
 from csl.config import TrainConfig
-from csl.errors import InputError
-from csl.labels import Annotations, ImagePaths, LabelMatrix
-
-PACKAGES = ("torchvision", "timm", "numpy", "pandas", "Pillow", "simplejpeg")
-"""What has a part in the numbers of a run."""
-
-FREE = frozenset(
-    {
-        "resume", "path_dest", "max_steps", "stop_epoch", "save_every", "print_freq", "workers", "device", "on_bad_image",
-        "skip_nonfinite", "data", "images", "metadata", "follow_links", "num_classes", "batch_size", "grad_accum",
-    }
-)  # fmt: skip
-"""Settings that a resumed run may change. Data may have moved, its fingerprint tells; batch and schedule are looked at
-for themselves, as a job of another number of processes may make the same batch in another way."""
-
-_SIZES = 10_000  # images whose size is looked at, spread over the data set
-_BLOCK = 1 << 22  # labels at a time
+from csl.errors import InputError, printable
+from csl.provenance import command, differences, fingerprint, label_hash, revision, settings_of, versions
+from csl.run import RunFolder
+from csl.run_data import load_data, with_simulated_labels, without_bad_images
 
 
-# ----------------------------------------------------------------------------------------------------------- the command
+class Reproduction(NamedTuple):
+    """How to make a run again: the command, for a shell, and what is different now, a line each."""
+
+    command: str
+    notes: list[str]
 
 
-def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that differ between two runs and have a part in the result, as `--lr 0.1 (was 0.2)`; None is not given.
+def reproduce(path: str | Path, look_at_data: bool = True) -> Reproduction:
+    """The command that made the run in a folder, and what has changed since: versions, revision, data, mask.
 
-    Settings that only one of them knows of are those of another version of the program, and are not compared.
-    """
-    return [
-        f"--{name} {_flat(now[name])} (was {_flat(then[name])})"
-        for name in sorted(then.keys() & now.keys() - FREE)
-        if _flat(then[name]) != _flat(now[name])
-    ]
-
-
-def command(settings: Mapping[str, Any]) -> str:
-    """The line that makes a run of these settings: quoted for a shell, flags at their default left out.
+    Args:
+        path: the folder of a run.
+        look_at_data: whether its annotations are read, to compare fingerprints.
 
     Raises:
-        InputError: a setting of a type that no flag has.
+        InputError: no such run, or a `config.json` that is not one.
     """
-    defaults = TrainConfig().to_dict()
-    words = ["python", "train.py"]
-    for name, default in defaults.items():
-        value = settings.get(name, default)
-        if name == "resume" or _flat(value) == _flat(default):
-            continue
-        if not isinstance(value, bool | int | float | str | list | tuple | type(None)):
-            raise InputError(f"--{name}: found {str(value)[:80]!r}, expected a value of a flag")
-        words += _flag(name, value)
-    if settings.get("data") is None and "--data" not in words:  # or the recipe of the demo would join in
-        raise InputError("--data: not among the settings, expected those of a run")
-    return shlex.join(words)
+    run = RunFolder(path)
+    kept = run.read_config()
+    settings = settings_of(kept)
+    if not settings.get("data") or "epochs" not in settings:
+        raise InputError(f"{run.config}: not there or without settings, expected the folder of a run of train.py")
+    line = printable(command(settings))
+    notes, then = [], kept.get("versions")
+    for name, found in versions().items():
+        was = then.get(name) if isinstance(then, dict) else None
+        if was != found:
+            notes.append(f"{name} {was or 'unknown'} then, {found} now")
+    if kept.get("revision") != (now := revision()):
+        notes.append(f"code of revision {kept.get('revision') or 'unknown'} then, {now or 'unknown'} now")
+    elif now and now.endswith("-dirty"):
+        notes.append(f"code of revision {now}: changes that no commit holds, then and now")
+    if look_at_data:
+        notes += _changes_of_data(settings, kept)
+    return Reproduction(line, [printable(note) for note in notes])
 
 
-def _flag(name, value):
-    if value is True:
-        return [f"--{name}"]
-    if value is None:  # where the default is something else: the original's word for it
-        return [f"--{name}=none"]
-    if isinstance(value, list | tuple):
-        joined = ("x" if name == "image_size" else ",").join(map(str, value))
-        return [f"--{name}={joined}"]
-    text = str(value)
-    return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
-
-
-def _flat(value):
-    """A setting as JSON gives it back: tuples are lists."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-# ------------------------------------------------------------------------------------------------------------- the code
-
-
-def versions() -> dict[str, str]:
-    """Python, PyTorch and what else has a part in the numbers, `{name: version}`."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}  # with the CUDA version, 2.6.0+cu124
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def revision() -> str | None:
-    """The git commit of the code that runs, with `-dirty` where its files have changed since; None outside a checkout."""
-    folder = Path(__file__).resolve().parent
-
-    def git(*arguments):
-        return subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=30, check=True
-        ).stdout.strip()
-
+def _changes_of_data(settings, kept):
+    prints = kept.get("fingerprints") if isinstance(kept.get("fingerprints"), dict) else {}
     try:
-        git("ls-files", "--error-unmatch", str(folder / "__init__.py"))  # else it lies in a checkout of something else
-        commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return f"{commit}-dirty" if changed else commit
-
-
-# ------------------------------------------------------------------------------------------------------------- the data
-
-
-def fingerprint(annotations: Annotations) -> dict[str, Any]:
-    """What tells a set of images and labels from another: counts, and hashes of names, of file sizes and of labels.
-
-    Names are those in the file, so that a data set that has moved is the same. Of more than 10,000 images the sizes of
-    10,000 that are spread evenly count, so that 9 million take seconds and not an hour of a network disk. Pixels are not
-    read.
-    """
-    count = len(annotations)
-    rows = np.unique(np.linspace(0, count - 1, min(count, _SIZES)).astype(np.int64)) if count else []
-    sizes = np.array([_size(annotations.images[int(row)]) for row in rows], dtype="<i8")
-    return {
-        "images": count,
-        "names": _names_hash(annotations),
-        "sizes": _hash([sizes.tobytes()]),
-        "classes": _hash(f"{key}\0".encode() for key in annotations.keys),
-        "labels": label_hash(annotations.labels),
-    }
-
-
-def label_hash(labels: LabelMatrix) -> str:
-    """A hash of all labels [N, C], the same however they are stored."""
-
-    def parts():
-        yield np.array([*labels.shape, labels.fill], dtype="<i8").tobytes()
-        for array in (labels.indptr, labels.indices, labels.values):
-            for start in range(0, len(array), _BLOCK):
-                yield np.asarray(array[start : start + _BLOCK], dtype="<i8").tobytes()
-
-    return _hash(parts())
-
-
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what differs between two fingerprints of one data set: images, their names, sizes, classes or labels."""
-    if then.get("images") != now["images"]:
-        return [f"{now['images']:,} images (were {_number(then.get('images'))})"]
-    words = {
-        "names": "the names of images",
-        "sizes": "the sizes of image files",
-        "classes": "the classes",
-        "labels": "the labels",
-    }
-    return [f"{what} differ" for name, what in words.items() if then.get(name) != now[name]]
-
-
-def _number(value):
-    return f"{value:,}" if isinstance(value, int) else str(value)[:80]
-
-
-def _size(path):
-    try:
-        return os.stat(path).st_size
-    except (OSError, ValueError):  # a member of a shard, or not there
-        return -1
-
-
-def _names_hash(annotations):
-    images = annotations.images
-    if isinstance(images, ImagePaths):
-        return _hash([images.suffix.encode(), np.ascontiguousarray(images.data), np.asarray(images.offsets, "<i8")])
-    prefix = os.path.join(annotations.folder, "") if annotations.folder else ""
-    return _hash((image.removeprefix(prefix) + "\0").encode(errors="surrogateescape") for image in images)
-
-
-def _hash(parts: Iterable) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:16]
-
-
-# --------------------------------------------------------------------------------------------------------- bit by bit
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Have PyTorch take deterministic implementations only: two runs on one machine are then equal bit by bit.
-
-    An operation that has none raises a RuntimeError that names it. To be entered before a GPU is used.
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's buffers, or its sums may change their order
-    cudnn = torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    cudnn.deterministic, cudnn.benchmark = True, False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        cudnn.deterministic, cudnn.benchmark = before[1:]
-
-
-def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among what a `config.json` holds."""
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
-    return {name: value for name, value in config.items() if name in names}
+        config = TrainConfig(**settings)
+        data = load_data(config, lambda _: None)
+        now = {"train": fingerprint(data.train), "val": fingerprint(data.val)}
+        notes = []
+        for name in now:
+            then = prints.get(name)
+            changed = differences(then, now[name]) if isinstance(then, dict) else ["unknown then"]
+            notes += [f"{name} data: {what}" for what in changed]
+        if not notes and config.simulate_partial_type:
+            data, _ = without_bad_images(data, config, lambda _: None, kept.get("left_out"))
+            mask = label_hash(with_simulated_labels(data, config, lambda _: None).train.labels)
+            notes += [] if mask == prints.get("mask") else ["the mask of partial labels differs"]
+        return notes
+    except (InputError, TypeError) as error:
+        return [f"the data cannot be compared: {error}"]

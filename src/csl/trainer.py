@@ -2,16 +2,12 @@
 
 import inspect
 import math
-import os
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -24,24 +20,19 @@ from csl.compiling import compile_network
 from csl.data.batch_augment import augment_batch
 from csl.data.dataset import Batch
 from csl.data.prefetch import on_device
-from csl.errors import InputError, Stopped
+from csl.errors import InputError
 from csl.faults import as_one_line
+from csl.finite import FiniteWatch
 from csl.labels import Annotations
 from csl.metrics import mean_average_precision
+from csl.models import fuse
 from csl.optim import ModelEma, create_optimizer, create_schedule
 from csl.prior import ClassPrior, write_prior
-from csl.reproduction import changed_settings
+from csl.resuming import contiguous_state, restore, state_of
 from csl.run import RunFolder
 from csl.scoring import autocast_dtype, gather_scores, score, show_bar, to_input
+from csl.signals import DeferredSignals, Interrupted
 from csl.tensorboard import Board, scores_to_show
-
-
-class Interrupted(Exception):
-    """Training stopped on a signal, after its state was saved."""
-
-    def __init__(self, signal_number: int, saved: Path):
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}, state saved in {saved}")
-        self.signal_number, self.saved = signal_number, saved
 
 
 @dataclass
@@ -126,10 +117,11 @@ class Trainer:
         self.loss_samples = 0
         self.best: dict = {}
         self.bad_images: dict[str, None] = {}
-        self.skipped = 0  # steps left out because their loss or gradients were not finite
+        self.signals = DeferredSignals(self.say)
+        self.finite = FiniteWatch(
+            self.model, self.optimizer, self.scaler, options.skip_nonfinite, self._named, self._last_state, self.say
+        )
         self.evaluated = -1  # the step of the last line in the log that ends an epoch, or training
-        self._unchecked = None
-        self._signal = None
         self._tensorboard = self._tensorboard_steps = None
         self._shown: tuple | None = None  # validation images for TensorBoard, with their scores
 
@@ -144,7 +136,7 @@ class Trainer:
             MachineError: no memory, a dead loader worker, a full disk; the last checkpoint is whole.
             Stopped: another process of the job raised one of these.
         """
-        with self._signals(), self._in_one_line():
+        with self.signals.noted(), self._in_one_line():
             while self.epoch < self.last_epoch and not (self._enough() and self.evaluated == self.step):
                 self._train_epoch()
                 results = self._evaluate(may_leave=self.step % self.steps_per_epoch == 0)
@@ -180,13 +172,13 @@ class Trainer:
                 started += time.perf_counter() - paused
             if self.options.save_every and self.step % self.options.save_every == 0:
                 self.save()
-            (signal_number,) = distributed.highest(self._signal or 0)
+            (signal_number,) = distributed.highest(self.signals.number or 0)
             if signal_number:
                 bar.close()
                 self.save()
                 raise Interrupted(signal_number, self.run.last)
         bar.close()
-        self._check_finite(None)
+        self.finite.check_rest()
         self.images_per_second = samples / (time.perf_counter() - started)
 
     def _steps(self) -> Iterator[list[Batch]]:
@@ -197,7 +189,7 @@ class Trainer:
 
     def _train_step(self, batches: list[Batch]) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        statistics = [b.clone() for b in self.model.buffers()] if self.options.skip_nonfinite else []
+        before = self.finite.before_step()
         outputs, losses = [], []
         for batch in batches:
             x = to_input(batch.images, self.device, self.dtype)  # [B, 3, H, W]
@@ -215,11 +207,8 @@ class Trainer:
                 self.scaler.scale(loss * self.processes).backward()
             outputs.append(logits.detach())
             losses.append(loss.detach())
-        if self.options.skip_nonfinite:
-            if self._is_left_out(losses, batches, statistics):
-                return
-        else:
-            self._check_finite((self.step + 1, losses, batches))
+        if self.finite.leaves_out((self.epoch + 1, self.step + 1), losses, batches, before):
+            return
 
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
@@ -252,7 +241,9 @@ class Trainer:
             # Running statistics are each process's own, unless synchronised; those of rank 0 are the model's.
             distributed.broadcast_from_main(network.buffers())
         after_batch = self._leave_on_signal if may_leave and self.processes == 1 else None
-        part = score(list(networks.values()), self.val_loader, self.device, self.amp_dtype, "validation", after_batch)
+        # In inference form, as `validate.py` has them; what is compiled is compiled as it is.
+        forms = list(networks.values()) if self.options.compile else [fuse(network) for network in networks.values()]
+        part = score(forms, self.val_loader, self.device, self.amp_dtype, "validation", after_batch)
         self._report_bad(part.bad)
         scores = gather_scores(part)
         return distributed.object_from_main(self._results(networks, scores) if scores is not None else None)
@@ -298,7 +289,7 @@ class Trainer:
             "lr": self.optimizer.param_groups[0]["lr"],
             "images_per_second": round(rate, 2),
             "bad_images": len(self.bad_images),
-            "skipped_steps": self.skipped,
+            "skipped_steps": self.finite.skipped,
             **{f"{k}_{name}": v for name in ("model", "ema") for k, v in results.get(name, nothing).items()},
         }
 
@@ -309,8 +300,8 @@ class Trainer:
             self._check_weights()
             self.best = {"epoch": self.epoch + 1, "step": self.step, "weights": better, **results[better]}
             if distributed.is_main():
-                weights = _contiguous(self._networks()[better])
-                checkpoint.write(self.run.best, {"model": weights, **self._description(), "best": self.best})
+                weights = contiguous_state(self._networks()[better])
+                checkpoint.write(self.run.best, {"model": weights, **self.description(), "best": self.best})
 
     def _finish_epoch(self, results):
         prior = self.prior.over_processes().value()
@@ -346,62 +337,9 @@ class Trainer:
     def save(self) -> None:
         """Write `last.ckpt`: all that a resumed run needs to go on as if it had not stopped. All processes call it."""
         self._check_weights()
-        parts = distributed.gather_objects_to_main(self._part())
-        if not distributed.is_main():
-            return
-        checkpoint.write(
-            self.run.last,
-            {
-                "model": _contiguous(self.model),
-                "ema": self.ema and {**self.ema.state_dict(), "state": _contiguous(self.ema.module)},
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.schedule.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "epoch": self.epoch,
-                "step": self.step,
-                "global_batch": self.global_batch,
-                **parts[0],
-                "other_processes": parts[1:],
-                "best": self.best,
-                "best_weights": self.best.get("weights", "model"),
-                "bad_images": list(self.bad_images),
-                "skipped": self.skipped,
-                "evaluated": self.evaluated,
-                "log_lines": self.run.log_lines(),
-                **self._description(),
-            },
-        )
-
-    def _part(self):
-        """What each process has of its own: its generator, and its part of the epoch's sums."""
-        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        return {
-            "rng": {"torch": torch.get_rng_state(), "cuda": cuda},
-            "prior_sum": self.prior.state_dict(),
-            "loss_sum": self.loss_sum.item(),
-            "loss_samples": self.loss_samples,
-        }
-
-    def _take_part(self, parts):
-        """Go on from the parts of as many processes, or of another number: then rank 0 has all the sums."""
-        mine, rank = parts, distributed.rank()
-        if len(parts) == self.processes:
-            mine = parts[rank : rank + 1]
-        elif rank > 0:
-            mine = []
-        self.prior.load_state_dict(
-            {
-                "total": sum((p["prior_sum"]["total"] for p in mine), torch.zeros_like(self.prior.total, device="cpu")),
-                "samples": sum(p["prior_sum"]["samples"] for p in mine),
-            }
-        )
-        self.loss_sum.fill_(sum(p["loss_sum"] for p in mine))
-        self.loss_samples = sum(p["loss_samples"] for p in mine)
-        if rank < len(parts):
-            torch.set_rng_state(parts[rank]["rng"]["torch"])
-            cuda = parts[rank]["rng"]["cuda"]
-            if self.device.type == "cuda" and cuda is not None:
-                torch.cuda.set_rng_state(cuda, self.device)
+        state = state_of(self)
+        if state is not None:
+            checkpoint.write(self.run.last, state)
 
     def resume(self) -> None:
         """Go on from `last.ckpt`, with any number of processes that makes the same global batch.
@@ -409,60 +347,10 @@ class Trainer:
         Raises:
             InputError: there is none, or it is of another network, data set, schedule or other settings.
         """
-        state = checkpoint.read(self.run.last)
-        try:
-            self._take(state)
-        except InputError:
-            raise
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise InputError(f"{self.run.last}: not the state of this run ({reason})") from error
+        restore(self, checkpoint.read(self.run.last))
 
-    def _take(self, state):
-        extra = state.extra
-        if "optimizer" not in extra:
-            raise InputError(f"{self.run.last}: weights alone, expected the state of a run of train.py")
-        if state.classes != list(self.val.classes):
-            raise InputError(
-                f"{self.run.last}: {len(state.classes or [])} other classes than the data has, cannot resume"
-            )
-        if extra.get("global_batch", self.global_batch) != self.global_batch:
-            raise InputError(
-                f"{self.run.last}: {extra['global_batch']} images a step, this command has {self.global_batch} "
-                f"({self.processes} processes x --batch_size x --grad_accum); expected the same"
-            )
-        total = extra["scheduler"]["total_steps"]
-        if total != self.schedule.total_steps:
-            raise InputError(
-                f"{self.run.last}: a schedule of {total} steps, this command has {self.schedule.total_steps}; resume "
-                "with the data, --epochs and --batch_size it was started with"
-            )
-        if extra["scheduler"].keys() != self.schedule.state_dict().keys():
-            raise InputError(f"{self.run.last}: made with another schedule than --schedule {self.options.schedule}")
-        if (extra["ema"] is None) != (self.ema is None):
-            found = "no moving average" if extra["ema"] is None else "a moving average"
-            raise InputError(
-                f"{self.run.last}: holds {found} of the weights, this command has --ema_decay "
-                f"{self.options.ema_decay:g}; resume with the one it was started with"
-            )
-        if changed := changed_settings(extra.get("config") or {}, self.options.describe.get("config") or {}):
-            raise InputError(
-                f"{self.run.last}: the run was started with other settings, expected the same: {', '.join(changed)}"
-            )
-        self.model.load_state_dict(extra.get("model", state.state_dict))
-        if self.ema is not None:
-            self.ema.load_state_dict(extra["ema"])
-        self.optimizer.load_state_dict(extra["optimizer"])
-        self.schedule.load_state_dict(extra["scheduler"])
-        self.scaler.load_state_dict(extra["scaler"])
-        self._take_part([extra, *extra["other_processes"]])
-        self.epoch, self.step, self.best = extra["epoch"], extra["step"], extra["best"]
-        self.bad_images = dict.fromkeys(extra["bad_images"])
-        self.skipped, self.evaluated = extra.get("skipped", 0), extra.get("evaluated", self.step)
-        if distributed.is_main():
-            self.run.rewind_log(extra["log_lines"])
-
-    def _description(self):
+    def description(self) -> dict:
+        """What every checkpoint of the run says of it: classes, their keys and groups, network and settings."""
         return {
             "num_classes": len(self.val.classes),
             "classes": list(self.val.classes),
@@ -485,49 +373,7 @@ class Trainer:
         return self.step % self.steps_per_epoch == 0 or self._enough()
 
     def _check_weights(self):
-        """Nothing is saved that training has already ruined: the last good checkpoint stays.
-
-        Raises:
-            InputError: the weights, or what the optimizer remembers, are not finite.
-        """
-        state = [t for s in self.optimizer.state.values() for t in s.values() if isinstance(t, torch.Tensor)]
-        tensors = [t for t in [*self.model.state_dict().values(), *state] if t.is_floating_point()]
-        finite = torch.stack([t.isfinite().all().to(self.device) for t in tensors]).all()
-        if not finite:
-            raise InputError(
-                f"the weights are no longer finite in epoch {self.epoch + 1} after step {self.step}: training stopped without "
-                f"saving them, {self._last_state()}; a lower --lr or --amp off may help"
-            )
-
-    def _is_left_out(self, losses, batches, statistics):
-        """Under `skip_nonfinite`: whether the step is not taken, as if its images were not there; counted on all processes.
-
-        Raises:
-            InputError: it is one too many.
-        """
-        own = finite = all(math.isfinite(loss.item()) for loss in losses)
-        if finite and not self.scaler.is_enabled():  # it looks at the gradients itself
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            finite = bool(torch.stack([g.isfinite().all() for g in gradients]).all())
-        (wrong,) = distributed.highest(not finite)
-        if not wrong:
-            return False
-        self.skipped += 1
-        # Gradients are everyone's, a loss is one process's.
-        named = distributed.gather_objects((own, self._named(batches)))
-        images = next((names for fine, names in named if not fine), named[0][1])
-        place = f"epoch {self.epoch + 1} at step {self.step + 1} (images {images})"
-        what = f"loss or gradients are not finite in {place}"
-        if self.skipped > self.options.skip_nonfinite:
-            raise InputError(
-                f"{what}: {self.skipped - 1} steps were left out before (--skip_nonfinite {self.options.skip_nonfinite}); "
-                f"training stopped, {self._last_state()}"
-            )
-        self.say(f"{what}: step left out, {self.skipped} of --skip_nonfinite {self.options.skip_nonfinite}")
-        self.optimizer.zero_grad(set_to_none=True)
-        for buffer, before in zip(self.model.buffers(), statistics, strict=True):
-            buffer.copy_(before)  # running statistics have seen what made the loss so
-        return True
+        self.finite.check_weights((self.epoch + 1, self.step))
 
     def _named(self, batches):
         """The first images of a step, in words."""
@@ -542,9 +388,9 @@ class Trainer:
 
     def _leave_on_signal(self):
         """Save and leave in the middle of an evaluation, which may take longer than a preempted machine has."""
-        if self._signal is not None:
+        if self.signals.number is not None:
             self.save()
-            raise Interrupted(self._signal, self.run.last)
+            raise Interrupted(self.signals.number, self.run.last)
 
     @contextmanager
     def _in_one_line(self):
@@ -559,23 +405,6 @@ class Trainer:
                 raise
             where = f"in epoch {self.epoch + 1} after step {self.step}: {self._last_state()}"
             raise type(line)(f"{line}; {where}") from error
-
-    def _check_finite(self, present):
-        """Stop at a loss that is not a number. A GPU is asked about the step before, which it is done with."""
-        due = present
-        if self.device.type == "cuda":
-            due, self._unchecked = self._unchecked, present
-        step, losses, batches = due or (0, [], [])
-        wrong = [(loss, batch) for loss, batch in zip(losses, batches, strict=True) if not math.isfinite(loss.item())]
-        (any_wrong,) = distributed.highest(bool(wrong))
-        if wrong:
-            loss, batch = wrong[0]
-            raise InputError(
-                f"loss is {loss.item()} in epoch {self.epoch + 1} at step {step} (images {self._named([batch])}): training "
-                f"stopped, {self._last_state()}; a lower --lr or --amp off may help, and --skip_nonfinite N leaves out N steps"
-            )
-        if any_wrong:
-            raise Stopped  # by the process that has the images, which it names
 
     def _report_bad(self, bad):
         """Note the bad images of all processes, on all of them."""
@@ -609,29 +438,6 @@ class Trainer:
             self._tensorboard = Board(self.run.tensorboard, train, self.val, purge_step=entry["epoch"])
         self._tensorboard.write(entry["epoch"], entry, prior.numpy(), self._shown)
 
-    @contextmanager
-    def _signals(self):
-        """Let the step under way finish on the first SIGINT or SIGTERM; a second one has its usual effect."""
-
-        def note(number, frame):
-            self._signal = number
-            signal.signal(number, previous[number])
-            if os.getpid() == owner:
-                self.say(f"{signal.Signals(number).name}: finishing this step, then saving")
-
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set handlers; whoever trains in another stops it in a way of its own
-            return
-        owner = os.getpid()
-        previous = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            for number in previous:
-                signal.signal(number, note)
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
 
 def _averaging_gradients(model, device):
     """The model for training: its gradients are averaged over the processes of the job while they are computed."""
@@ -645,11 +451,6 @@ def _averaging_gradients(model, device):
         gradient_as_bucket_view=True,
         **{sync_buffers: False},  # before an evaluation is enough
     )
-
-
-def _contiguous(model):
-    """The state dict in the usual memory format, so that a file does not depend on how the network was trained."""
-    return {k: v.contiguous() for k, v in model.state_dict().items()}
 
 
 def _in_words(results):

@@ -156,7 +156,7 @@ def main(flags: dict) -> None:
     """Train as the flags say, over a recipe where one is named; without either or --data, the demo."""
     from csl import distributed
     from csl.experiment import train  # PyTorch and friends load once the flags are known to be good
-    from csl.trainer import Interrupted
+    from csl.signals import Interrupted
 
     given = {k: v for k, v in flags.items() if k != "recipe"}
     settings = given
