@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -161,4 +162,27 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(MachineError, match="No space.*the file that was there before is whole"):
         checkpoint.write(path, {"model": {"w": torch.zeros(1)}})
     assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_what_interrupts_a_write_is_what_is_raised(tmp_path):
+    path = tmp_path / "last.ckpt"
+    checkpoint.write(path, {"step": 1})
+
+    def died(number, frame):  # as PyTorch's loader tells that one of its workers is gone
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    def write_until_it_dies():
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)  # once: in the middle of writing 256 MiB
+            checkpoint.write(path, content)
+
+    before = signal.signal(signal.SIGALRM, died)
+    content = {f"part {i}": torch.zeros(1 << 20) for i in range(64)}
+    try:
+        with pytest.raises(RuntimeError, match="DataLoader worker"):
+            write_until_it_dies()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert torch.load(path, weights_only=True)["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]

@@ -137,9 +137,10 @@ def write(path: str | Path, content: Mapping[str, Any]) -> None:
     with replacing(path) as temporary, open(temporary, "wb") as file:
         try:
             torch.save({"format": FORMAT, **content}, file)
-        except RuntimeError as error:  # of closing an archive whose disk is full, which hides why
-            cause = error.__context__
-            raise cause if isinstance(cause, OSError) else error from error
+        except (
+            RuntimeError
+        ) as error:  # of closing an archive cut short, which hides why: a full disk, a worker that died
+            raise error.__context__ or error from error
 
 
 def load_model(

@@ -1,6 +1,6 @@
 """What a checkpoint of training holds beside the weights, and how a later process goes on from it as if none had stopped."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,9 @@ from csl.checkpoint import Checkpoint
 from csl.errors import InputError
 from csl.provenance import changed_settings
 
-if TYPE_CHECKING:
-    from csl.trainer import Trainer
 
-
-def state_of(trainer: "Trainer") -> dict[str, Any] | None:
-    """All that a resumed run needs, on rank 0; None on the others. All processes call it."""
+def state_of(trainer: Any) -> dict[str, Any] | None:
+    """All that a resumed run of this `csl.trainer.Trainer` needs, on rank 0; None on the others. All processes call it."""
     parts = distributed.gather_objects_to_main(_part_of(trainer))
     if not distributed.is_main():
         return None
@@ -41,7 +38,7 @@ def state_of(trainer: "Trainer") -> dict[str, Any] | None:
     }
 
 
-def restore(trainer: "Trainer", state: Checkpoint) -> None:
+def restore(trainer: Any, state: Checkpoint) -> None:
     """Put the trainer where `state_of` was called, with any number of processes that makes the same global batch.
 
     Raises:
