@@ -22,7 +22,7 @@ from csl.cli import tools
 from csl.config import TrainConfig
 from csl.data.loader import EpochBatches
 from csl.labels import parse_attributes, read_attributes
-from csl.plot_distribution import value_counts
+from csl.plots import plot_distribution, value_counts
 from csl.preparation import attributes as preparation
 from csl.preparation.attributes import prepare_attributes
 from csl.preparation.augmentation import augmented, copy_generator
@@ -435,8 +435,6 @@ def test_the_table_of_what_is_seen():
 
 @pytest.mark.parametrize("kinds", ["strings", "yes/no", "all"])
 def test_every_kind_of_attribute_is_drawn(tmp_path, kinds):
-    from csl.plot_distribution import plot_distribution
-
     rng, frame = np.random.default_rng(0), {"filename": [f"{i}.jpg" for i in range(300)]}
     if kinds in ("all",):
         frame["neck"] = rng.integers(0, 7, 300)
@@ -445,7 +443,9 @@ def test_every_kind_of_attribute_is_drawn(tmp_path, kinds):
     if kinds in ("yes/no", "all"):
         frame |= {f"has_{i}": rng.integers(0, 2, 300) for i in range(25)}
     annotations = read_frame(pd.DataFrame(frame))
-    picture = plot_distribution(annotations, np.ones(300), tmp_path / "plots" / "a.png", "title")
+    picture = plot_distribution(
+        value_counts(annotations, np.ones(300)), annotations.groups, tmp_path / "a.png", "title"
+    )
     pixels = np.asarray(Image.open(picture).convert("L"))
     assert pixels.shape[1] > 1000
     assert (pixels < 250).mean() > 0.02

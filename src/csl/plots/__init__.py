@@ -1,6 +1,7 @@
 """Pictures of labels, priors, predictions and training, one file each. matplotlib is imported when one is made."""
 
 from csl.plots.curves import choose_classes, named_classes, plot_precision_recall
+from csl.plots.distribution import plot_distribution, value_counts
 from csl.plots.labels import plot_labels
 from csl.plots.predictions import Sheet, choose_images, plot_contact_sheet, plot_predictions, sheet_of, title_of
 from csl.plots.prior import plot_prior
@@ -12,6 +13,7 @@ __all__ = [
     "choose_images",
     "named_classes",
     "plot_contact_sheet",
+    "plot_distribution",
     "plot_labels",
     "plot_precision_recall",
     "plot_predictions",
@@ -20,4 +22,5 @@ __all__ = [
     "plot_training",
     "sheet_of",
     "title_of",
+    "value_counts",
 ]

@@ -24,7 +24,7 @@ from csl.labels import Annotations, read_attributes
 from csl.labels.inside import confined
 from csl.labels.paths import SPLITS, contents, existing
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
-from csl.plot_distribution import plot_distribution, value_counts
+from csl.plots import plot_distribution, value_counts
 from csl.preparation.augmentation import augmented, copy_generator
 from csl.preparation.balance import attribute_values, original_copies, sampling_weights
 from csl.preparation.split import SEED, grouped_split, kept_together
@@ -117,8 +117,9 @@ def prepare_attributes(
                 _augment(photos, copies, draft / "images_augmented" / "train" / "images", seed, run)
             for split, table in tables.items():
                 table.to_csv(draft / f"attributes_{split}.csv", index=False)
-            plot_distribution(train, seen, draft / "distribution.png", _title(balance, train, seen))
-            say(value_counts(train, seen).to_string(index=False, max_rows=100))
+            counts = value_counts(train, seen)
+            plot_distribution(counts, train.groups, draft / "distribution.png", _title(balance, train, seen))
+            say(counts.to_string(index=False, max_rows=100))
             facts = {"source": photos.annotations.source, "balance": balance, "seed": seed, "images": len(splits)}
             _swap(draft, out, entries, facts)
     _say_what_is_there(out, balance, train, seen, say)

@@ -1,14 +1,16 @@
 """How often each value of each attribute is seen in training, before and after balancing: a table and a picture."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from csl.files import replacing
 from csl.labels import Annotations
+from csl.plots.style import BODY, DPI, INK, NEGATIVE, POSITIVE, SMALL, TITLE, styled
 
 UNKNOWN = "unknown"
-_BEFORE, _AFTER, _KNOWN_AFTER = "#9fb3c1", "#1b7f5c", "#c98b2b"
 _MOST = 40  # values of one attribute that are shown
 
 
@@ -39,38 +41,39 @@ def value_counts(annotations: Annotations, seen: np.ndarray) -> pd.DataFrame:
     return table.round({"before": 2, "after": 2})
 
 
-def plot_distribution(annotations: Annotations, seen: np.ndarray, path: str | Path, title: str) -> Path:
+@styled()
+def plot_distribution(table: pd.DataFrame, groups: Mapping[str, slice], path: str | Path, title: str) -> Path:
     """A PNG with a panel for each attribute: a pair of bars for each value and for the unknown, before and after.
 
     Yes/no attributes share one panel, of their "yes" and their unknown. An attribute of more than 40 values shows the 40
     most frequent.
 
     Args:
-        annotations, seen: as for `value_counts`.
-        path: PNG to write.
+        table: of `value_counts`.
+        groups: the slice of classes of each attribute.
+        path: PNG to write, whole or not at all.
         title: of the figure.
+
+    Returns:
+        `path`.
     """
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    panels = _panels(value_counts(annotations, seen), annotations.groups)
+    panels = _panels(table, groups)
     widths = [max(len(table), 4) for _, table in panels]
     rows = _rows(widths)
-    figure = plt.figure(figsize=(12, 3.6 * len(rows) + 0.8), layout="constrained")
+    figure = Figure(figsize=(12, 3.6 * len(rows) + 0.8), dpi=DPI, layout="constrained")
     for subfigure, row in zip(np.atleast_1d(figure.subfigures(len(rows), 1)), rows, strict=True):
         axes = np.atleast_1d(subfigure.subplots(1, len(row), width_ratios=[widths[i] for i in row]))
         for axis, i in zip(axes, row, strict=True):
             _draw(axis, *panels[i])
         axes[0].set_ylabel("% of the images seen")
     handles, names = figure.subfigs[0].axes[0].get_legend_handles_labels()
-    figure.suptitle(title, fontsize=12)
-    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+    figure.suptitle(title, fontsize=TITLE, weight="bold")
+    figure.legend(handles, names, loc="outside lower center", ncols=2)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
     return path
 
 
@@ -120,8 +123,8 @@ def _draw(axis, title, table):
     x = np.arange(len(table))
     unknown = table.value.str.endswith(UNKNOWN).to_numpy()
     for shift, column, colour, label in (
-        (-0.2, "before", _BEFORE, "before"),
-        (0.2, "after", _AFTER, "after balancing"),
+        (-0.2, "before", NEGATIVE, "before"),
+        (0.2, "after", POSITIVE, "after balancing"),
     ):
         bars = axis.bar(x + shift, table[column], width=0.4, color=colour, label=label)
         for bar, hatched in zip(bars, unknown, strict=True):
@@ -129,10 +132,9 @@ def _draw(axis, title, table):
                 bar.set(hatch="///", edgecolor="white")
     for place, value in zip(x, table.after, strict=True):
         axis.annotate(
-            f"{value:.3g}", (place + 0.2, value), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=7
+            f"{value:.3g}", (place + 0.2, value), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=SMALL
         )
-    axis.set_xticks(x, table.value, rotation=45 if max(map(len, table.value)) < 14 else 90, ha="right", fontsize=8)
-    axis.set_title(title, fontsize=10, loc="left")
+    axis.set_xticks(x, table.value, rotation=45 if max(map(len, table.value)) < 14 else 90, ha="right", fontsize=SMALL)
+    axis.set_title(title, fontsize=BODY + 1, color=INK, loc="left")
     axis.set_xlim(-0.6, len(table) - 0.4)
     axis.margins(y=0.14)
-    axis.spines[["top", "right"]].set_visible(False)
