@@ -12,8 +12,8 @@ from test_models import images, set_golden_weights
 
 from csl import InputError, checkpoint
 from csl.export import ExportOptions, export
-from csl.export_form import ExportForm
-from csl.export_int8 import quantise
+from csl.export.form import ExportForm
+from csl.export.int8 import quantise
 from csl.exported import Description
 from csl.models import create_model
 from csl.models.tresnet import TResNet, TResNetConfig
@@ -184,7 +184,7 @@ class Wrong(ExportForm):
 def test_a_file_with_other_numbers_is_an_error_and_leaves_nothing(tiny, photos, tmp_path, monkeypatch):
     out = tmp_path / "network.onnx"
     out.write_bytes(b"the one before")
-    monkeypatch.setattr("csl.export.ExportForm", Wrong)
+    monkeypatch.setattr("csl.export.command.ExportForm", Wrong)
     with pytest.raises(InputError, match=r"other numbers than PyTorch on 6 of .*expected at most 0\.0001"):
         export(ExportOptions(model_path=str(tiny), out=str(out), check=str(photos)), lambda line: None)
     assert out.read_bytes() == b"the one before"

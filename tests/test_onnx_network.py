@@ -13,9 +13,9 @@ from csl import InputError, checkpoint
 from csl.data.garments import make_garments
 from csl.evaluation import evaluate
 from csl.export import ExportOptions, export
+from csl.exported.onnx import OnnxNetwork
 from csl.labels import read_annotations
 from csl.models import create_model
-from csl.onnx_network import OnnxNetwork
 from csl.predict import Predictor, find_images, name_scores
 from csl.streaming import copies
 

@@ -18,13 +18,13 @@ from csl.data.photo_cache import open_cache
 from csl.data.transforms import EvalTransform
 from csl.errors import InputError
 from csl.exported import SUFFIXES
+from csl.exported.onnx import OnnxNetwork, import_onnxruntime
+from csl.exported.pt2 import Pt2Network
 from csl.files import parse_json
 from csl.labels import Annotations, LabelMatrix
 from csl.models import architecture, check_image_size, fuse
 from csl.models.abn import describe_abn
-from csl.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.ops import set_abn_backend
-from csl.pt2_network import Pt2Network
 from csl.run import RunFolder
 from csl.scoring import Scores, autocast_dtype, choose_device, score
 from csl.streaming import Scored, copies, stream

@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from csl.data.dataset import BadImage
+from csl.exported.onnx import OnnxNetwork
 from csl.models.fuse import FusedTResNet
-from csl.onnx_network import OnnxNetwork
 from csl.scoring import to_input
 
 MOST_COPIES = 4

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from csl.errors import InputError
-from csl.exported import INPUT, Description, read_description
+from csl.exported.description import INPUT, Description, read_description
 
 INSTALL = "pip install onnx onnxruntime onnxscript"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from csl.errors import InputError
-from csl.exported import Description, read_description
+from csl.exported.description import Description, read_description
 
 METADATA = "csl.json"
 """The extra file inside a `.pt2` that holds the metadata, a JSON object of texts."""

@@ -1,0 +1,224 @@
+"""From the flags of `python -m csl export` to a checked file."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from csl import checkpoint
+from csl.data.garments import make_garments
+from csl.data.images import load_rgb
+from csl.data.transforms import EvalTransform
+from csl.errors import InputError
+from csl.evaluation import evaluate
+from csl.export.form import ExportForm
+from csl.export.int8 import quantise
+from csl.export.network import import_onnx, write_checked
+from csl.export.weights import check_weights, write_weights
+from csl.exported import SUFFIXES, Description
+from csl.exported.onnx import OnnxNetwork, import_onnxruntime
+from csl.files import replacing
+from csl.models import check_image_size
+from csl.predict import DEFAULT_IMAGE_SIZE, Predictor, find_images
+from csl.sources import annotations_for, checkpoint_path
+
+FORMATS = ("onnx", "pt2", "safetensors")
+
+PHOTOS = 16
+"""Photos that a file is tried on."""
+
+CALIBRATION = 256
+"""Photos at most that int8 is calibrated on, spread evenly over those that were given."""
+
+
+@dataclass
+class ExportOptions:
+    """The flags of `python -m csl export`, which explain each (`csl.cli.export`)."""
+
+    format: str = "onnx"
+    model_path: str | None = None
+    out: str | None = None
+    sigmoid: bool = False
+    image_size: int | tuple[int, int] | None = None
+    model_name: str | None = None
+    num_classes: int | None = None
+    check: str | None = None
+    int8: bool = False
+    calibrate: str | None = None
+    data: str | None = None
+    images: str | None = None
+    split: str = "val"
+    batch_size: int = 32
+    workers: int | None = None
+
+
+def export(options: ExportOptions, say: Callable[[str], None] = print) -> Path:
+    """Write the network of a checkpoint in another format, compare the file's numbers with PyTorch's; returns the file.
+
+    A file that differs, or that cannot be run, is not left behind.
+
+    Raises:
+        InputError: as `csl.checkpoint.load_model`, flags that do not go together, a missing package, or a network whose
+            exported numbers differ.
+    """
+    _check_flags(options)
+    path = checkpoint_path(options.model_path)
+    if path.suffix in SUFFIXES:
+        raise InputError(f"--model_path {path}: is exported already, expected a checkpoint")
+    model, loaded = checkpoint.load_model(path, options.model_name, options.num_classes)
+    description = _describe(loaded, options)
+    out = Path(options.out) if options.out else path.with_suffix(f"{'.int8' if options.int8 else ''}.{options.format}")
+    if out.suffix != f".{options.format}":
+        raise InputError(f"--out {out}: expected a name that ends in .{options.format}")
+    with tempfile.TemporaryDirectory() as scratch, replacing(out) as temporary:
+        if options.format == "safetensors":
+            write_weights(temporary, loaded, description)
+            line = check_weights(temporary, path, loaded)
+        else:
+            photos = _photos(options, loaded, description, scratch)
+            target = Path(scratch, "float32.onnx") if options.int8 else temporary
+            form = ExportForm(model, options.sigmoid)
+            line = write_checked(form, description, options.format, target, photos)
+            if options.int8:
+                say(f"float32: {line}")
+                line = _quantise(options, target, temporary, description, photos, path, say)
+    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {line}")
+    return out
+
+
+# ------------------------------------------------------------------------------------------------- what is asked for
+
+
+def _check_flags(options):
+    if options.format not in FORMATS:
+        raise InputError(f"--format {options.format}: unknown, expected one of {', '.join(FORMATS)}")
+    if options.format == "safetensors":
+        for flag in ("sigmoid", "check"):
+            if getattr(options, flag):
+                raise InputError(
+                    f"--{flag}: safetensors holds weights and no computation, expected --format onnx or pt2"
+                )
+    if options.int8 and options.format != "onnx":
+        raise InputError(f"--int8: expected --format onnx, not {options.format}")
+    if options.int8 and options.calibrate is None:
+        raise InputError("--int8: expected --calibrate FOLDER of photos such as the network will see")
+    if options.calibrate is not None and not options.int8:
+        raise InputError("--calibrate: expected only with --int8")
+    if options.format == "onnx":
+        import_onnxruntime()
+        import_onnx()
+
+
+def _describe(loaded, options):
+    config = loaded.extra.get("config") or {}
+    size = options.image_size or config.get("image_size") or DEFAULT_IMAGE_SIZE
+    size = size if isinstance(size, int) else tuple(size)
+    check_image_size(loaded.model_name, size)
+    classes = loaded.classes or [f"class {i}" for i in range(loaded.num_classes)]
+    keys = loaded.extra.get("idx_to_class") or {}
+    by_index = {int(k): str(v) for k, v in (keys.items() if isinstance(keys, Mapping) else enumerate(keys))}
+    return Description(
+        model_name=loaded.model_name,
+        head=loaded.head,
+        classes=list(classes),
+        keys=[by_index.get(i, name) for i, name in enumerate(classes)],
+        groups=loaded.groups,
+        image_size=size,
+        sigmoid=options.sigmoid,
+        version=version("csl"),
+    )
+
+
+def _photos(options, loaded, description, scratch):
+    """What the file is tried on, uint8 [N, 3, H, W]: the photos given, else the run's, else drawn garments."""
+    if options.check is not None:
+        paths, what = find_images(options.check, say=lambda line: None), options.check
+    else:
+        paths, what = _own_photos(options, loaded, description), "validation images of the run"
+        if not paths:
+            folder = make_garments(Path(scratch, "garments"), num_train=1, num_val=PHOTOS, size=256, progress=False)
+            paths, what = find_images(folder), "drawn garments"
+    transform, pixels = EvalTransform(description.image_size), []
+    for path in paths:
+        with contextlib.suppress(InputError):  # one of many; if none can be read, that is said below
+            pixels.append(transform(load_rgb(path)))
+        if len(pixels) == PHOTOS:
+            break
+    if not pixels:
+        raise InputError(f"--check {what}: none of its {len(paths):,} images can be read")
+    return torch.stack(pixels), f"{len(pixels)} of {what}" if len(paths) > 1 else what
+
+
+def _own_photos(options, loaded, description):
+    """Paths of validation images, [] where the checkpoint is of no run or its data is not here."""
+    config = loaded.extra.get("config") or {}
+    if options.data is None and not config.get("data"):
+        return []
+    flags = {"images": options.images} if options.images else {}
+    try:
+        annotations, _ = annotations_for(_reader(description, config), options.data, options.split, flags)
+    except InputError:
+        if options.data is not None:
+            raise
+        return []
+    return [str(image) for image in islice(annotations.images, 2 * PHOTOS)]
+
+
+def _reader(description, config):
+    """A Predictor as far as reading its annotations goes."""
+    return Predictor(nn.Identity(), description.classes, description.groups, description.image_size,
+                     torch.device("cpu"), config=config)  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------------- int8
+
+
+def _quantise(options, float32, int8, description, photos, path, say):
+    """Quantise a checked float32 file; returns a line with what it costs."""
+    paths = find_images(options.calibrate, say=lambda line: None)
+    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(CALIBRATION, len(paths))).astype(int))]
+    transform = EvalTransform(description.image_size)
+
+    def batches():
+        for name in chosen:
+            with contextlib.suppress(InputError):
+                yield (transform(load_rgb(name)).unsqueeze(0).float() / 255).numpy()  # [1, 3, H, W]
+
+    quantise(float32, int8, batches, replace(description, precision="int8"), options.calibrate)
+    before, after = (OnnxNetwork(file) for file in (float32, int8))
+    x = photos[0].float() / 255
+    apart = (before(x).sigmoid() - after(x).sigmoid()).abs().max().item()
+    line = f"calibrated on {len(chosen)} of {options.calibrate}; probabilities up to {apart:.2g} from float32's on {photos[1]}"
+    annotations = _labelled(options, description, path)
+    if annotations is None:
+        say("no labelled data: expected --data DIR for the mAP before and after")
+        return line
+    config = {"batch_size": options.batch_size, "workers": options.workers, "say": say}
+    maps = []
+    for network, name in ((before, "float32"), (after, "int8")):
+        predictor = Predictor(
+            network, description.classes, description.groups, description.image_size, torch.device("cpu")
+        )
+        maps.append(evaluate(predictor, annotations, **config).numbers["mAP"])
+        say(f"mAP {name:8}{maps[-1]:6.2f}")
+    return f"{line}; mAP {maps[0]:.2f} -> {maps[1]:.2f} on {len(annotations):,} images of {annotations.source}"
+
+
+def _labelled(options, description, path):
+    config = checkpoint.read(path).extra.get("config") or {}
+    if options.data is None and not config.get("data"):
+        return None
+    flags = {"images": options.images} if options.images else {}
+    try:
+        return annotations_for(_reader(description, config), options.data, options.split, flags)[0]
+    except InputError:
+        if options.data is not None:
+            raise
+        return None

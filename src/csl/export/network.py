@@ -1,0 +1,191 @@
+"""A network written as `.onnx` or `.pt2`, and its numbers compared with PyTorch's."""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from csl.errors import InputError
+from csl.export.form import ExportForm
+from csl.exported import INPUT, Description, OnnxNetwork, Pt2Network
+from csl.exported.onnx import INSTALL, SIZE_NAMES
+from csl.exported.pt2 import METADATA
+from csl.models import CONFIGS
+from csl.models.tresnet import SIZE_MIN, SIZE_STEP
+
+TOLERANCE = 1e-4
+"""The largest difference from PyTorch that is accepted: of a probability, and of a logit (of the largest one, over 1)."""
+
+OPSET = 17
+
+
+def write_checked(
+    form: ExportForm, description: Description, format_: str, path: Path, photos: tuple[Tensor, str]
+) -> str:
+    """Write a network for images of any size where it takes them, else of one, and compare the file's numbers.
+
+    Args:
+        form: the network, as it is exported.
+        description: what the file says of it.
+        format_: "onnx" or "pt2".
+        path: the file to write.
+        photos: uint8 [N, 3, H, W] that it is tried on, and what these are, in words.
+
+    Returns:
+        A line on what was found.
+
+    Raises:
+        InputError: it cannot be exported, does not run, or gives other numbers than PyTorch.
+    """
+    write = {"onnx": _write_onnx, "pt2": _write_pt2}[format_]
+    reason = None
+    for any_size in (True, False) if _takes_other_sizes(form, description) else (False,):
+        try:
+            write(form, description, path, any_size)
+            return _compare(form, description, path, format_, photos, any_size)
+        except InputError as error:
+            reason = reason or error
+    raise reason
+
+
+def _takes_other_sizes(form, description):
+    """Whether the PyTorch network runs on images of another size: convolutional ones do, most transformers do not."""
+    if description.model_name in CONFIGS:
+        return True
+    with torch.no_grad(), contextlib.suppress(Exception):  # each network has its own way to refuse
+        form(torch.zeros(1, 3, *_other_size(description)))
+        return True
+    return False
+
+
+def _other_size(description):
+    height, width = description.height_width
+    return height + 5 * SIZE_STEP, width + 3 * SIZE_STEP  # the maps inside become odd, which even sizes hide
+
+
+def _write_onnx(form, description, path, any_size):
+    """By TorchScript's exporter, quick and the same in every PyTorch from 2.6, or by the new one where that is missing."""
+    example = torch.rand(2, 3, *description.height_width)
+    names = {0: "batch"} | (dict(zip((2, 3), SIZE_NAMES, strict=True)) if any_size else {})
+    settings: dict[str, Any] = {"input_names": [INPUT], "output_names": [description.output], "opset_version": OPSET}
+    errors = []
+    for options in (
+        {"dynamo": False, "dynamic_axes": {INPUT: names, description.output: {0: "batch"}}},
+        {"dynamo": True, "dynamic_shapes": (_dims(description, any_size),), "external_data": False},
+    ):
+        with _quietly():
+            try:
+                torch.onnx.export(form, (example,), str(path), **settings, **options)
+                break
+            except Exception as error:  # of a missing exporter, of an operator without translation: no common base
+                errors.append(" ".join(str(error).split())[:160])
+    else:
+        raise InputError(f"{description.model_name}: cannot be exported to ONNX ({'; '.join(errors)})")
+    onnx = import_onnx()
+    content = onnx.load(str(path))
+    onnx.helper.set_model_props(content, description.to_metadata())
+    onnx.save(content, str(path))
+
+
+def _write_pt2(form, description, path, any_size):
+    example = torch.rand(2, 3, *description.height_width)
+    buffer = io.BytesIO()
+    try:
+        with _quietly():
+            program = torch.export.export(form, (example,), dynamic_shapes=(_dims(description, any_size),))
+            torch.export.save(program, buffer, extra_files={METADATA: json.dumps(description.to_metadata())})
+    except Exception as error:  # of data-dependent control flow, of constraints: no common base
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{description.model_name}: cannot be exported by torch.export ({reason})") from error
+    path.write_bytes(buffer.getvalue())
+
+
+def _dims(description, any_size):
+    """What torch.export is told of the input: any batch, and sides that divide by 4 where the network asks for that."""
+    dims = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
+    if any_size:
+        step = SIZE_STEP if description.model_name in CONFIGS else 1
+        for axis, name in zip((2, 3), SIZE_NAMES, strict=True):
+            dims[axis] = (
+                step * torch.export.Dim(name, min=SIZE_MIN // step, max=1 << 14) if step > 1 else torch.export.Dim.AUTO
+            )
+    return dims
+
+
+def _compare(form, description, path, format_, photos, any_size):
+    """Run the file on the photos, together and one by one, and in another size; InputError where it differs."""
+    pixels, what = photos
+    x = pixels.float() / 255  # [N, 3, H, W]
+    cases = [(description.height_width, (x, x[:1]))]
+    if any_size:
+        size = _other_size(description)
+        cases.append((size, (F.interpolate(x[:3], size),)))
+    worst = 0.0
+    for size, batches in cases:
+        network = OnnxNetwork(path, size) if format_ == "onnx" else Pt2Network(path)
+        if network.description != description:
+            raise InputError(f"{path}: its metadata came back changed")
+        for batch in batches:
+            with torch.inference_mode():
+                expected = form(batch)
+                try:
+                    found = network.outputs(batch)
+                except Exception as error:  # of ONNX Runtime, or of a guard in a pt2: no common base
+                    reason = " ".join(str(error).split())[:160]
+                    raise InputError(f"{description.model_name}: the exported file does not run ({reason})") from error
+            worst = max(worst, _difference(found, expected, description.sigmoid))
+    if not worst <= TOLERANCE:  # NaN is no agreement
+        raise InputError(
+            f"{description.model_name}: the exported file gives other numbers than PyTorch on {what}, by {worst:.3g}; "
+            f"expected at most {TOLERANCE:g}"
+        )
+    sizes = (
+        "any batch and image size"
+        if any_size
+        else f"any batch of {'x'.join(map(str, description.height_width))} pixels"
+    )
+    return f"{sizes}; {description.output} equal PyTorch's to {worst:.1g} on {what}"
+
+
+def _difference(found: Tensor, expected: Tensor, sigmoid: bool) -> float:
+    """The largest difference of a probability and, relative to the largest one where that is over 1, of a logit."""
+    if found.shape != expected.shape:
+        return float("inf")
+    if sigmoid:
+        return (found - expected).abs().max().item()
+    probabilities = (found.sigmoid() - expected.sigmoid()).abs().max()
+    logits = (found - expected).abs().max() / expected.abs().max().clamp(min=1)
+    return torch.maximum(probabilities, logits).item()
+
+
+def import_onnx() -> Any:
+    """The onnx package; InputError with how to install it where it is missing."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise InputError(f"onnx is not installed ({error}): {INSTALL}") from error
+    return onnx
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Exporters report on their own work at length; what matters is said when the file is compared."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
