@@ -16,6 +16,9 @@ BLOCK = 2**20
 """Entries worked on at a time, in whole rows; seven scratch buffers of that size are all the memory beside the gradient.
 Smaller blocks would fit a smaller cache, but every operation on them waits for its threads."""
 
+GROUP = 64
+"""Entries of which the most likely one stands for all, in the search for the K most likely ones."""
+
 
 def on_cpu(
     logits: Tensor,
@@ -131,7 +134,7 @@ def _sigmoid(x, out):
 
 
 def _select(p: Tensor, targets: Tensor, topk: int, scope: str) -> tuple[Tensor, Tensor | None]:
-    """Where the most likely un-annotated entries begin, without sorting (quickselect, vectorised in NumPy).
+    """Where the most likely un-annotated entries begin, without sorting all of them.
 
     p [B, C] gives -p for un-annotated entries and 0 for others. Returns the largest of these that is chosen, [B, 1], and what
     the entries equal to it weigh, [B, 1], or None if all of them are chosen.
@@ -144,15 +147,52 @@ def _select(p: Tensor, targets: Tensor, topk: int, scope: str) -> tuple[Tensor, 
         last, share = _select_of_all(ranks[0], topk * batch)
         last, share = (torch.full((batch, 1), value, dtype=p.dtype) for value in (last, share))
         return last, share if share[0] > 0 else None
-    ranks.partition(k - 1, axis=1)
-    # 0 is an annotated entry, or one whose loss and gradient are 0.
-    last = np.minimum(ranks[:, k - 1 : k], -np.finfo(ranks.dtype).tiny)  # [rows, 1]
-    tied = None
-    if k < ranks.shape[1] and (ranks[:, k:].min(1, keepdims=True) == last).any():
-        left = k - np.count_nonzero(ranks < last, axis=1, keepdims=True)
-        tied = 1 - left / np.maximum(np.count_nonzero(ranks == last, axis=1, keepdims=True), left)
-        tied = torch.from_numpy(tied.astype(ranks.dtype)).expand(batch, 1)
+    last, below, equal = _kth_smallest(ranks, k)  # [rows, 1] each
+    left = k - below
+    share = (1 - left / np.maximum(equal, left)).astype(ranks.dtype)
+    tied = torch.from_numpy(share).expand(batch, 1) if share.any() else None
     return torch.from_numpy(last).expand(batch, 1), tied
+
+
+def _kth_smallest(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k-th smallest of each row of ranks [R, N], at most -tiny, how many are below it and how many equal it: [R, 1] each.
+
+    0 is an annotated entry, or one whose loss and gradient are 0. `ranks` is not in order afterwards.
+    """
+    few = _smallest_few(ranks, k)
+    if few is None:
+        ranks.partition(k - 1, axis=1)
+        last = np.minimum(ranks[:, k - 1 : k], -np.finfo(ranks.dtype).tiny)
+        return last, *(np.count_nonzero(found, axis=1, keepdims=True) for found in (ranks < last, ranks == last))
+    row, values = few
+    last = np.minimum(values[np.searchsorted(row, np.arange(len(ranks))) + k - 1], -np.finfo(ranks.dtype).tiny)  # [R]
+    own = last[row]
+    below, equal = (np.bincount(row, found, len(ranks)) for found in (values < own, values == own))
+    return tuple(numbers[:, None] for numbers in (last, below, equal))
+
+
+def _smallest_few(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Some of the smallest of each row of ranks [R, N], at least k and all that equal one of them: their rows and values, in
+    order; None where looking at all of them is quicker.
+
+    A row is cut into groups, far more than k of them. The k-th smallest of the groups' least values has k values up to it, so
+    the k-th of all is no larger; and when k is small, few others are that small.
+    """
+    rows, entries = ranks.shape
+    size = min(GROUP, entries // (4 * k))
+    if size < 8:
+        return None
+    groups = entries // size
+    least = (
+        ranks[:, : groups * size].reshape(rows, size, groups).min(1)
+    )  # [R, groups]; a group's values are not neighbours
+    least.partition(k - 1, axis=1)
+    bound = least[:, k - 1 : k]
+    found = np.flatnonzero(ranks <= bound)
+    if len(found) > ranks.size // 8 or np.isnan(bound).any():
+        return None
+    row, values = found // entries, ranks.ravel()[found]
+    return row, values[np.lexsort((values, row))]
 
 
 def _select_of_all(ranks: np.ndarray, share: int) -> tuple[float, float]:
