@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         add(g, f"--gamma_{what}", type=float, metavar="G", help=f"focusing of {kind} labels")
     for what, kind in (("pos", "positive"), ("neg", "negative"), ("unann", "un-annotated")):
         add(g, f"--alpha_{what}", type=float, metavar="A", help=f"weight of {kind} labels")
-    add(g, "--clip", type=float, metavar="M", help="probability margin of negatives (0; asl 0.05)")
+    add(g, "--clip", type=float, metavar="M", help="probability margin of negatives; with --loss asl 0.05")
     add(
         g,
         "--likelihood_topk",
@@ -117,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     add(g, "--stop_epoch", type=int, metavar="N", help="train this many of them")
     add(g, "--max_steps", type=int, metavar="N", help="stop after this many steps")
     add(g, "-b", "--batch_size", type=int, metavar="B", help="images at a time, in each process of torchrun")
-    add(g, "--grad_accum", type=int, metavar="N", help="batches of each process in a step, whose gradients add up (1)")
+    add(g, "--grad_accum", type=int, metavar="N", help="batches of each process in a step, whose gradients add up")
     add(g, "--lr", type=float, metavar="LR", help="highest learning rate; never rescaled by the number of processes")
     add(g, "--schedule", metavar="NAME", help="onecycle (up to --lr and down again) or constant")
     add(g, "--weight_decay", type=float, metavar="W", help="for matrices and filters")
