@@ -235,6 +235,24 @@ def test_int8_of_a_small_tresnet_ranks_as_float32_does(tmp_path):
     assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * (tmp_path / "float32.onnx").stat().st_size
 
 
+def test_convolutions_that_share_a_bias_become_int8_all_the_same(tmp_path):
+    torch.manual_seed(0)
+    convolutions = [torch.nn.Conv2d(*channels, 3, padding=1) for channels in ((3, 8), (8, 8), (8, 8), (8, 8))]
+    for conv in convolutions:
+        torch.nn.init.zeros_(conv.bias)  # which the exporter stores once
+    network = torch.nn.Sequential(*convolutions, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval()
+    x = torch.rand(4, 3, 16, 16)
+    path = tmp_path / "float32.onnx"
+    torch.onnx.export(network, (x,), str(path), dynamo=False, input_names=["images"], output_names=["logits"])
+    description = Description("any", "linear", [f"c{i}" for i in range(8)], ["k"] * 8, None, 16, precision="int8")
+    quantise(path, tmp_path / "int8.onnx", lambda: (x.numpy() for _ in range(2)), description)
+    graph = onnx.load(str(tmp_path / "int8.onnx")).graph
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    inputs = [[makers.get(name) for name in node.input] for node in graph.node if node.op_type == "Conv"]
+    assert inputs[1:] == [["DequantizeLinear"] * 3] * 3  # which ONNX Runtime makes one operator of
+    torch.testing.assert_close(logits(tmp_path / "int8.onnx", x), network(x).detach(), atol=0.02, rtol=0)
+
+
 def test_int8_prints_the_map_before_and_after(tmp_path, photos):
     from csl.data.garments import make_garments
     from csl.labels import read_annotations

@@ -40,8 +40,7 @@ def quantise(
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    network = onnx.load(str(source))
-    merged = _leaky_to_relu(network)
+    merged = _leaky_to_relu(_unshared(onnx.load(str(source))))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _no_advice():
         warnings.simplefilter("ignore")
         prepared = Path(folder, "prepared.onnx")
@@ -79,6 +78,33 @@ class _Reader:
             return None
         self.count += 1
         return {INPUT: batch}
+
+
+def _unshared(network):
+    """Every operator with constants of its own. The exporter stores equal ones once, zero biases before all, and a
+    convolution whose bias another one has too is not quantised: its bias needs a scale of its own."""
+    import onnx
+
+    graph = network.graph
+    values, used = {tensor.name: tensor for tensor in graph.initializer}, set()
+    for node in list(graph.node):
+        if node.op_type == "Identity" and node.input[0] in values:
+            values[node.output[0]] = values[node.input[0]]
+            graph.node.remove(node)
+            continue
+        for place, name in enumerate(node.input):
+            if name not in values:
+                continue
+            tensor = values[name]
+            if tensor.name in used:
+                own = onnx.TensorProto()
+                own.CopyFrom(tensor)
+                own.name = f"{tensor.name}_{len(used)}"
+                graph.initializer.append(own)
+                tensor = own
+            used.add(tensor.name)
+            node.input[place] = tensor.name
+    return network
 
 
 def _leaky_to_relu(network):
