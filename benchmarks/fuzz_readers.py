@@ -28,7 +28,7 @@ def main():
         counts = Path(folder) / "counts.json"
         environment = os.environ | {"CSL_FUZZ": str(options.inputs), "CSL_FUZZ_COUNTS": str(counts)}
         ended = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/test_fuzz.py"],
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_fuzz.py"],
             cwd=ROOT,
             env=environment,
         )

@@ -5,9 +5,6 @@ import os
 import zipfile
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # each of several processes has a core, and so have those that it starts
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when PyTorch is imported
-
 import numpy as np
 import pytest
 import torch
@@ -59,11 +56,6 @@ def server():
 
     with Server(pictures=False) as started:
         yield started
-
-
-def pytest_xdist_auto_num_workers(config):
-    """One process for each of up to four cores, and one alone on a GPU, whose memory some tests measure."""
-    return 1 if torch.cuda.is_available() else min(4, os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(items):

@@ -164,16 +164,19 @@ def _kth_smallest(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np
         ranks.partition(k - 1, axis=1)
         last = np.minimum(ranks[:, k - 1 : k], -np.finfo(ranks.dtype).tiny)
         return last, *(np.count_nonzero(found, axis=1, keepdims=True) for found in (ranks < last, ranks == last))
-    row, values = few
-    last = np.minimum(values[np.searchsorted(row, np.arange(len(ranks))) + k - 1], -np.finfo(ranks.dtype).tiny)  # [R]
-    own = last[row]
-    below, equal = (np.bincount(row, found, len(ranks)) for found in (values < own, values == own))
+    values, starts = few  # of row r from starts[r] to starts[r + 1]
+    last, below, equal = np.empty(len(ranks), ranks.dtype), *np.empty((2, len(ranks)), np.int64)
+    for r in range(len(ranks)):
+        own = values[starts[r] : starts[r + 1]]
+        own.partition(k - 1)
+        last[r] = min(own[k - 1], -np.finfo(ranks.dtype).tiny)
+        below[r], equal[r] = np.count_nonzero(own < last[r]), np.count_nonzero(own == last[r])
     return tuple(numbers[:, None] for numbers in (last, below, equal))
 
 
 def _smallest_few(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Some of the smallest of each row of ranks [R, N], at least k and all that equal one of them: their rows and values, in
-    order; None where looking at all of them is quicker.
+    """Some of the smallest of each row of ranks [R, N], at least k and all that equal one of them, and where those of each row
+    start [R + 1]; None where looking at all of them is quicker.
 
     A row is cut into groups, far more than k of them. The k-th smallest of the groups' least values has k values up to it, so
     the k-th of all is no larger; and when k is small, few others are that small.
@@ -191,8 +194,7 @@ def _smallest_few(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray] | 
     found = np.flatnonzero(ranks <= bound)
     if len(found) > ranks.size // 8 or np.isnan(bound).any():
         return None
-    row, values = found // entries, ranks.ravel()[found]
-    return row, values[np.lexsort((values, row))]
+    return ranks.ravel()[found], np.searchsorted(found, entries * np.arange(rows + 1))
 
 
 def _select_of_all(ranks: np.ndarray, share: int) -> tuple[float, float]:
