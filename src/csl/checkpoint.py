@@ -136,11 +136,26 @@ def write(path: str | Path, content: Mapping[str, Any]) -> None:
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:
         try:
-            torch.save({"format": FORMAT, **content}, file)
+            torch.save({"format": FORMAT, **content}, _WhileOpen(file))
         except (
             RuntimeError
         ) as error:  # of closing an archive cut short, which hides why: a full disk, a worker that died
             raise error.__context__ or error from error
+
+
+class _WhileOpen:
+    """A file for `torch.save`, whose writer ends its archive when it is freed: after an error that is after the file is closed,
+    and an exception then would end the process."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def write(self, data):
+        return len(data) if self.file.closed else self.file.write(data)
+
+    def flush(self):
+        if not self.file.closed:
+            self.file.flush()
 
 
 def load_model(
