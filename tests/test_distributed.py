@@ -1,6 +1,7 @@
 """Several processes of torchrun are one run: its gradients, its prior, its numbers, its errors; nothing twice."""
 
 import contextlib
+import gc
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import weakref
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -398,3 +400,14 @@ def test_accumulated_batches_are_the_whole_batch_of_a_network_without_batch_stat
     largest = max(g.abs().max() for g in whole.values())
     for parameter, expected in whole.items():
         assert (halves[parameter] - expected).abs().max() <= 1e-5 * largest, parameter
+
+
+def test_a_trainer_goes_when_nobody_wants_it(data):
+    trainer = a_trainer(data, "negative")  # its loaders' workers end with it, and the memory of its network
+    gone = weakref.ref(trainer)
+    gc.disable()
+    try:
+        del trainer
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from csl import distributed
 from csl.errors import InputError, Stopped
+from csl.run import RunFolder
 
 
 class FiniteWatch:
@@ -16,8 +17,8 @@ class FiniteWatch:
     Args:
         model, optimizer, scaler: of the training that is watched.
         skip: steps that may be left out before training stops; 0 for none, and no waiting for the GPU.
-        names: the images of some batches, in words.
-        last_state: where the last good state is, in words.
+        images: paths of the training images, which batches have indices of.
+        run: the folder that the last good state is in.
         say: prints one line.
 
     Attributes:
@@ -30,12 +31,12 @@ class FiniteWatch:
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         skip: int,
-        names: Callable[[Sequence], str],
-        last_state: Callable[[], str],
+        images: Sequence[str],
+        run: RunFolder,
         say: Callable[[str], None],
     ):
         self.model, self.optimizer, self.scaler, self.skip = model, optimizer, scaler, skip
-        self.names, self.last_state, self.say = names, last_state, say
+        self.images, self.run, self.say = images, run, say
         self.skipped = 0
         self._unchecked = None
 
@@ -84,7 +85,7 @@ class FiniteWatch:
         if not finite:
             raise InputError(
                 f"the weights are no longer finite in epoch {place[0]} after step {place[1]}: training stopped without "
-                f"saving them, {self.last_state()}; a lower --lr or --amp off may help"
+                f"saving them, {self.run.last_state()}; a lower --lr or --amp off may help"
             )
 
     def _check(self, present):
@@ -97,8 +98,9 @@ class FiniteWatch:
         if wrong:
             loss, batch = wrong[0]
             raise InputError(
-                f"loss is {loss.item()} in epoch {epoch} at step {step} (images {self.names([batch])}): training "
-                f"stopped, {self.last_state()}; a lower --lr or --amp off may help, and --skip_nonfinite N leaves out N steps"
+                f"loss is {loss.item()} in epoch {epoch} at step {step} (images {self._named([batch])}): training "
+                f"stopped, {self.run.last_state()}; a lower --lr or --amp off may help, and --skip_nonfinite N leaves out "
+                "N steps"
             )
         if any_wrong:
             raise Stopped  # by the process that has the images, which it names
@@ -114,16 +116,21 @@ class FiniteWatch:
             return False
         self.skipped += 1
         # Gradients are everyone's, a loss is one process's.
-        named = distributed.gather_objects((own, self.names(batches)))
+        named = distributed.gather_objects((own, self._named(batches)))
         images = next((names for fine, names in named if not fine), named[0][1])
         what = f"loss or gradients are not finite in epoch {place[0]} at step {place[1]} (images {images})"
         if self.skipped > self.skip:
             raise InputError(
                 f"{what}: {self.skipped - 1} steps were left out before (--skip_nonfinite {self.skip}); "
-                f"training stopped, {self.last_state()}"
+                f"training stopped, {self.run.last_state()}"
             )
         self.say(f"{what}: step left out, {self.skipped} of --skip_nonfinite {self.skip}")
         self.optimizer.zero_grad(set_to_none=True)
         for buffer, value in zip(self.model.buffers(), before, strict=True):
             buffer.copy_(value)  # running statistics have seen what made the loss so
         return True
+
+    def _named(self, batches):
+        """The first images of a step, in words."""
+        names = [self.images[i] for batch in batches for i in batch.indices.tolist()]
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -101,6 +101,12 @@ class RunFolder:
             raise InputError(f"{self.config}: holds a {type(content).__name__}, expected the settings of a run")
         return content
 
+    def last_state(self) -> str:
+        """Where the last state of training is, in words."""
+        if self.last.exists():
+            return f"the last good state is {self.last}"
+        return "nothing was saved yet (--save_every N does oftener)"
+
     def append_log(self, entry: dict[str, Any]) -> None:
         """Append one line to `log.jsonl`; what is not a number (a mAP without classes) becomes null."""
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}

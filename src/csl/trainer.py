@@ -119,7 +119,13 @@ class Trainer:
         self.bad_images: dict[str, None] = {}
         self.signals = DeferredSignals(self.say)
         self.finite = FiniteWatch(
-            self.model, self.optimizer, self.scaler, options.skip_nonfinite, self._named, self._last_state, self.say
+            self.model,
+            self.optimizer,
+            self.scaler,
+            options.skip_nonfinite,
+            train_loader.dataset.annotations.images,
+            run,
+            self.say,
         )
         self.evaluated = -1  # the step of the last line in the log that ends an epoch, or training
         self._tensorboard = self._tensorboard_steps = None
@@ -375,17 +381,6 @@ class Trainer:
     def _check_weights(self):
         self.finite.check_weights((self.epoch + 1, self.step))
 
-    def _named(self, batches):
-        """The first images of a step, in words."""
-        paths = self.train_loader.dataset.annotations.images
-        names = [paths[i] for batch in batches for i in batch.indices.tolist()]
-        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-    def _last_state(self):
-        if self.run.last.exists():
-            return f"the last good state is {self.run.last}"
-        return "nothing was saved yet (--save_every N does oftener)"
-
     def _leave_on_signal(self):
         """Save and leave in the middle of an evaluation, which may take longer than a preempted machine has."""
         if self.signals.number is not None:
@@ -403,7 +398,7 @@ class Trainer:
             line = as_one_line(error)
             if line is None:
                 raise
-            where = f"in epoch {self.epoch + 1} after step {self.step}: {self._last_state()}"
+            where = f"in epoch {self.epoch + 1} after step {self.step}: {self.run.last_state()}"
             raise type(line)(f"{line}; {where}") from error
 
     def _report_bad(self, bad):
