@@ -137,9 +137,8 @@ def write(path: str | Path, content: Mapping[str, Any]) -> None:
     with replacing(path) as temporary, open(temporary, "wb") as file:
         try:
             torch.save({"format": FORMAT, **content}, _WhileOpen(file))
-        except (
-            RuntimeError
-        ) as error:  # of closing an archive cut short, which hides why: a full disk, a worker that died
+        except RuntimeError as error:
+            # Of closing an archive cut short, which hides why: a full disk, a worker that died.
             raise error.__context__ or error from error
 
 

@@ -160,23 +160,15 @@ def _kth_smallest(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np
     0 is an annotated entry, or one whose loss and gradient are 0. `ranks` is not in order afterwards.
     """
     few = _smallest_few(ranks, k)
-    if few is None:
-        ranks.partition(k - 1, axis=1)
-        last = np.minimum(ranks[:, k - 1 : k], -np.finfo(ranks.dtype).tiny)
-        return last, *(np.count_nonzero(found, axis=1, keepdims=True) for found in (ranks < last, ranks == last))
-    values, starts = few  # of row r from starts[r] to starts[r + 1]
-    last, below, equal = np.empty(len(ranks), ranks.dtype), *np.empty((2, len(ranks)), np.int64)
-    for r in range(len(ranks)):
-        own = values[starts[r] : starts[r + 1]]
-        own.partition(k - 1)
-        last[r] = min(own[k - 1], -np.finfo(ranks.dtype).tiny)
-        below[r], equal[r] = np.count_nonzero(own < last[r]), np.count_nonzero(own == last[r])
-    return tuple(numbers[:, None] for numbers in (last, below, equal))
+    few.partition(k - 1, axis=1)
+    last = np.minimum(few[:, k - 1 : k], -np.finfo(ranks.dtype).tiny)
+    return last, *(np.count_nonzero(found, axis=1, keepdims=True) for found in (few < last, few == last))
 
 
-def _smallest_few(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Some of the smallest of each row of ranks [R, N], at least k and all that equal one of them, and where those of each row
-    start [R + 1]; None where looking at all of them is quicker.
+def _smallest_few(ranks: np.ndarray, k: int) -> np.ndarray:
+    """Of each row of ranks [R, N] at least the k smallest, and all that equal one of them, with zeros for the rest of [R, M].
+
+    `ranks` itself where looking at all of them is quicker.
 
     A row is cut into groups, far more than k of them. The k-th smallest of the groups' least values has k values up to it, so
     the k-th of all is no larger; and when k is small, few others are that small.
@@ -184,17 +176,19 @@ def _smallest_few(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray] | 
     rows, entries = ranks.shape
     size = min(GROUP, entries // (4 * k))
     if size < 8:
-        return None
+        return ranks
     groups = entries // size
-    least = (
-        ranks[:, : groups * size].reshape(rows, size, groups).min(1)
-    )  # [R, groups]; a group's values are not neighbours
+    # A group's values are not neighbours: the least of each is taken from whole rows of groups at a time.
+    least = ranks[:, : groups * size].reshape(rows, size, groups).min(1)  # [R, groups]
     least.partition(k - 1, axis=1)
     bound = least[:, k - 1 : k]
     found = np.flatnonzero(ranks <= bound)
     if len(found) > ranks.size // 8 or np.isnan(bound).any():
-        return None
-    return ranks.ravel()[found], np.searchsorted(found, entries * np.arange(rows + 1))
+        return ranks
+    counts = np.bincount(found // entries, minlength=rows)
+    few = np.zeros((rows, counts.max()), ranks.dtype)
+    few[np.arange(few.shape[1]) < counts[:, None]] = ranks.ravel()[found]
+    return few
 
 
 def _select_of_all(ranks: np.ndarray, share: int) -> tuple[float, float]:
