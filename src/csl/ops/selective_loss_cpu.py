@@ -144,10 +144,10 @@ def _select(p: Tensor, targets: Tensor, topk: int, scope: str) -> tuple[Tensor, 
     k = min(topk * (batch // rows), p.numel() // rows)
     ranks = torch.empty_like(p).copy_(targets).clamp_(max=0).mul_(p).view(rows, -1).numpy()
     if scope == "global" and distributed.world_size() > 1:
-        last, share = _select_of_all(ranks[0], topk * batch)
-        last, share = (torch.full((batch, 1), value, dtype=p.dtype) for value in (last, share))
-        return last, share if share[0] > 0 else None
-    last, below, equal = _kth_smallest(ranks, k)  # [rows, 1] each
+        k = int(distributed.all_reduce_sum(torch.tensor(topk * batch)))
+        last, below, equal = _kth_smallest_of_all(ranks, k)
+    else:
+        last, below, equal = _kth_smallest(ranks, k)  # [rows, 1] each
     left = k - below
     share = (1 - left / np.maximum(equal, left)).astype(ranks.dtype)
     tied = torch.from_numpy(share).expand(batch, 1) if share.any() else None
@@ -191,20 +191,16 @@ def _smallest_few(ranks: np.ndarray, k: int) -> np.ndarray:
     return few
 
 
-def _select_of_all(ranks: np.ndarray, share: int) -> tuple[float, float]:
-    """`_select` over the ranks [N] of all processes, as many as their shares together: each sends its first ones."""
-    budget = int(distributed.all_reduce_sum(torch.tensor(share)))
-    k = min(budget, len(ranks))
-    ranks.partition(k - 1)
-    candidates = torch.zeros(budget, dtype=torch.from_numpy(ranks).dtype)
-    candidates[:k] = torch.from_numpy(ranks[:k])
-    everyone = distributed.gather_tensors(candidates).flatten().numpy()
-    everyone.partition(budget - 1)
-    last = min(everyone[budget - 1], -np.finfo(ranks.dtype).tiny)
+def _kth_smallest_of_all(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`_kth_smallest` over the ranks [1, N] of all processes: each sends its k smallest."""
+    candidates = torch.zeros(1, k, dtype=torch.from_numpy(ranks).dtype)
+    sent = min(k, ranks.size)
+    ranks.partition(sent - 1, axis=1)
+    candidates[:, :sent] = torch.from_numpy(ranks[:, :sent])
+    last, _, _ = _kth_smallest(distributed.gather_tensors(candidates).view(1, -1).numpy(), k)
     counts = torch.tensor([np.count_nonzero(ranks < last), np.count_nonzero(ranks == last)])
-    before, equal = distributed.all_reduce_sum(counts).tolist()
-    left = budget - before
-    return float(last), 1 - left / max(equal, left)
+    below, equal = distributed.all_reduce_sum(counts).numpy().reshape(2, 1, 1)
+    return last, below, equal
 
 
 def _focus(gammas, positive, unknown, out):
