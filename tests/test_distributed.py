@@ -339,6 +339,40 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(run):
     assert steps == list(range(2, 2 * len(steps) + 1, 2))  # each epoch once
 
 
+TOLD_TO_LEAVE = """
+import os, runpy, signal, sys
+from csl.data.dataset import ImageDataset
+resized = ImageDataset.resized
+
+def read(self, index):
+    if self.transform.__class__.__name__ == "EvalTransform":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return resized(self, index)
+
+ImageDataset.resized = read
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def test_two_processes_leave_an_evaluation_and_keep_the_epoch_before_it(data, tmp_path):
+    script = tmp_path / "told_to_leave.py"
+    script.write_text(TOLD_TO_LEAVE)
+    ended = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}",
+            str(script), str(ROOT / "train.py"), "--data", str(data), "--path_dest", str(tmp_path / "run"),
+            "--model_name=test_resnet", "--image_size=32", "-b4", "-j0", "--device=cpu", "--epochs=2",
+        ],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ended.returncode != 0
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert (state["epoch"], state["step"], state["evaluated"]) == (0, 2, -1), ended.stderr[-3000:]
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert kept["launch"]["processes"] == 2
+
+
 def test_one_process_goes_on_with_the_run_of_two(run, data):
     folder, _ = run
     state = checkpoint.read(folder / "last.ckpt").extra

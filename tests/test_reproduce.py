@@ -135,6 +135,40 @@ def test_what_has_changed_is_noted(made, tmp_path):
     assert len(reproduce(tmp_path, look_at_data=False).notes) == 2
 
 
+def test_the_command_of_several_processes_is_torchruns(made, tmp_path):
+    _, run, _ = made
+    kept = json.loads((run / "config.json").read_text())
+    assert kept["launch"] == {"processes": 1, "processes_per_node": 1, "folder": str(Path.cwd())}
+    for processes, words in ((2, "torchrun --nproc-per-node 2"), (4, "torchrun --nnodes 2 --nproc-per-node 2")):
+        kept["launch"] = {"processes": processes, "processes_per_node": 2, "folder": "/elsewhere"}
+        (tmp_path / "config.json").write_text(json.dumps(kept))
+        found = reproduce(tmp_path, look_at_data=False)
+        assert found.command.startswith(f"{words} train.py --data ")
+        assert found.notes[0] == "started in /elsewhere: relative paths are from there"
+    kept["launch"] = {"processes": "rm -rf"}
+    (tmp_path / "config.json").write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="expected numbers of processes"):
+        reproduce(tmp_path)
+
+
+def test_versions_of_a_resumed_run_are_kept_beside_those_of_its_start(made, monkeypatch, tmp_path):
+    data, _, _ = made
+    settings = SMALL | {"data": str(data), "path_dest": str(tmp_path / "run"), "epochs": 2}
+    train(TrainConfig(**settings, max_steps=1), lambda _: None)
+    first = json.loads((tmp_path / "run/config.json").read_text())
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="other settings"):
+        train(TrainConfig(**settings, seed=9, resume=True), lambda _: None)
+    assert {path: path.read_bytes() for path in before} == before  # refused before anything is written
+    monkeypatch.setattr("csl.provenance.revision", lambda: "other code")
+    for _ in range(2):
+        train(TrainConfig(**settings, resume=True), lambda _: None)
+    kept = json.loads((tmp_path / "run/config.json").read_text())
+    assert (kept["revision"], kept["versions"]) == (first["revision"], first["versions"])
+    assert kept["resumed"] == [{"versions": versions(), "revision": "other code"}]
+    assert "code of revision other code when it was resumed" in reproduce(tmp_path / "run", look_at_data=False).notes
+
+
 def test_no_run_is_one_line(tmp_path, capsys):
     with pytest.raises(InputError, match="expected the folder of a run"):
         reproduce(tmp_path)

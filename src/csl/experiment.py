@@ -24,14 +24,7 @@ from csl.models.abn import describe_abn, synchronise_abn
 from csl.ops import set_abn_backend
 from csl.optim import SCHEDULES
 from csl.prior import read_prior
-from csl.provenance import (
-    changed_settings,
-    deterministic,
-    label_hash,
-    revision,
-    settings_of,
-    versions,
-)
+from csl.provenance import changed_settings, config_of, deterministic, label_hash, settings_of
 from csl.run import RunFolder
 from csl.run_data import Say, check_fingerprints, load_data, training_truth, with_simulated_labels, without_bad_images
 from csl.scoring import choose_device
@@ -81,29 +74,24 @@ def _train(config, say):
     _check_backends(model, config, say)
     prior = read_prior(config.prior_path, data.train.classes) if config.prior_path not in (None, "auto") else None
 
-    if distributed.is_main():
-        if not config.resume:
-            _begin(run, config, asked_to_resume, say)
-        run.make_last()
-        run.write_config(
-            {
-                **config.to_dict(),
-                "versions": versions(),
-                "revision": revision(),
-                "fingerprints": {**prints, "mask": label_hash(data.train.labels)},
-                "left_out": left_out,
-                "job": distributed.job(),
-            }
-        )
-        if config.simulate_partial_type:
-            data.train.labels.save(run.partial_labels)
+    def record():
+        if distributed.is_main():
+            mask = label_hash(data.train.labels)
+            run.write_config(config_of(config, kept, {**prints, "mask": mask}, left_out))
+            if config.simulate_partial_type:
+                data.train.labels.save(run.partial_labels)
+            run.make_last()
 
+    if not config.resume:  # a resumed run is left as it is until its state has been accepted
+        if distributed.is_main():
+            _begin(run, config, asked_to_resume, say)
+        record()
     if config.prior_path == "auto":
         prior = _estimate_prior(config, data, full_labels, run, say)
         # The stage drew random numbers: begin again, so that the start is that of a run with a prior from a file.
         model, _ = _create_network(config, len(data.train.classes))
     resumed = dataclasses.replace(config, resume=config.resume and distributed.object_from_main(run.last.exists()))
-    best = _fit(model, resumed, data, run, prior, say)
+    best = _fit(model, resumed, data, run, prior, say, accepted=record if config.resume else None)
     if distributed.is_main():
         summarise(config, data, full_labels, run, best, time.perf_counter() - started, say)
     return best
@@ -221,7 +209,7 @@ def _estimate_prior(config, data, full_labels, run, say):
     say(f"stage 1 of 2: the class prior, from {stage.epochs} epochs in ignore mode, in {folder.path}")
     if not stage.resume and distributed.is_main():
         folder.start()
-        folder.write_config({**stage.to_dict(), "versions": versions(), "revision": revision()})
+        folder.write_config(config_of(stage, {}, {}, None))
     model, _ = _create_network(stage, len(data.train.classes))
     # Weights change how often a class is seen, and the prior is how often it is there: each image once.
     data = dataclasses.replace(data, train=dataclasses.replace(data.train, weights=None))
@@ -236,7 +224,8 @@ def _estimate_prior(config, data, full_labels, run, say):
     return prior
 
 
-def _fit(model: nn.Module, config, data, run, prior, say):
+def _fit(model: nn.Module, config, data, run, prior, say, accepted=None):
+    """Train; `accepted` is called once a state to go on from, if there is one, turned out to be that of this run."""
     device = choose_device(config.device)
     if distributed.rank() > 0:  # each process draws dropout of its own; rank 0 draws what it would on its own
         torch.manual_seed(int(np.random.SeedSequence((config.seed, distributed.rank())).generate_state(1)[0]))
@@ -284,4 +273,6 @@ def _fit(model: nn.Module, config, data, run, prior, say):
     if config.resume:
         trainer.resume()
         say(f"resumed {run.last} at epoch {trainer.epoch + 1}, step {trainer.step}")
+    if accepted is not None:
+        accepted()
     return trainer.fit()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from csl import distributed
 from csl.config import TrainConfig
 from csl.errors import InputError
 from csl.labels import Annotations, ImagePaths, LabelMatrix
@@ -50,14 +51,44 @@ def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
     ]
 
 
-def command(settings: Mapping[str, Any]) -> str:
+def config_of(
+    config: TrainConfig, kept: Mapping[str, Any], fingerprints: Mapping[str, Any], left_out: Any
+) -> dict[str, Any]:
+    """What `config.json` holds: the settings, and what else made the run.
+
+    `kept` is what it held where the run is resumed, else empty. Versions and revision stay those of the start; others that
+    a part of the run was made with are added, once each, under `resumed`.
+    """
+    code = {"versions": versions(), "revision": revision()}
+    first = {name: kept.get(name, code[name]) for name in code}
+    resumed = kept.get("resumed") if isinstance(kept.get("resumed"), list) else []
+    if code != (resumed[-1] if resumed else first):
+        resumed = [*resumed, code]
+    return {
+        **config.to_dict(),
+        **first,
+        **({"resumed": resumed} if resumed else {}),
+        "fingerprints": dict(fingerprints),
+        "left_out": left_out,
+        "job": distributed.job(),
+        "launch": {
+            "processes": distributed.world_size(),
+            "processes_per_node": distributed.local_world_size(),
+            "folder": os.getcwd(),
+        },
+    }
+
+
+def command(settings: Mapping[str, Any], launch: Mapping[str, Any] | None = None) -> str:
     """The line that makes a run of these settings: quoted for a shell, flags at their default left out.
+
+    `launch` is that of `config_of`: several processes are torchrun's, one line for each machine.
 
     Raises:
         InputError: a setting of a type that no flag has.
     """
     defaults = TrainConfig().to_dict()
-    words = ["python", "train.py"]
+    words = [*_launcher(launch or {}), "train.py"]
     for name, default in defaults.items():
         value = settings.get(name, default)
         if name == "resume" or _flat(value) == _flat(default):
@@ -68,6 +99,16 @@ def command(settings: Mapping[str, Any]) -> str:
     if settings.get("data") is None and "--data" not in words:  # or the recipe of the demo would join in
         raise InputError("--data: not among the settings, expected those of a run")
     return shlex.join(words)
+
+
+def _launcher(launch):
+    processes, here = (launch.get(name, 1) for name in ("processes", "processes_per_node"))
+    if not all(type(number) is int and number > 0 for number in (processes, here)):
+        raise InputError(f"launch: found {str(launch)[:80]}, expected numbers of processes")
+    if processes == 1:
+        return ["python"]
+    nodes = ["--nnodes", str(-(-processes // here))] if processes > here else []
+    return ["torchrun", *nodes, "--nproc-per-node", str(here)]
 
 
 def _flag(name, value):

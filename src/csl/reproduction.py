@@ -1,5 +1,6 @@
 """How to make a run again, and what would be different now."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,12 +33,11 @@ def reproduce(path: str | Path, look_at_data: bool = True) -> Reproduction:
     settings = settings_of(kept)
     if not settings.get("data") or "epochs" not in settings:
         raise InputError(f"{run.config}: not there or without settings, expected the folder of a run of train.py")
-    line = printable(command(settings))
-    notes, then = [], kept.get("versions")
-    for name, found in versions().items():
-        was = then.get(name) if isinstance(then, dict) else None
-        if was != found:
-            notes.append(f"{name} {was or 'unknown'} then, {found} now")
+    launch = kept.get("launch") if isinstance(kept.get("launch"), dict) else {}
+    line = printable(command(settings, launch))
+    notes = _in_another_place(launch)
+    for start in [kept, *(kept["resumed"] if isinstance(kept.get("resumed"), list) else [])]:
+        notes += _other_versions(start, "then" if start is kept else "when it was resumed")
     if kept.get("revision") != (now := revision()):
         notes.append(f"code of revision {kept.get('revision') or 'unknown'} then, {now or 'unknown'} now")
     elif now and now.endswith("-dirty"):
@@ -45,6 +45,28 @@ def reproduce(path: str | Path, look_at_data: bool = True) -> Reproduction:
     if look_at_data:
         notes += _changes_of_data(settings, kept)
     return Reproduction(line, [printable(note) for note in notes])
+
+
+def _in_another_place(launch):
+    notes, folder = [], launch.get("folder")
+    if isinstance(folder, str) and folder != os.getcwd():
+        notes.append(f"started in {folder}: relative paths are from there")
+    if isinstance(nodes := launch.get("processes"), int) and nodes != launch.get("processes_per_node"):
+        notes.append(f"{nodes} processes on several machines: torchrun's --rdzv flags have to be added")
+    return notes
+
+
+def _other_versions(start, when):
+    then = start.get("versions") if isinstance(start, dict) else None
+    then = then if isinstance(then, dict) else {}
+    notes = [
+        f"{name} {then.get(name) or 'unknown'} {when}, {found} now"
+        for name, found in versions().items()
+        if then.get(name) != found
+    ]
+    if when != "then" and isinstance(start, dict):
+        notes.append(f"code of revision {start.get('revision') or 'unknown'} {when}")
+    return notes
 
 
 def _changes_of_data(settings, kept):

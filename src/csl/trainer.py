@@ -145,7 +145,10 @@ class Trainer:
         with self.signals.noted(), self._in_one_line():
             while self.epoch < self.last_epoch and not (self._enough() and self.evaluated == self.step):
                 self._train_epoch()
-                results = self._evaluate(may_leave=self.step % self.steps_per_epoch == 0)
+                complete = self.step % self.steps_per_epoch == 0
+                if complete and self.processes > 1:
+                    self.save()  # several cannot agree on it in the middle of an evaluation
+                results = self._evaluate(may_leave=complete)
                 self._finish_epoch(results)
         for writer in (self._tensorboard, self._tensorboard_steps):
             if writer is not None:
@@ -246,7 +249,7 @@ class Trainer:
         for network in networks.values():
             # Running statistics are each process's own, unless synchronised; those of rank 0 are the model's.
             distributed.broadcast_from_main(network.buffers())
-        after_batch = self._leave_on_signal if may_leave and self.processes == 1 else None
+        after_batch = self._leave_on_signal if may_leave else None
         # In inference form, as `validate.py` has them; what is compiled is compiled as it is.
         forms = list(networks.values()) if self.options.compile else [fuse(network) for network in networks.values()]
         part = score(forms, self.val_loader, self.device, self.amp_dtype, "validation", after_batch)
@@ -384,7 +387,8 @@ class Trainer:
     def _leave_on_signal(self):
         """Save and leave in the middle of an evaluation, which may take longer than a preempted machine has."""
         if self.signals.number is not None:
-            self.save()
+            if self.processes == 1:  # else `fit` has
+                self.save()
             raise Interrupted(self.signals.number, self.run.last)
 
     @contextmanager
