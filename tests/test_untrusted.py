@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import re
 import stat
 import sys
 import warnings
@@ -22,13 +23,15 @@ from csl.data.checking import find_bad_images
 from csl.data.images import check_image, load_rgb
 from csl.errors import printable
 from csl.experiment import train
+from csl.exported import Pt2Network
+from csl.exported.screening import screen
 from csl.files import parse_json
 from csl.inference import InferenceOptions, infer
 from csl.labels import LabelMatrix, read_annotations
 from csl.labels.array_cache import ArrayCache
 from csl.labels.names import is_formula, table_cell
 from csl.models import create_model
-from csl.predict import find_images
+from csl.predict import attribute_values, find_images
 from csl.prior import read_prior
 from csl.run import RunFolder, read_log
 
@@ -141,6 +144,9 @@ def test_what_a_checkpoint_says_of_itself_is_checked(tmp_path):
     path = tmp_path / "w.ckpt"
     state = create_model("test_resnet", num_classes=2).state_dict()
     whole = {"format": "csl-1", "model": state, "model_name": "test_resnet", "num_classes": 2, "classes": ["a", "b"]}
+    laughs = ["ha"]
+    for _ in range(60):
+        laughs = [laughs, laughs]
     for wrong, message in (
         ({"model_name": "hf-hub:stranger/network"}, "--model_name hf-hub:stranger/network: unknown"),
         ({"model_name": 5}, "model_name is '5'"),
@@ -152,6 +158,12 @@ def test_what_a_checkpoint_says_of_itself_is_checked(tmp_path):
         ({"config": {"image_size": 10**9}}, "image_size"),
         ({"best_weights": "ema"}, "says that the EMA weights are the best and has none"),
         ({"idx_to_class": {"x": 1}, "classes": None}, "no numbers of classes"),
+        # 2^60 times the same list, if anybody printed it
+        ({"model_name": laughs}, "model_name is a list"),
+        ({"classes": [laughs, "b"]}, "a class is called a list"),
+        ({"idx_to_class": {0: laughs, 1: "b"}, "classes": None}, "a class is called a list"),
+        ({"config": {"image_size": laughs}}, "image_size is a list"),
+        ({"groups": laughs}, "groups is a list"),
     ):
         torch.save(whole | wrong, path)
         refused(lambda: checkpoint.load_model(path), message)
@@ -159,14 +171,66 @@ def test_what_a_checkpoint_says_of_itself_is_checked(tmp_path):
     assert checkpoint.load_model(path)[1].classes == ["a", "b"]
 
 
+def test_an_exported_program_holds_a_graph_and_tensors(tmp_path):
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3, stride=2), torch.nn.ReLU(), torch.nn.Flatten())
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(layers, (torch.zeros(2, 3, 5, 5),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "whole.pt2", extra_files={"csl.json": "{}"})
+    screen(tmp_path / "whole.pt2")
+    refused(lambda: Pt2Network(tmp_path / "whole.pt2"), "whole.pt2")  # by its description alone: it has none
+    with zipfile.ZipFile(tmp_path / "whole.pt2") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    torch.save(Evil(tmp_path / "ran"), tmp_path / "evil.pt")
+    root = next(iter(members)).partition("/")[0]
+    (graph,) = (name for name in members if re.search("(model|program)[.]json$", name))
+    inputs = next(name for name in members if re.search("inputs(/model)?[.]pt$", name))
+
+    def tampered(changes, message):
+        with zipfile.ZipFile(tmp_path / "evil.pt2", "w", zipfile.ZIP_STORED) as archive:
+            for name, content in (members | changes).items():
+                archive.writestr(name, content)
+        refused(lambda: Pt2Network(tmp_path / "evil.pt2"), message)
+        assert not (tmp_path / "ran").exists()
+
+    def in_graph(pattern, replacement):
+        content, count = re.subn(pattern, replacement, members[graph].decode())
+        assert count
+        return {graph: content}
+
+    tampered({inputs: (tmp_path / "evil.pt").read_bytes()}, "not a network that torch.export reads")
+    tampered(
+        {f"{root}/data/aotinductor/model/x.so": b"\x7fELF"}, "holds 'data/aotinductor|holds '.*x.so', expected a graph"
+    )
+    tampered(in_graph(r'"target": *"torch\.ops\.aten\.relu[^"]*"', '"target": "torch.os.system"'), "the operator")
+    tampered(
+        in_graph(r'"target": *"torch\.ops\.aten\.relu[^"]*"', '"target": "torch.ops.aten.from_file.default"'),
+        "operator",
+    )
+    for text in ("__import__('os').system('true')", "s0.__class__", "exec('1')", "1" * 5000):
+        tampered(in_graph(r'"expr_str": *"[^"]*"', lambda _, text=text: json.dumps("expr_str") + ": " + json.dumps(text)),
+                 "the expression")  # fmt: skip
+    pickled = {"config": {"w": {"path_name": "weight_0", "is_param": True, "use_pickle": True, "tensor_meta": None}}}
+    tampered({f"{root}/data/weights/model_weights_config.json": json.dumps(pickled)}, "a pickle: 'True'")
+    pickled["config"]["w"] |= {"path_name": "custom_obj_0", "use_pickle": False}
+    tampered({f"{root}/data/constants/model_constants_config.json": json.dumps(pickled)}, "an object in 'custom_obj_0'")
+    (tmp_path / "evil.pt2").write_bytes(b"no archive")
+    refused(lambda: Pt2Network(tmp_path / "evil.pt2"), "expected an archive")
+    assert not (tmp_path / "ran").exists()
+
+
 # ------------------------------------------------------------------------------------------------------------ CSV cells
 
 
 def test_formulas_are_refused_and_paths_are_no_formulas(tmp_path):
-    for text in ("=1+1", "=cmd|' /C calc'!A0", "+cmd|'x'!A0", "-2+3+cmd|' /C calc'!A0", "@SUM(1+1)", "\t=1"):
+    for text in ("=1+1", "=cmd|' /C calc'!A0", "+cmd|'x'!A0", "-2+3+cmd|' /C calc'!A0", "@SUM(1+1)", "\t=1",
+                 " =1+1", "\ufeff=1", "\xa0=cmd|calc", "＝1+1"):  # fmt: skip
         assert is_formula(text), text
     for text in ("-1", "+5", "-abc.jpg", "@home", "a=b", "C (sharp)", ""):
         assert not is_formula(text), text
+    assert attribute_values(["col:=cmd|calc", "col:b", "Neck @SUM(1)"], {"col": slice(0, 2), "neck": slice(1, 3)}) == {
+        "col": ["col:=cmd|calc", "b"],
+        "neck": ["col:b", "Neck @SUM(1)"],
+    }
     assert table_cell("=a.jpg") == "./=a.jpg"
     assert table_cell("-a\x1b[31m\n.jpg") == r"./-a\x1b[31m\n.jpg"
     assert table_cell("photos/=a.jpg") == "photos/=a.jpg"

@@ -9,7 +9,9 @@ stands for their file.
 import contextlib
 import json
 import pickle
+import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +29,12 @@ from csl.models import CONFIGS, TimmWithHead, TResNet, architecture, create_mode
 from csl.models.recognition import recognise
 
 FORMAT = "csl-1"
+
+# What PyTorch's unpickler says of something that it does not run, in 2.6 ("Unsupported global: GLOBAL a.b was not"), later
+# ("unsupported GLOBAL a.b whose module is blocked"), and of an operation of pickle that tensors do not need.
+_REFUSED = re.compile(
+    r"unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]*\w)|WeightsUnpickler error: (?!.*(global|class))", re.I
+)
 
 _PREFIXES = ("module.", "_orig_mod.")
 
@@ -251,16 +259,17 @@ def _output_width(state):
 
 
 def _read_torch(path):
-    _check_archive(path)
+    check_archive(path)
     # Beside what the unpickler itself refuses, a damaged file makes it trip over its own stack, or a rebuilt tensor over
     # its storage (IndexError, TypeError, AssertionError, ...), hence the wide net.
     try:
-        with torch.serialization.safe_globals(_SAFE_GLOBALS):
+        with torch.serialization.safe_globals(_SAFE_GLOBALS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a protocol of pickle that PyTorch does not write
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())
-        if "Unsupported global" in reason or "Unsupported class" in reason or "WeightsUnpickler" in reason:
-            name = next((w for w in reason.split() if "." in w and not w.endswith(".")), "an object")
+        if refused := _REFUSED.search(reason):
+            name = refused[1] or "an object"
             raise InputError(
                 f"{path}: holds more than tensors and plain values ({name}), and was not loaded"
             ) from error
@@ -270,8 +279,14 @@ def _read_torch(path):
         raise InputError(f"{path}: not a checkpoint, or a damaged one ({reason})") from error
 
 
-def _check_archive(path):
-    """PyTorch stores what it writes as it is. Compressed or overlapping entries could take any amount of memory."""
+def check_archive(path):
+    """Refuse an archive with compressed or overlapping entries, which could take any amount of memory.
+
+    PyTorch stores what it writes as it is. A file that is no archive is left to whoever reads it.
+
+    Raises:
+        InputError: such entries, or a damaged archive.
+    """
     with open(path, "rb") as file:
         if file.read(4) != b"PK\3\4":
             return
@@ -318,7 +333,8 @@ def _split(content, path):
             raise InputError(f"{path}: says that the EMA weights are the best and has none")
         extra["model"], state = state, averaged
     if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise InputError(f"{path}: keys {_few(sorted(map(str, content)))}, expected a state dict of tensors")
+        keys = sorted(key if isinstance(key, str) else _shown(key) for key in content)
+        raise InputError(f"{path}: keys {_few(keys)}, expected a state dict of tensors")
     for key, tensor in state.items():
         if not _is_plain(tensor):
             raise InputError(f"{path}: {key} is no plain tensor with all its values in the file")
@@ -345,7 +361,7 @@ def _check_description(extra, state, num_classes, path):
     """
 
     def refuse(key, expected):
-        raise InputError(f"{path}: {key} is {str(extra[key])[:80]!r}, expected {expected}")
+        raise InputError(f"{path}: {key} is {_shown(extra[key])}, expected {expected}")
 
     if not isinstance(extra.get("model_name", ""), str | None):
         refuse("model_name", "a name")
@@ -361,12 +377,20 @@ def _check_description(extra, state, num_classes, path):
         refuse("config", "settings by name")
     size = (config or {}).get("image_size")
     if size is not None and not _is_size(size):
-        raise InputError(f"{path}: image_size is {str(size)[:80]!r}, expected one or two numbers of pixels")
+        raise InputError(f"{path}: image_size is {_shown(size)}, expected one or two numbers of pixels")
     groups = extra.get("groups")
     if groups is not None:
         pairs = groups.values() if isinstance(groups, Mapping) else ()
         if not pairs or not all(isinstance(name, str) for name in groups) or not all(map(_is_range, pairs)):
             refuse("groups", "attributes and the first and last class of each")
+
+
+def _shown(value):
+    """A value in a message. Lists that hold each other take time and memory without end to print."""
+    if isinstance(value, str):
+        return repr(value[:80])
+    small = value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 1e18)
+    return repr(str(value)) if small else f"a {type(value).__name__}"
 
 
 def _is_size(value):
@@ -398,18 +422,28 @@ def _classes(extra, num_classes, path) -> list[str] | None:
     mapping = found[0]
     if isinstance(mapping, Mapping):
         try:
-            by_index = {int(k): str(v) for k, v in mapping.items()}
+            by_index = {int(k): v for k, v in mapping.items()}
         except (TypeError, ValueError):
             raise InputError(f"{path}: idx_to_class has keys that are no numbers of classes") from None
+        by_index = {k: _name(v, path) for k, v in by_index.items()}
         names: Sequence[str] = [by_index.get(i, f"class {i}") for i in range(num_classes or len(by_index))]
     elif isinstance(mapping, list | tuple):
-        names = [str(v) for v in mapping]
+        names = [_name(v, path) for v in mapping]
     else:
         raise InputError(f"{path}: class names in a {type(mapping).__name__}, expected a list of them")
     if num_classes and len(names) != num_classes:
         raise InputError(f"{path}: {len(names)} class names for {num_classes} classes")
     check_class_names(names, path)
     return list(names)
+
+
+def _name(value, path):
+    """The name of a class: a text, or a number that becomes one."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, int | float | np.number):
+        raise InputError(f"{path}: a class is called {_shown(value)}, expected a name")
+    return str(value)
 
 
 def _is_nothing(value):

@@ -22,6 +22,7 @@ from csl.exported.onnx import OnnxNetwork, import_onnxruntime
 from csl.exported.pt2 import Pt2Network
 from csl.files import parse_json
 from csl.labels import Annotations, LabelMatrix
+from csl.labels.names import is_formula
 from csl.models import architecture, check_image_size, fuse
 from csl.models.abn import describe_abn
 from csl.ops import set_abn_backend
@@ -284,11 +285,14 @@ def attribute_values(classes: Sequence[str], groups: dict[str, slice]) -> dict[s
         if len(names) == 1:
             values[attribute] = ["0", "1"]
         else:
-            prefix = f"{attribute}:"
-            values[attribute] = [
-                name.removeprefix(prefix) if name.startswith(prefix) else name.rsplit(" ", 1)[-1] for name in names
-            ]
+            values[attribute] = [_value_in(name, f"{attribute}:") for name in names]
     return values
+
+
+def _value_in(name, prefix):
+    """The last part of a class's name; the name where that alone would be a formula in a spreadsheet."""
+    value = name.removeprefix(prefix) if name.startswith(prefix) else name.rsplit(" ", 1)[-1]
+    return name if is_formula(value) else value
 
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from csl.errors import InputError
 from csl.exported.description import Description, read_description
+from csl.exported.screening import screen, tensors_only
 
 METADATA = "csl.json"
 """The extra file inside a `.pt2` that holds the metadata, a JSON object of texts."""
@@ -19,8 +20,8 @@ METADATA = "csl.json"
 class Pt2Network(nn.Module):
     """Images [B, 3, H, W] in [0, 1] to logits [B, C], like the network that was exported.
 
-    A `.pt2` file holds a graph of PyTorch's operators and tensors. Unlike a checkpoint it is for files of one's own:
-    PyTorch evaluates the expressions of sizes that are in it.
+    A `.pt2` file holds a graph of PyTorch's operators and tensors; one that holds more is not loaded
+    (`csl.exported.screening`).
 
     Args:
         path: of `python -m csl export --format pt2`.
@@ -35,11 +36,12 @@ class Pt2Network(nn.Module):
 
     def __init__(self, path: str | Path, device: str | torch.device = "cpu"):
         super().__init__()
+        screen(Path(path))
         extra = {METADATA: ""}
         logger = logging.getLogger("torch.export")  # tells of a damaged file at length, before it raises
         was_disabled, logger.disabled = logger.disabled, True
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), tensors_only():
                 warnings.simplefilter("ignore")
                 program = torch.export.load(io.BytesIO(Path(path).read_bytes()), extra_files=extra)
             if torch.device(device).type != "cpu":

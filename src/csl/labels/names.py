@@ -10,8 +10,9 @@ from csl.errors import InputError, printable
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # What a spreadsheet would run or fetch: "=" begins any formula; after "+", "-" and "@" it takes a call, a command or
-# another sheet, which tells a formula from a file called -abc.jpg.
-_FORMULA = re.compile(r"[\t\r]*(=|[+\-@].*[(|!])", re.DOTALL)
+# another sheet, which tells a formula from a file called -abc.jpg. Spaces before it, of any kind, may be stripped by whoever
+# writes the cell again, and East Asian versions take the wide forms of the signs.
+_FORMULA = re.compile(r"[\s\ufeff\u200b]*([=＝]|[+\-@＋－＠].*[(|!])", re.DOTALL)
 
 
 def is_formula(text: str) -> bool:
@@ -21,7 +22,7 @@ def is_formula(text: str) -> bool:
 
 def table_cell(path: str) -> str:
     """The path of an image as a table of results holds it: printable, and for a spreadsheet no formula, as ./=a.jpg."""
-    return printable(f"./{path}" if path.startswith(("=", "+", "-", "@")) else path)
+    return printable(f"./{path}" if path.startswith(("=", "+", "-", "@")) or is_formula(path) else path)
 
 
 def check_class_names(names: Iterable[str], place: str | Path) -> None:
