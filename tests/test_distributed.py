@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import weakref
 from importlib.util import find_spec
 from pathlib import Path
@@ -371,6 +372,29 @@ def test_two_processes_leave_an_evaluation_and_keep_the_epoch_before_it(data, tm
     assert (state["epoch"], state["step"], state["evaluated"]) == (0, 2, -1), ended.stderr[-3000:]
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
     assert kept["launch"]["processes"] == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process learns of its parent's death on Linux alone")
+def test_processes_leave_with_a_torchrun_that_is_killed(data, tmp_path):
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}",
+            str(ROOT / "train.py"), "--data", str(data), "--path_dest", str(tmp_path / "run"), "--model_name=test_resnet",
+            "--image_size=32", "-b4", "-j0", "--device=cpu", "--epochs=400", "--print-freq=1",
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if "img/s" in line:
+            break
+    workers = workers_of(process.pid)
+    process.kill()
+    process.communicate(timeout=120)  # their output is open until the last of them has left
+    assert len(workers) == 2
+    time.sleep(1)
+    for worker in workers.values():
+        status = Path(f"/proc/{worker}/status")
+        assert not status.exists() or "State:\tZ" in status.read_text()
 
 
 def test_one_process_goes_on_with_the_run_of_two(run, data):

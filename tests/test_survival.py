@@ -133,6 +133,27 @@ def run_of(garments, path, **settings):
     return "\n".join(said)
 
 
+def test_one_process_works_in_a_folder_at_a_time(garments, tmp_path):
+    folder = tmp_path / "run"
+    run_of(garments, folder, max_steps=1)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    holds = (
+        "import sys; from csl.run import RunFolder; run = RunFolder(sys.argv[1]); run.claim(); print('yes'); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-uc", holds, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "yes\n"
+        for resume in (True, False):
+            with pytest.raises(InputError, match=f"process {other.pid} is at work in this folder"):
+                run_of(garments, folder, resume=resume)
+        other.kill()
+    assert {path: path.read_bytes() for path in before if path.name != ".lock"} == {
+        path: content for path, content in before.items() if path.name != ".lock"
+    }
+    run_of(garments, folder, resume=True)
+
+
 def test_a_run_killed_before_its_first_checkpoint_starts_over(garments, tmp_path):
     said = run_of(garments, tmp_path / "run", resume=True)  # killed before there was a folder
     assert "--resume: no last.ckpt in" in said

@@ -5,10 +5,13 @@ has to make the same calls in the same order, unless a function says otherwise. 
 leaves, the others notice that their peer is gone (or are ended by torchrun), and one of them says why.
 """
 
+import ctypes
 import os
 import pickle
 import re
+import signal
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -186,6 +189,7 @@ def process_group(device_name: str | None = None) -> Iterator[None]:
         yield
         return
     global _control
+    _end_with_torchrun()
     on_gpu = torch.cuda.is_available() and (device_name is None or device_name.startswith("cuda"))
     if on_gpu:
         here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
@@ -212,6 +216,12 @@ def process_group(device_name: str | None = None) -> Iterator[None]:
         raise leaving from None
     finally:
         _control = None
+
+
+def _end_with_torchrun():
+    """Have this process told to leave when torchrun dies: a job that is started again would find it still writing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _after_failure(error, store, size):

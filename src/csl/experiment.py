@@ -57,6 +57,8 @@ def _train(config, say):
     run = RunFolder(config.path_dest)
     config = _resumed_after_restart(config, run, say)
     asked_to_resume = config.resume
+    if config.resume and run.path.exists() and distributed.is_main():
+        run.claim()
     config = _if_resumable(config, run, say)
     kept = distributed.object_from_main(run.read_config()) if config.resume else {}
     with distributed.main_first():  # it may have to draw the demo set, and writes the caches
@@ -84,6 +86,7 @@ def _train(config, say):
 
     if not config.resume:  # a resumed run is left as it is until its state has been accepted
         if distributed.is_main():
+            run.claim()
             _begin(run, config, asked_to_resume, say)
         record()
     if config.prior_path == "auto":

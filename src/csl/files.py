@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from csl.errors import InputError, MachineError
 
@@ -60,6 +60,38 @@ def remove_stale(folder: str | Path) -> list[Path]:
             path.unlink(missing_ok=True)
             removed.append(path)
     return removed
+
+
+def claim(path: str | Path) -> IO | None:
+    """Lock a file for this process, until what is returned is closed; not for its children, which may outlive it.
+
+    Returns None where files cannot be locked (Windows, some network file systems). The file stays, with the number of the
+    process in it.
+
+    Raises:
+        InputError: another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    file = open(path, "a+")  # noqa: SIM115 (held by the caller)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        owner = file.read(20).strip()
+        file.close()
+        raise InputError(
+            f"{Path(path).parent}: process {owner} is at work in this folder, expected one at a time"
+        ) from None
+    except OSError:
+        file.close()
+        return None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
 
 
 def parse_json(text: str | bytes, place: str | Path) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from csl.errors import InputError
-from csl.files import parse_json, remove_stale, replacing
+from csl.files import claim, parse_json, remove_stale, replacing
 
 LAST_RUN = Path("outputs") / "last_run.txt"
 
@@ -39,7 +39,18 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.plots = self.path / "plots"
         self.prior = self.path / "prior"
+        self._claim = None  # an open file, while this process works in the folder
         self._moving = self.path / ".moving"  # names the folder that an earlier run is on its way into
+
+    def claim(self) -> None:
+        """Keep others out of the folder for the life of this object: two that write the same files would ruin them.
+
+        Raises:
+            InputError: another process is at work in it.
+        """
+        if self._claim is None:  # once: a process loses its lock of a file when it closes it anywhere
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._claim = claim(self.path / ".lock")
 
     def start(self) -> str | None:
         """Make the folder; what an earlier run left in it moves into a folder beside, whose path is returned.
