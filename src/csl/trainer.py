@@ -345,6 +345,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write `last.ckpt`: all that a resumed run needs to go on as if it had not stopped. All processes call it."""
+        self.finite.check_rest()  # first, as it names the images
         self._check_weights()
         state = state_of(self)
         if state is not None:
