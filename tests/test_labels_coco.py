@@ -1,9 +1,13 @@
 """read_coco: layouts, order, errors, real files."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from csl.errors import InputError
@@ -183,3 +187,30 @@ def test_real_product_photos(real):
     assert annotations.labels.shape == (8000, 80)
     assert annotations.labels.counts().positives.sum() == 45931
     assert annotations.images[0] == str(folder / "images" / "56125.jpg")
+
+
+@given(st.lists(st.sets(st.integers(0, 4)), min_size=1, max_size=8), st.booleans(), st.randoms())
+def test_written_labels_read_back(labels, keep, random):
+    pairs = [(row, column) for row, found in enumerate(labels) for column in found for _ in range(random.randint(1, 2))]
+    random.shuffle(pairs)
+    content = {
+        "images": [{"id": 100 - row, "file_name": f"{row}.jpg"} for row in range(len(labels))],
+        "annotations": [
+            {"id": number, "image_id": 100 - row, "category_id": 7 * column + 2, "iscrowd": random.randint(0, 1)}
+            for number, (row, column) in enumerate(pairs)
+        ],
+        "categories": [{"id": 7 * column + 2, "name": f"c{column}"} for column in range(5)],
+    }
+    dense = [[int(column in found) for column in range(5)] for found in labels if keep or found]
+    with tempfile.TemporaryDirectory() as folder:
+        file = write(Path(folder) / "annotations" / "instances_train2017.json", content)
+        if not dense:
+            with pytest.raises(InputError):
+                read_coco(file, keep_unlabelled_images=keep)
+            return
+        annotations = read_coco(file, keep_unlabelled_images=keep)
+    assert annotations.labels.to_dense().tolist() == dense
+    assert [Path(image).name for image in annotations.images] == [
+        f"{row}.jpg" for row, found in enumerate(labels) if keep or found
+    ]
+    assert annotations.skipped == (0 if keep else sum(not found for found in labels))

@@ -111,6 +111,11 @@ def test_which_classes(folder):
     one = read_quietly(folder, classes=["/m/01g317"])  # the others are described, so left out on purpose
     assert one.labels.to_dense().tolist() == [[1]]
     assert one.skipped == 1
+    (folder / DESCRIPTIONS).rename(folder / "away")  # the trainable ones are known all the same
+    with pytest.warns(UserWarning, match="classes are shown by their MIDs"):
+        known = read_openimages(folder, classes=["/m/01g317"], strict_labels=True)
+    assert known.labels.to_dense().tolist() == [[1]]
+    (folder / "away").rename(folder / DESCRIPTIONS)
     (folder / TRAINABLE).unlink()
     found = read_quietly(folder)
     assert found.keys == ["/m/01g317", "/m/0zvk5"]

@@ -87,6 +87,21 @@ def test_a_stale_cache_is_rebuilt(folder):
     assert caches(folder) != [new]
 
 
+def test_what_a_killed_writer_left_is_cleared_away(folder):
+    read(folder)
+    [cache] = caches(folder)
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    left = cache.with_name(f".{cache.name}.{dead.pid}.abc.tmp")
+    at_work = cache.with_name(f".{cache.name}.{os.getppid()}.abc.tmp")
+    for half in (left, at_work):
+        half.mkdir()
+    os.utime(folder / NAME, ns=(0, 10**9))
+    read(folder)
+    assert not left.exists()
+    assert at_work.exists()
+
+
 def test_other_classes_are_another_cache(folder):
     read(folder)
     read(folder, classes=["/m/2", "/m/1"])

@@ -21,7 +21,6 @@ from csl.plots import (
     plot_predictions,
     plot_prior,
     plot_training,
-    sheet_of,
     title_of,
 )
 from csl.plots.curves import draw_precision_recall
@@ -34,6 +33,7 @@ from csl.plots.validation import plot_validation
 from csl.predict import Prediction
 from csl.prior import write_prior
 from csl.run import RunFolder
+from csl.scoring import Scores
 
 STRANGE = ["cost in $ or $", "under_score_2^2", "\\alpha", "日本の猫", "Größe", "a  b", "", "W" * 400]
 
@@ -470,9 +470,10 @@ def test_a_run_is_drawn_from_its_own_files(tmp_path, photos):
     for epoch in (1, 1.5, 2):
         numbers = {"mAP_model": 10.0 * epoch, "mAP_ema": None, "mAP_negative_ema": None}
         run.append_log({"epoch": epoch, "step": 1, "loss": 1 / epoch, **numbers})
-    sheet = sheet_of(val, np.arange(4), rng.random((4, 5)))
-    made = plot_training(run, train, LabelMatrix.from_dense(full), LabelMatrix.from_dense(full), sheet)
-    assert [p.name for p in made] == ["training.png", "labels.png", "prior.png", "predictions.png"]
+    scores = Scores(rng.random((1, 3, 5)), np.array([0, 1, 3]), [])  # one could not be read
+    made = plot_training(run, train, LabelMatrix.from_dense(full), LabelMatrix.from_dense(full), val, scores)
+    pictures = ["training.png", "labels.png", "prior.png", "predictions.png", "precision_recall.png"]
+    assert [p.name for p in made] == pictures
     assert all(p.parent == run.plots and is_whole(p) for p in made)
 
 
@@ -534,9 +535,9 @@ def test_train_and_validate_leave_their_pictures(tmp_path, capsys):
     said = []
     train(config, said.append)
     plots = tmp_path / "run" / "plots"
-    names = ["labels.png", "predictions.png", "prior.png", "training.png"]
+    names = ["labels.png", "precision_recall.png", "predictions.png", "prior.png", "training.png"]
     assert sorted(p.name for p in plots.iterdir()) == names
-    assert any("training.png, labels.png, prior.png, predictions.png" in line for line in said)
+    assert any("training.png, labels.png, prior.png, predictions.png, precision_recall.png" in line for line in said)
     assert is_whole(tmp_path / "run" / "prior" / "plots" / "prior.png")
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -129,6 +129,15 @@ def test_bad_flags(tutorial, flags, message):
     assert not list(tutorial.glob("small_*"))
 
 
+def test_a_label_that_only_one_split_has_leaves_nothing_behind(tmp_path):
+    for split, label in (("train", "sky"), ("test", "tree")):
+        sample = {"image_name": "0_a.jpg", "image_labels": [label]}
+        (tmp_path / f"{split}.json").write_text(json.dumps({"samples": [sample], "labels": CONCEPTS}))
+    with pytest.raises(InputError, match=r"test\.json: no test image has one of the labels sky"):
+        prepare_nuswide(tmp_path, num_labels=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["test.json", "train.json"]
+
+
 def test_nothing_to_read(tmp_path, tutorial):
     (tutorial / "test.json").unlink()
     with pytest.raises(InputError, match=r"no NUS-WIDE labels of the test split, expected .*test\.json"):

@@ -153,7 +153,7 @@ def trained(folder, line, run):
     ("make", "preparation", "line"),
     [
         (coco, None, "--recipe csl_coco_fpc --data DIR"),
-        (coco, None, "--data DIR --partial_loss_mode selective --simulate_partial_type rps"),
+        (coco, None, "--recipe csl_coco_rps --data DIR"),
         (lambda folder: coco(folder, 2017), None, "--recipe asl_coco --data DIR"),
         (openimages, None, "--recipe csl_openimages --data DIR"),
         (openimages_of_csl, None, "--data DIR"),

@@ -76,6 +76,9 @@ def _train(config, say):
     _check_backends(model, config, say)
     prior = read_prior(config.prior_path, data.train.classes) if config.prior_path not in (None, "auto") else None
 
+    if config.partial_loss_mode == "selective" and config.prior_path is None:
+        say("selective mode without a prior (--prior_path auto estimates one): by likelihood alone")
+
     def record():
         if distributed.is_main():
             mask = label_hash(data.train.labels)

@@ -56,7 +56,7 @@ def remove_stale(folder: str | Path) -> list[Path]:
     removed = []
     for path in Path(folder).iterdir() if Path(folder).is_dir() else ():
         match = _TEMPORARY.fullmatch(path.name)
-        if match and path.is_file() and not _runs(int(match["pid"])):
+        if match and path.is_file() and not runs(int(match["pid"])):
             path.unlink(missing_ok=True)
             removed.append(path)
     return removed
@@ -124,7 +124,7 @@ def _flush_folder(folder):
             os.close(descriptor)
 
 
-def _runs(pid):
+def runs(pid):
     """Whether another process of that number runs."""
     if pid == os.getpid():
         return False

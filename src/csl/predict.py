@@ -13,6 +13,7 @@ from torch import nn
 from csl import checkpoint, distributed
 from csl.compiling import compile_network
 from csl.data.dataset import ImageDataset
+from csl.data.images import load_rgb
 from csl.data.loader import create_loader, default_workers
 from csl.data.photo_cache import open_cache
 from csl.data.transforms import EvalTransform
@@ -195,8 +196,10 @@ class Predictor:
         cache = open_cache(self.cache, images, transform, distributed.by_main(print))
         return ImageDataset(Annotations(images, labels, self.classes, roots=tuple(roots)), transform, cache=cache)
 
-    def predict(self, image: Image.Image) -> np.ndarray:
-        """[C] probabilities in float32 of one RGB Pillow image."""
+    def predict(self, image: Image.Image | str | Path) -> np.ndarray:
+        """[C] probabilities in float32, in the order of `classes`, of one RGB Pillow image or image file."""
+        if not isinstance(image, Image.Image):
+            image = load_rgb(image)
         pixels = EvalTransform(self.image_size)(image).unsqueeze(0)  # [1, 3, H, W]
         x = pixels.to(self.device, torch.float32, memory_format=torch.channels_last).div_(255)
         dtype = autocast_dtype(self.amp, self.device)

@@ -34,34 +34,27 @@ def summarise(
     """
     results = {"best": best, "seconds": round(seconds, 1)}
     predictor = Predictor.load(run.best, device=config.device, amp=config.amp)
+    scores = predictor.score(data.val.images, config.batch_size, config.workers, roots=data.val.roots)
     if data.truth is not None:
-        results["mAP_all_labels"] = _map_with_truth(predictor, config, data)
+        results["mAP_all_labels"] = mean_average_precision(scores.probabilities[0], data.truth[scores.indices])
     with replacing(run.path / "results.json") as temporary:
         temporary.write_text(json.dumps(results, indent=2))
     from csl.plots import plot_training  # matplotlib is imported when a picture is wanted
 
     truth = training_truth(config, data.train, full_labels)
     full = full_labels if config.simulate_partial_type else None
-    plots = plot_training(run, data.train, full, truth, _sheet(predictor, config, data.val))
+    plots = plot_training(run, data.train, full, truth, data.val, scores)
+    run.make_last()  # another may have ended meanwhile
     say("")
     weights = "EMA weights" if best["weights"] == "ema" else "regular weights"
-    say(f"mAP on annotated entries {best['mAP']:.2f} (epoch {best['epoch']}, {weights})")
+    counts = data.val.labels.counts()
+    defined = int(((counts.positives > 0) & (counts.negatives > 0)).sum())
+    say(
+        f"mAP on annotated entries {best['mAP']:.2f} (epoch {best['epoch']}, {weights}; mean over {defined:,} of "
+        f"{len(data.val.classes):,} classes on {len(data.val):,} images)"
+    )
     say(f"mAP with un-annotated as negative {best['mAP_negative']:.2f}")
     if "mAP_all_labels" in results:
         say(f"mAP with all labels known {results['mAP_all_labels']:.2f}")
     say(f"took {seconds:.0f} s; results in {run.path}: best.ckpt, log.jsonl, {', '.join(p.name for p in plots)}")
     say("next: python validate.py    python infer.py    tensorboard --logdir " + str(run.path))
-
-
-def _sheet(predictor, config, val):
-    """Some validation images, the same every time, with what the best weights say of them."""
-    from csl.plots import choose_images, sheet_of
-
-    rows = choose_images(len(val))
-    scores = predictor.score([val.images[row] for row in rows], config.batch_size, workers=0, roots=val.roots)
-    return sheet_of(val, rows[scores.indices], scores.probabilities[0])
-
-
-def _map_with_truth(predictor, config, data):
-    scores = predictor.score(data.val.images, config.batch_size, workers=0, roots=data.val.roots)
-    return mean_average_precision(scores.probabilities[0], data.truth[scores.indices])

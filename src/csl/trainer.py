@@ -34,6 +34,9 @@ from csl.scoring import autocast_dtype, gather_scores, score, show_bar, to_input
 from csl.signals import DeferredSignals, Interrupted
 from csl.tensorboard import Board, scores_to_show
 
+QUIET_SECONDS = 30.0
+"""Progress is said after that time at the latest, however far `print_freq` steps are."""
+
 
 @dataclass
 class TrainerOptions:
@@ -160,6 +163,7 @@ class Trainer:
         done = self.step - self.epoch * self.steps_per_epoch  # not 0 where an epoch is resumed in its middle
         self.train_loader.batch_sampler.set_epoch(self.epoch, done)
         started, samples = time.perf_counter(), 0
+        said = started
         bar = tqdm(
             total=self.steps_per_epoch, initial=done, desc=f"epoch {self.epoch + 1}", unit="step", leave=False,
             disable=not show_bar(),
@@ -173,8 +177,11 @@ class Trainer:
             rate = samples / (time.perf_counter() - started)
             bar.update()
             bar.set_postfix_str(f"{rate:.1f} img/s")
-            if not show_bar() and self.step % self.options.print_freq == 0:
+            if not show_bar() and (
+                self.step % self.options.print_freq == 0 or time.perf_counter() - said > QUIET_SECONDS
+            ):
                 self._say_progress(rate)
+                said = time.perf_counter()
             if self.options.eval_every and self.step % self.options.eval_every == 0 and not self._at_end():
                 paused = time.perf_counter()
                 self._evaluate_between(rate)
@@ -424,7 +431,8 @@ class Trainer:
                 )
 
     def _say_progress(self, rate):
-        left = self.last_epoch * self.steps_per_epoch - self.step
+        steps = self.last_epoch * self.steps_per_epoch
+        left = (steps if self.options.max_steps is None else min(steps, self.options.max_steps)) - self.step
         seconds = left * self.global_batch / max(rate, 1e-9)
         self.say(
             f"epoch {self.epoch + 1}, step {self.step - self.epoch * self.steps_per_epoch}/{self.steps_per_epoch}: "

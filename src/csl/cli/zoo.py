@@ -54,7 +54,7 @@ def _list():
     rows = [("name", "network", "head", "classes", "pixels", "MB", "data", "published")]
     for entry in zoo.PUBLISHED.values():
         path = zoo.local_path(entry.name)
-        megabytes = f"{path.stat().st_size / 1e6:.1f}" if path.is_file() else ""
+        megabytes = f"{path.stat().st_size / 1e6:.1f}" if path.is_file() else _expected_size(entry)
         classes = f"{entry.num_classes:,}" if entry.num_classes else ""
         figure = f"mAP {entry.mAP}" if entry.mAP else entry.note
         pixels = str(entry.image_size or "")
@@ -63,8 +63,22 @@ def _list():
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(
-        f"MB: of the files that are in {zoo.FOLDER}. Beside these, timm/NAME is any network of timm with its weights."
+        f"MB: of the files that are in {zoo.FOLDER}; ~ of others, by their parameters. Beside these, timm/NAME is any "
+        "network of timm with its weights."
     )
+
+
+def _expected_size(entry):
+    """Of a file of these weights, by a network without any; nothing where the class count is not known."""
+    import torch
+
+    from csl.models import create_model
+
+    if not entry.num_classes:
+        return ""
+    with torch.device("meta"):
+        model = create_model(entry.network, entry.num_classes, head=entry.head or "linear")
+    return f"~{sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6:.0f}"
 
 
 def _describe(name, image_size=None, num_classes=None, head=None, layer=None):

@@ -8,6 +8,7 @@ whoever else is writing.
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from csl.files import runs
 
 _FACTS = "facts.json"
 _VERSION = 1  # of what is stored; another one is another digest
@@ -55,8 +58,9 @@ class ArrayCache:
         reasons = []
         for folder in self.folders:
             try:
-                _save(folder, arrays, facts)
+                folder.parent.mkdir(parents=True, exist_ok=True)
                 self._remove_stale(folder)
+                _save(folder, arrays, facts)
                 break
             except OSError as error:
                 reasons.append(f"{folder.parent}: {error.strerror or error}")
@@ -70,10 +74,13 @@ class ArrayCache:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _remove_stale(self, current):
-        """Caches of the same kind that were made from the file before it changed."""
+        """Caches of the same kind that were made from the file before it changed, and what killed processes left of one."""
+        half = re.compile(rf"\.{re.escape(self.file.name)}\..*\.{self._digest}\.cache\.(\d+)\..*\.tmp")
         for folder in current.parent.iterdir():
             ours = folder.name.startswith(f"{self.file.name}.") and folder.name.endswith(f".{self._digest}.cache")
-            if ours and folder.name != current.name:
+            left = half.fullmatch(folder.name)
+            dead = left and int(left[1]) != os.getpid() and not runs(int(left[1]))
+            if dead or (ours and folder.name != current.name):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -91,8 +98,7 @@ def _load(folder):
 
 
 def _save(folder, arrays, facts):
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.{os.getpid()}.", suffix=".tmp", dir=folder.parent))
     try:
         temporary.chmod(0o755)
         for name, array in arrays.items():

@@ -125,11 +125,12 @@ class _Labels(NamedTuple):
 def _labels(source, keys, names, strict, cache):
     """The labels of a source, from its cache where there is one."""
     worth_it = cache and source.file.stat().st_size >= _CACHED_FROM
-    role = ("openimages", source.is_csl, source.split, keys, sorted(names))
+    known = names.keys() | _trainable(source)
+    role = ("openimages", source.is_csl, source.split, keys, sorted(known))
     kept = ArrayCache(source.file, role) if worth_it else None
     found = _kept_labels(kept) if kept else None
     if found is None:
-        stored = _read(source, keys, names, strict)
+        stored = _read(source, keys, names, known, strict)
         if kept:
             kept.save(*stored)
             stored = kept.load() or stored  # mapped, so that the memory can be given back
@@ -154,10 +155,10 @@ def _kept_labels(kept):
     return found
 
 
-def _read(source, keys, names, strict):
+def _read(source, keys, names, known, strict):
     """Stored: the labels of a source, read from its CSV."""
     problems = Problems(source.file, strict)
-    class_id = ClassIds(keys, names.keys())
+    class_id = ClassIds(keys, known)
     splits_found = set()
     if source.is_csl:
         batches = listed_labels(source.file, source.split, class_id, problems, splits_found)
@@ -216,6 +217,11 @@ def _class_keys(source, classes, classes_file, cache):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are given when the training file itself is read
         return _labels(training, None, _descriptions(training), False, cache).keys
+
+
+def _trainable(source):
+    file = beside(TRAINABLE, source.folders)
+    return set(read_class_list(file)) if file else set()
 
 
 def _descriptions(source):

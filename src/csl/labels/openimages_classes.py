@@ -21,7 +21,7 @@ class ClassIds:
 
     Args:
         keys: MIDs of the C classes in their order; None where the classes are those that turn up.
-        described: MIDs that exist, so that one that is not in `keys` is left out on purpose.
+        described: MIDs that exist (described, or trainable), so that one that is not in `keys` is left out on purpose.
     """
 
     def __init__(self, keys: Sequence[str] | None, described=frozenset()):

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from csl.labels import Annotations, LabelMatrix
+from csl.plots.curves import plot_precision_recall
 from csl.plots.labels import plot_labels
-from csl.plots.predictions import Sheet, plot_contact_sheet
+from csl.plots.predictions import choose_images, plot_contact_sheet, sheet_of
 from csl.plots.prior import plot_prior
 from csl.plots.style import BODY, CURVES, SMALL, SOFT, Page, styled
 from csl.prior import read_prior
 from csl.run import RunFolder, read_log
+from csl.scoring import Scores
 
 
 def plot_training(
@@ -18,19 +20,21 @@ def plot_training(
     train: Annotations,
     full_labels: LabelMatrix | None = None,
     truth: LabelMatrix | None = None,
-    sheet: Sheet | None = None,
+    val: Annotations | None = None,
+    scores: Scores | None = None,
 ) -> list[Path]:
     """The pictures of a finished run, into its `plots/`.
 
     `training.png` (loss and mAP), `labels.png` (`plot_labels`), `prior.png` (the run's estimate of the class prior) and,
-    where there is a sheet, `predictions.png`.
+    where there are scores, `predictions.png` and `precision_recall.png`.
 
     Args:
         run: a run with its `log.jsonl` and `train_avg_preds.csv`.
         train: what it was trained on.
         full_labels: the training labels before some were left out.
         truth: all labels of the training split, where they are known.
-        sheet: validation images with their scores.
+        val: what it was validated on.
+        scores: of its best weights, on images of `val`.
 
     Returns:
         The files.
@@ -40,9 +44,21 @@ def plot_training(
         plot_labels(train, run.plots / "labels.png", full_labels),
         plot_run_prior(run, train, truth),
     ]
-    if sheet is not None:
-        title = f"{len(sheet.images)} validation images, by the best weights"
+    if val is not None and scores is not None and len(scores.indices):
+        probabilities, indices = scores.probabilities[0], scores.indices
+        rows = choose_images(len(indices))
+        sheet = sheet_of(val, indices[rows], probabilities[rows])
+        title = f"{len(rows)} of {len(indices):,} validation images, by the best weights"
         made.append(plot_contact_sheet(sheet, run.plots / "predictions.png", title))
+        made.append(
+            plot_precision_recall(
+                probabilities,
+                val.labels[indices],
+                val.classes,
+                run.plots / "precision_recall.png",
+                title=f"Precision and recall on {len(indices):,} validation images, by the best weights",
+            )
+        )
     return made
 
 

@@ -49,10 +49,13 @@ def prepare_nuswide(
     names = [lists["train"].classes[column] for column in kept]
     say(f"{len(names)} labels: {', '.join(names)}")
     num_test = num_images // TEST_SHARE
-    for split, wanted in (("train", num_images - num_test), ("test", num_test)):
-        samples = _first(lists[split], kept, wanted)
+    wanted_of = {"train": num_images - num_test, "test": num_test}
+    samples_of = {split: _first(lists[split], kept, wanted) for split, wanted in wanted_of.items()}
+    for split, samples in samples_of.items():  # before anything is written: one list without the other would be read
         if not samples:
             raise InputError(f"{lists[split].source}: no {split} image has one of the labels {', '.join(names)}")
+    for split, wanted in wanted_of.items():
+        samples = samples_of[split]
         file = out / f"small_{split}.json"
         with replacing(file) as temporary:
             temporary.write_text(json.dumps({"samples": samples, "labels": names}, indent=1) + "\n")
