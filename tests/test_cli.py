@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from csl.cli import infer, parsing, train, validate
+from csl.cli import infer, parsing, tools, train, validate
 from csl.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -95,3 +95,16 @@ def test_help_groups_explains_and_fits(name):
 def test_unknown_flags_are_refused():
     with pytest.raises(SystemExit):
         parsing.parse(train.parser(), ["--imagesize", "64"])
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "lines"),
+    [
+        ("", 0, 6), ("--help", 0, 6), ("prepare", 0, 3), ("prepare --help", 0, 3), ("prepare x", 2, 0), ("x", 2, 0),
+    ],
+)  # fmt: skip
+def test_tools_are_listed(capsys, words, status, lines):
+    assert tools.main(words.split()) == status
+    printed = capsys.readouterr()
+    assert sum(line.startswith("  ") for line in printed.out.splitlines()) == lines
+    assert len(printed.err.splitlines()) == (status > 0)

@@ -20,12 +20,13 @@ TOOLS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool that the first argument names; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_usage())
+    group = argv[0] if argv and any(tool.startswith(f"{argv[0]} ") for tool in TOOLS) else None
+    if not argv or argv[0] in ("-h", "--help") or (group and (argv[1:2] in ([], ["-h"], ["--help"]))):
+        print(_usage(group or ""))
         return 0
     name = next((" ".join(argv[:words]) for words in (2, 1) if " ".join(argv[:words]) in TOOLS), None)
     if name is None:
-        given = " ".join(argv[:2] if any(tool.startswith(argv[0] + " ") for tool in TOOLS) else argv[:1])
+        given = " ".join(argv[:2] if group else argv[:1])
         print(f"python -m csl: error: {given}: unknown, expected one of {', '.join(TOOLS)}", file=sys.stderr)
         return 2
     tool = importlib.import_module(TOOLS[name])
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return parsing.run(tool.main, parser, argv[len(name.split()) :])
 
 
-def _usage():
-    lines = [f"  {name:20}{importlib.import_module(module).DESCRIPTION}" for name, module in TOOLS.items()]
+def _usage(group):
+    tools = {name: importlib.import_module(module) for name, module in TOOLS.items() if name.startswith(group)}
+    lines = [f"  {name:20}{tool.DESCRIPTION}" for name, tool in tools.items()]
     return "\n".join(["usage: python -m csl TOOL [flags]    (python -m csl TOOL --help explains)", "", *lines])
