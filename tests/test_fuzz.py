@@ -27,11 +27,16 @@ from csl import InputError, checkpoint, experiment
 from csl.config import TrainConfig
 from csl.data.garments import make_garments
 from csl.data.images import check_image, load_pixels, load_rgb
+from csl.data.photo_cache import PhotoCache
+from csl.exported import Description, OnnxNetwork, Pt2Network
+from csl.exported.pt2 import METADATA
 from csl.labels import LabelMatrix, openimages, read_annotations, read_class_descriptions
+from csl.labels.mid_to_classes import read_mid_to_classes
 from csl.labels.openimages_classes import read_class_list
 from csl.labels.shard_index import META, meta_json, sample_json
 from csl.predict import find_images
 from csl.prior import read_prior
+from csl.results import _Journal
 from csl.run import RunFolder, read_log
 
 INPUTS = int(os.environ.get("CSL_FUZZ", 0))
@@ -152,6 +157,17 @@ def mutate_file(data, path: Path) -> None:
         path.write_text(json.dumps(tree), encoding="utf-8", errors="surrogatepass")
     elif how == "structure" and path.suffix in (".csv", ".txt", ".jsonl", ".lst"):
         path.write_bytes(mutate_table(data, content, b" " if path.suffix == ".txt" else b","))
+    elif how == "structure" and path.suffix == ".pt2":
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        name = data.draw(st.sampled_from([name for name in members if not name.endswith("serialization_id")]))
+        if name.endswith(".json") and data.draw(st.booleans()):
+            content = json.dumps(mutate_tree(data, json.loads(members[name]))).encode(errors="surrogatepass")
+        else:
+            content = mutate_bytes(data, members[name])
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for member in members:
+                archive.writestr(member, content if member == name else members[member])
     else:
         path.write_bytes(mutate_bytes(data, content))
 
@@ -360,8 +376,49 @@ def legacy_checkpoint(path):
     torch.save({"state_dict": NETWORK}, path, _use_new_zipfile_serialization=False)
 
 
-def read_and_build(path):
-    checkpoint.read(path)
+DESCRIPTION = Description("test_resnet", "linear", CLASSES, CLASSES, None, 8).to_metadata()
+
+
+def exported_program(path):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 8), torch.nn.ReLU(), torch.nn.Flatten())
+    shapes = ({0: torch.export.Dim("batch", min=1, max=64)},)
+    program = torch.export.export(network, (torch.zeros(2, 3, 8, 8),), dynamic_shapes=shapes)
+    torch.export.save(program, path, extra_files={METADATA: json.dumps(DESCRIPTION)})
+
+
+def exported_onnx(path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, number = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["images", "w"], ["c"]), helper.make_node("Flatten", ["c"], ["logits"])],
+        "network",
+        [helper.make_tensor_value_info("images", number, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info("logits", number, ["batch", 2])],
+        [helper.make_tensor("w", number, [2, 3, 8, 8], np.ones(384, np.float32))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, DESCRIPTION)
+    onnx.save(model, path)
+
+
+def read_journal(path):
+    journal = _Journal(path)
+    journal.last(lambda entry: entry["images"] == 4)
+    journal.close()
+
+
+def kept_photo(folder):
+    images_in(folder, ["a.jpg"])
+    cache = PhotoCache(folder, [str(folder / "a.jpg")], (8, 8), say=lambda _: None)
+    kept = cache.find(0, str(folder / "a.jpg"))
+    cache.keep(0, kept.fingerprint, np.ones((8, 8, 3), np.uint8))
+
+
+def find_photo(folder):
+    cache = PhotoCache(folder, [str(folder / "a.jpg")], (8, 8), say=lambda _: None)
+    pixels = cache.find(0, str(folder / "a.jpg")).pixels
+    assert pixels is None or (pixels == 1).all()
 
 
 READERS |= {
@@ -375,6 +432,15 @@ READERS |= {
     "config.json": one_file(
         "config.json", '{"lr": 0.1, "a": [1, {}]}', lambda path: RunFolder(path.parent).read_config()
     ),
+    "mid_to_classes.pth": one_file(
+        "mid_to_classes.pth", lambda path: torch.save({"/m/1": "Cat", "/m/2": "Dog, wild"}, path), read_mid_to_classes
+    ),
+    "results journal": one_file(
+        "journal.jsonl", '{"images": 4, "named": 4, "sizes": {"a": [1, 2]}}\n' * 2, read_journal
+    ),
+    "photo cache": (kept_photo, find_photo),
+    "exported .pt2": one_file("network.pt2", exported_program, Pt2Network),
+    "exported .onnx": one_file("network.onnx", exported_onnx, OnnxNetwork),
     "log.jsonl": one_file("log.jsonl", '{"epoch": 1, "step": 2}\n{"epoch": 2, "step": 4}\n', read_log),
     "checkpoint of old PyTorch": one_file("old.pth", legacy_checkpoint, checkpoint.read),
     "safetensors": one_file(

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from csl.errors import InputError
+from csl.errors import InputError, shown
 from csl.files import replacing
 from csl.labels.names import check_class_names
 from csl.models import CONFIGS, TimmWithHead, TResNet, architecture, create_model, timm_weights, zoo
@@ -333,7 +333,7 @@ def _split(content, path):
             raise InputError(f"{path}: says that the EMA weights are the best and has none")
         extra["model"], state = state, averaged
     if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        keys = sorted(key if isinstance(key, str) else _shown(key) for key in content)
+        keys = sorted(key if isinstance(key, str) else shown(key) for key in content)
         raise InputError(f"{path}: keys {_few(keys)}, expected a state dict of tensors")
     for key, tensor in state.items():
         if not _is_plain(tensor):
@@ -361,7 +361,7 @@ def _check_description(extra, state, num_classes, path):
     """
 
     def refuse(key, expected):
-        raise InputError(f"{path}: {key} is {_shown(extra[key])}, expected {expected}")
+        raise InputError(f"{path}: {key} is {shown(extra[key])}, expected {expected}")
 
     if not isinstance(extra.get("model_name", ""), str | None):
         refuse("model_name", "a name")
@@ -377,20 +377,12 @@ def _check_description(extra, state, num_classes, path):
         refuse("config", "settings by name")
     size = (config or {}).get("image_size")
     if size is not None and not _is_size(size):
-        raise InputError(f"{path}: image_size is {_shown(size)}, expected one or two numbers of pixels")
+        raise InputError(f"{path}: image_size is {shown(size)}, expected one or two numbers of pixels")
     groups = extra.get("groups")
     if groups is not None:
         pairs = groups.values() if isinstance(groups, Mapping) else ()
         if not pairs or not all(isinstance(name, str) for name in groups) or not all(map(_is_range, pairs)):
             refuse("groups", "attributes and the first and last class of each")
-
-
-def _shown(value):
-    """A value in a message. Lists that hold each other take time and memory without end to print."""
-    if isinstance(value, str):
-        return repr(value[:80])
-    small = value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 1e18)
-    return repr(str(value)) if small else f"a {type(value).__name__}"
 
 
 def _is_size(value):
@@ -442,7 +434,7 @@ def _name(value, path):
     if isinstance(value, str):
         return value
     if not isinstance(value, int | float | np.number):
-        raise InputError(f"{path}: a class is called {_shown(value)}, expected a name")
+        raise InputError(f"{path}: a class is called {shown(value)}, expected a name")
     return str(value)
 
 

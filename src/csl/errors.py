@@ -11,6 +11,17 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shown(value: object) -> str:
+    """A value of a file in a message: texts and numbers, of all else the type.
+
+    A list that holds another one twice, and so on, takes time and memory without end to print.
+    """
+    if isinstance(value, str):
+        return repr(value[:80])
+    small = value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 1e18)
+    return repr(str(value)) if small else f"a {type(value).__name__}"
+
+
 class InputError(ValueError):
     """Bad input: a file, a line of it, a class or a flag.
 

@@ -192,7 +192,7 @@ def _entry(line):
         return None
     try:
         entry = json.loads(line)
-    except ValueError:  # a block of the file that a power cut left empty
+    except (ValueError, RecursionError):  # a block of the file that a power cut left empty, or a stranger's
         return None
     return entry if isinstance(entry, dict) and {"images", "named", "sizes"} <= entry.keys() else None
 

@@ -49,8 +49,12 @@ def screen(path: Path) -> None:
             if not _MEMBER.fullmatch(name.partition("/")[2]) and not _MEMBER.fullmatch(name):
                 raise InputError(f"{path}: holds {name[:80]!r}, expected a graph and its tensors, and was not loaded")
             if name.endswith(".json"):
-                for kind, text in _texts(parse_json(archive.read(name), f"{path}, {name}")):
-                    _check(kind, text, path)
+                try:
+                    content = archive.read(name)
+                except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:  # or it is encrypted
+                    raise InputError(f"{path}, {name}: a damaged file ({error})") from error
+                for key, value in _texts(parse_json(content, f"{path}, {name}")):
+                    _check(key, value, path)
 
 
 def _texts(content) -> Iterator[tuple[str, object]]:

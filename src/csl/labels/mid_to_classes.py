@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from csl.errors import InputError
+from csl.errors import InputError, shown
 from csl.labels.names import check_class_names
 
 FILE = "mid_to_classes.pth"
@@ -66,7 +66,7 @@ def _distinct(path, keys):
     for position, key in enumerate(keys):
         if not isinstance(key, str) or not key.strip() or key in seen:
             again = " again" if isinstance(key, str) and key in seen else ""
-            raise InputError(f"{path}: class {position} is {str(key)[:80]!r}{again}, expected a MID of its own")
+            raise InputError(f"{path}: class {position} is {shown(key)}{again}, expected a MID of its own")
         seen.add(key)
     if not keys:
         raise InputError(f"{path}: holds an empty list, {_EXPECTED}")
