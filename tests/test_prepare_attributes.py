@@ -326,8 +326,8 @@ def interrupt(*args, **options):
 
 def test_ctrl_c_while_augmenting_ends_in_one_line(folder):
     rng = np.random.default_rng(0)
-    for name in read_csv(folder / "attributes_cleaned.csv").filename:  # enough to do for a second or two
-        pixels = rng.integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    for name in read_csv(folder / "attributes_cleaned.csv").filename:  # enough to do for some seconds
+        pixels = rng.integers(0, 256, (1200, 1200, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "images_cleaned" / "images" / name)
     line = ["prepare", "attributes", "--data", str(folder), "--balance", "original", "--workers", "2", "--seed", "2"]
     process = subprocess.Popen(
