@@ -158,10 +158,10 @@ def _hash(content):
 
 
 def _sum(pixels):
-    """Sum of the pixels' bytes as 64-bit words, and of what is left over."""
+    """Sum of the pixels' bytes as 64-bit words, and of what is left over; not 0, which is what a hole holds."""
     content = pixels.reshape(-1)
     words = len(content) // 8 * 8
-    return int(content[:words].view(np.uint64).sum(dtype=np.uint64)) ^ (int(content[words:].sum()) << 32)
+    return int(content[:words].view(np.uint64).sum(dtype=np.uint64)) ^ (int(content[words:].sum()) << 32) or 1
 
 
 def _amount(size):

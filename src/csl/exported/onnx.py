@@ -56,18 +56,17 @@ class OnnxNetwork(nn.Module):
         if self.device.type not in ("cpu", "cuda"):
             raise InputError(f"--device {device}: ONNX Runtime runs on cpu and cuda here, expected one of them")
         plain = self._open(1, None, optimise=False)
-        inputs, outputs = plain.get_inputs(), plain.get_outputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(outputs) != 1 or len(outputs[0].shape) != 2:
+        inputs, outputs, metadata = self._interface(plain)
+        shapes = [shape for _, shape in inputs + outputs]
+        if len(inputs) != 1 or len(outputs) != 1 or list(map(len, shapes)) != [4, 2]:
             raise InputError(
                 f"{path}: {len(inputs)} inputs and {len(outputs)} outputs, expected images [B, 3, H, W] to [B, C]"
             )
-        count = outputs[0].shape[1]
-        self.description: Description = read_description(
-            plain.get_modelmeta().custom_metadata_map, self.path, count if isinstance(count, int) else None
-        )
+        count = shapes[1][1]
+        self.description: Description = read_description(metadata, self.path, count if isinstance(count, int) else None)
         size = self.description.height_width if image_size is None else image_size
         self.height_width = (size, size) if isinstance(size, int) else tuple(size)
-        fixed = tuple(inputs[0].shape[2:])
+        fixed = tuple(shapes[0][2:])
         if all(isinstance(side, int) for side in fixed) and fixed != self.height_width:
             raise InputError(
                 f"--image_size {self.height_width[0]}x{self.height_width[1]}: {path} takes {fixed[0]}x{fixed[1]} alone"
@@ -90,6 +89,16 @@ class OnnxNetwork(nn.Module):
             if self._single is None:
                 self._single = self._open(1, self.height_width)
         return _Shared(self, self._single)
+
+    def _interface(self, session):
+        """Inputs [(name, shape)], outputs and metadata, which ONNX Runtime turns into texts when it is asked for them."""
+        try:
+            sides = [
+                [(node.name, node.shape) for node in nodes] for nodes in (session.get_inputs(), session.get_outputs())
+            ]
+            return *sides, dict(session.get_modelmeta().custom_metadata_map)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path}: a name or text in it is not UTF-8 ({error.reason})") from error
 
     def _run(self, session, x):
         images = np.ascontiguousarray(x.detach().float().cpu().numpy())  # [B, 3, H, W], channels first in memory
