@@ -53,7 +53,7 @@ def screen(path: Path) -> None:
             if name.endswith(".json"):
                 try:
                     content = archive.read(name)
-                except Exception as error:  # zipfile trips over damage in many ways (struct.error, EOFError, UnicodeDecodeError)
+                except Exception as error:  # zipfile trips over damage in many ways: struct.error, EOFError, ...
                     raise InputError(f"{path}, {name}: a damaged file ({error})") from error
                 for key, value in _texts(parse_json(content, f"{path}, {name}")):
                     _check(key, value, path)
