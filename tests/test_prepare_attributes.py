@@ -331,7 +331,11 @@ def test_ctrl_c_while_augmenting_ends_in_one_line(folder):
         Image.fromarray(pixels).save(folder / "images_cleaned" / "images" / name)
     line = ["prepare", "attributes", "--data", str(folder), "--balance", "original", "--workers", "2", "--seed", "2"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "csl", *line], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", "csl", *line],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background may ignore it
     )
     draft = folder / ".preparation" / "images_augmented" / "train" / "images"
     while process.poll() is None and not any(draft.glob("*_aug_*")):
