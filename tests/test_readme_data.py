@@ -153,6 +153,7 @@ def trained(folder, line, run):
     ("make", "preparation", "line"),
     [
         (coco, None, "--recipe csl_coco_fpc --data DIR"),
+        (coco, None, "--data DIR --partial_loss_mode selective --simulate_partial_type rps"),
         (coco, None, "--recipe csl_coco_rps --data DIR"),
         (lambda folder: coco(folder, 2017), None, "--recipe asl_coco --data DIR"),
         (openimages, None, "--recipe csl_openimages --data DIR"),
@@ -164,8 +165,8 @@ def trained(folder, line, run):
         (voc, None, "--data DIR"),
         (attributes, "attributes --data DIR", "--data DIR --partial_loss_mode selective --prior_path auto"),
     ],
-    ids=["coco fpc", "coco rps", "coco 2017", "openimages", "data.csv", "lvis", "nus official", "nus official subset",
-         "nus tutorial subset", "voc", "attributes"],
+    ids=["coco fpc", "coco rps", "coco rps recipe", "coco 2017", "openimages", "data.csv", "lvis", "nus official",
+         "nus official subset", "nus tutorial subset", "voc", "attributes"],
 )  # fmt: skip
 def test_a_data_set_trains(tmp_path, monkeypatch, capsys, make, preparation, line):
     # The pictures at the end take longer than the rest together, and `test_the_layout_of_the_fork` has them.

@@ -1,6 +1,7 @@
 """The flags of `python -m csl zoo`: published weights and networks, to look at, fetch and take away."""
 
 import argparse
+from functools import cache
 
 from csl.cli import parsing
 from csl.errors import InputError
@@ -54,7 +55,9 @@ def _list():
     rows = [("name", "network", "head", "classes", "pixels", "MB", "data", "published")]
     for entry in zoo.PUBLISHED.values():
         path = zoo.local_path(entry.name)
-        megabytes = f"{path.stat().st_size / 1e6:.1f}" if path.is_file() else _expected_size(entry)
+        megabytes = f"{path.stat().st_size / 1e6:.1f}" if path.is_file() else ""
+        if not megabytes and entry.num_classes:
+            megabytes = f"~{_bytes(entry.network, entry.num_classes, entry.head or 'linear') / 1e6:.0f}"
         classes = f"{entry.num_classes:,}" if entry.num_classes else ""
         figure = f"mAP {entry.mAP}" if entry.mAP else entry.note
         pixels = str(entry.image_size or "")
@@ -68,17 +71,16 @@ def _list():
     )
 
 
-def _expected_size(entry):
-    """Of a file of these weights, by a network without any; nothing where the class count is not known."""
+@cache
+def _bytes(network, num_classes, head):
+    """What the weights of a network take, told by one without any values; several entries are of the same network."""
     import torch
 
     from csl.models import create_model
 
-    if not entry.num_classes:
-        return ""
     with torch.device("meta"):
-        model = create_model(entry.network, entry.num_classes, head=entry.head or "linear")
-    return f"~{sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6:.0f}"
+        model = create_model(network, num_classes, head=head)
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
 def _describe(name, image_size=None, num_classes=None, head=None, layer=None):
