@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/kill_resume.py [--kills 100] [--seed 0]
 
-Rounds of up to 6 kills each, of two stages with a mask, dropout and evaluations between epochs, a checkpoint a step, 0 and
-2 loader workers in turn. What is compared after each round: every tensor and value of last.ckpt and best.ckpt of both
-stages, the logs but for their clock, the tables of priors, the results, and that no temporary file is left. The counts go
-to benchmarks/results/reliability.json, under "kills", with what each killed process was at.
-Two cores: about 10 minutes.
+Rounds of up to 6 kills each, of two stages with a mask, dropout and evaluations between epochs, a checkpoint a step: with 0
+and 2 loader workers, and with two processes of one job, of which one is killed and the other has to leave by itself. What
+is compared after each round: every tensor and value of last.ckpt and best.ckpt of both stages, the logs but for their
+clock, the tables of priors, the results, and that no temporary file is left. The counts go to
+benchmarks/results/reliability.json, under "kills", with what each killed process was at. Two cores: about 20 minutes.
 """
 
 import argparse
@@ -30,13 +30,13 @@ from killing import Server, clear, differing, outcome, survive  # noqa: E402
 from csl.data.garments import make_garments  # noqa: E402
 
 FLAGS = [
-    "--model_name", "test_resnet", "--image_size", 32, "-b", 4, "--device", "cpu", "--save_every", 1, "--epochs", 3,
+    "--model_name", "test_resnet", "--image_size", 32, "--device", "cpu", "--save_every", 1, "--epochs", 3,
     "--prior_path", "auto", "--prior_epochs", 2, "--partial_loss_mode", "selective", "--simulate_partial_type", "rps",
     "--dropout", 0.2, "--eval_every", 2,
 ]  # fmt: skip
 
-VARIANTS = ((0, False), (2, False), (0, True))
-"""Loader workers, and whether pictures are drawn, which takes four fifths of such a run and most of the kills."""
+VARIANTS = ((0, False, 1), (2, False, 1), (0, False, 2), (2, False, 2), (0, True, 1))
+"""Loader workers; whether pictures are drawn, which takes four fifths of such a run and most of the kills; processes."""
 
 
 def main():
@@ -45,33 +45,39 @@ def main():
     p.add_argument("--seed", type=int, default=0, metavar="S", help="of the moments (0)")
     options = p.parse_args()
     rng = np.random.default_rng(options.seed)
-    hits, rounds, lost = Counter(), 0, 0
+    hits, of_several, rounds, lost = Counter(), 0, 0, 0
     machine, started = describe_machine(os.getloadavg()[0], "torch", "timm"), time.monotonic()
     with tempfile.TemporaryDirectory() as folder, Server() as server:
         folder = Path(folder)
-        data = make_garments(folder / "set", num_train=12, num_val=4, size=40, progress=False)
-        expected, seconds = None, {}
-        for workers, server.pictures in VARIANTS:
-            argv = ["--data", data, *FLAGS, "-j", workers]
-            undisturbed = server.run([*argv, "--path_dest", folder / "whole"], folder / "log")
+        data = make_garments(folder / "set", num_train=20, num_val=4, size=40, progress=False)
+
+        def command(variant):
+            workers, server.pictures, server.processes = variant
+            return ["--data", data, *FLAGS, "-j", workers, "-b", 4 // server.processes]
+
+        expected, seconds = {}, {}
+        for variant in VARIANTS:
+            undisturbed = server.run([*command(variant), "--path_dest", folder / "whole"], folder / "log")
             assert undisturbed["status"] == 0, (folder / "log").read_text()[-3000:]
-            seconds[workers, server.pictures] = undisturbed["seconds"]
-            expected = expected or outcome(folder / "whole")
-            assert differing(expected, outcome(folder / "whole")) == []
+            seconds[variant] = undisturbed["seconds"]
+            whole = expected.setdefault(server.processes, outcome(folder / "whole"))
+            assert differing(whole, outcome(folder / "whole")) == []
             clear(folder / "whole")
         while hits.total() < options.kills:
-            workers, server.pictures = VARIANTS[rounds % len(VARIANTS)]
-            argv = ["--data", data, *FLAGS, "-j", workers]
+            variant = VARIANTS[rounds % len(VARIANTS)]
             most = min(6, options.kills - hits.total())
-            found = survive(server, argv, folder / "run", folder / "log", rng, most, seconds[workers, server.pictures])
+            argv = command(variant)
+            found = survive(server, argv, folder / "run", folder / "log", rng, most, seconds[variant])
             hits.update(found)
+            of_several += len(found) if server.processes > 1 else 0
             if not found:  # it was through before its moment came: the machine has become faster
-                seconds[workers, server.pictures] *= 0.7
-            wrong = differing(expected, outcome(folder / "run"))
+                seconds[variant] *= 0.7
+            wrong = differing(expected[server.processes], outcome(folder / "run"))
             lost += bool(wrong)
             rounds += 1
             print(
-                f"round {rounds}, {workers} workers: {len(found)} kills, {len(wrong)} differences {wrong[:3]}",
+                f"round {rounds}, {variant[0]} workers, {variant[2]} processes: {len(found)} kills, "
+                f"{len(wrong)} differences {wrong[:3]}",
                 flush=True,
             )
             clear(folder / "run")
@@ -80,6 +86,7 @@ def main():
                 "kills",
                 {
                     "kills": hits.total(),
+                    "of one of two processes": of_several,
                     "rounds": rounds,
                     "rounds that ended otherwise": lost,
                     "where": dict(hits.most_common()),

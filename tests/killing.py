@@ -11,6 +11,7 @@ import resource
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,10 +31,12 @@ class Server:
 
     Args:
         pictures: whether runs draw theirs (see `without_pictures`).
+        processes: of a run. Of several `victim` alone gets the signal, and the status is its own. The others should
+            find out and leave; they get torchrun's SIGTERM after 5 seconds, and after a minute the status is "hung".
     """
 
-    def __init__(self, pictures=True):
-        self.pictures = pictures
+    def __init__(self, pictures=True, processes=1):
+        self.pictures, self.processes, self.victim = pictures, processes, 0
 
     def __enter__(self):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
@@ -62,7 +65,7 @@ class Server:
         request = {
             "argv": list(map(str, argv)), "log": str(log), "kill_after": kill_after, "signal": int(signal_number),
             "when": when, "limits": limits or {}, "pictures": self.pictures, "at_image": at_image,
-            "half_written": half_written and str(half_written),
+            "half_written": half_written and str(half_written), "processes": self.processes, "victim": self.victim,
         }  # fmt: skip
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
@@ -81,35 +84,65 @@ def serve():
     for line in sys.stdin:
         request = json.loads(line)
         started = time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            _train(request)
-        deadline, when, log = None, request["when"], Path(request["log"])
+        port = free_port() if request["processes"] > 1 else None
+        living = {}
+        for rank in range(request["processes"]):
+            pid = os.fork()
+            if pid == 0:
+                _train(request, rank, port)
+            living[rank] = pid
+        victim, status, deadline, orders = request["victim"], None, None, []
+        when, log = request["when"], Path(request["log"])
         if request["kill_after"] is not None and when is None:
             deadline = started + request["kill_after"]
-        while True:
+        while living:
             if when is not None and log.exists() and when in log.read_text():
                 deadline, when = time.monotonic() + request["kill_after"], None
             if request["half_written"] and _is_half_written(Path(request["half_written"])):
-                os.kill(pid, request["signal"])
+                os.kill(living[victim], request["signal"])
                 request["half_written"] = None
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                break
+            for rank, pid in list(living.items()):
+                ended, code = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    del living[rank]
+                    if rank == victim:
+                        status = os.waitstatus_to_exitcode(code)
+                        if status:
+                            now = time.monotonic()
+                            orders = [(now + 5, signal.SIGTERM), (now + 60, signal.SIGKILL)]
             if deadline is not None and time.monotonic() >= deadline:
-                os.kill(pid, request["signal"])
+                if victim in living:
+                    os.kill(living[victim], request["signal"])
                 deadline = None
+            if living and orders and time.monotonic() >= orders[0][0]:
+                _, number = orders.pop(0)
+                for pid in living.values():
+                    os.kill(pid, number)
+                status = status if orders else "hung"
             time.sleep(0.0005)
-        answer = {"status": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
+        answer = {"status": status, "seconds": time.monotonic() - started}
         print(json.dumps(answer), flush=True)
 
 
-def _train(request):
+def free_port():
+    """A port that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _train(request, rank, port):
+    if port is not None:  # as torchrun would
+        os.environ |= {
+            "RANK": str(rank), "WORLD_SIZE": str(request["processes"]), "LOCAL_RANK": str(rank),
+            "LOCAL_WORLD_SIZE": str(request["processes"]), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    Path(request["log"] + ".pid").write_text(str(os.getpid()))
+    if rank == request["victim"]:
+        Path(request["log"] + ".pid").write_text(str(os.getpid()))
     _limit(**request["limits"])
     if not request["pictures"]:
         for owner, name, nothing in without_pictures():
@@ -179,16 +212,17 @@ def survive(server, argv, folder, log, rng, kills, seconds):
         log: file for the output.
         rng: a numpy Generator.
         kills: at most so many.
-        seconds: what an undisturbed run takes; a process lives for up to 0.7 of that.
+        seconds: what an undisturbed run takes; a process lives for up to half of that.
     """
     hits = []
     while True:
         again = ["--resume"] if hits else []
-        after = rng.uniform(0, 0.7 * seconds) if len(hits) < kills else None
+        after = rng.uniform(0, 0.5 * seconds) if len(hits) < kills else None
+        server.victim = int(rng.integers(server.processes))
         ended = server.run([*argv, "--path_dest", folder, *again], log, after)
         if ended["status"] == 0:
             return hits
-        assert ended["status"] == -signal.SIGKILL, Path(log).read_text()[-3000:]
+        assert ended["status"] == -signal.SIGKILL, f"{ended}\n{Path(log).read_text()[-3000:]}"
         hits.append(where(folder))
 
 

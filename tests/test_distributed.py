@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing as mp
+from killing import free_port
 from torch import nn
 
 from csl import InputError, checkpoint, distributed
@@ -200,12 +200,6 @@ def losses_of_part(rank):
 
 
 # ----------------------------------------------------------------------------------------------------------- fixtures
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

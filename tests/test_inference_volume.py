@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from killing import free_port
 
 from csl import InputError, checkpoint
 from csl.data.garments import make_garments
@@ -249,11 +250,3 @@ def test_processes_of_a_job_share_the_photos(weights, many, expected, tmp_path):
     assert ours[["filename", "class"]].to_numpy().tolist() == theirs[["filename", "class"]].to_numpy().tolist()
     close_scores(ours.score, theirs.score)
     assert (tmp_path / "bad_images.csv").read_text() == (expected / "bad_images.csv").read_text()
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

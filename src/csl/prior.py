@@ -75,13 +75,16 @@ def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
         InputError: an unreadable file, other columns, a value outside [0, 1], or classes that the file lacks.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        # Without a header pandas refuses a row of more cells than the first; with one it takes the first for an index.
+        table = pd.read_csv(path, header=None, dtype=str, na_filter=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: not a class prior ({_one_line(error)}), expected a CSV {','.join(COLUMNS)}"
         ) from error
-    if tuple(table.columns) != COLUMNS:
-        raise InputError(f"{path}: columns {','.join(map(str, table.columns))}, expected {','.join(COLUMNS)}")
+    header, table = tuple(table.iloc[0]), table[1:].reset_index(drop=True)
+    if header != COLUMNS:
+        raise InputError(f"{path}: columns {','.join(header)}, expected {','.join(COLUMNS)}")
+    table.columns = COLUMNS
     known = set(classes)
     ambiguous = table.Classes.duplicated().any() or len(known) < len(classes)
     if ambiguous:

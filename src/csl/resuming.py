@@ -46,6 +46,7 @@ def restore(trainer: Any, state: Checkpoint) -> None:
     """
     try:
         _check(trainer, state)
+        _check_counts(trainer, state)
         _take(trainer, state.extra, state.state_dict)
     except InputError:
         raise
@@ -86,6 +87,30 @@ def _check(trainer, state):
         )
     if changed := changed_settings(extra.get("config") or {}, trainer.options.describe.get("config") or {}):
         raise InputError(f"{path}: the run was started with other settings, expected the same: {', '.join(changed)}")
+
+
+def _check_counts(trainer, state):
+    """What the loop counts and compares with. Tensors and what goes to PyTorch is checked by whoever loads it."""
+    extra, per_epoch = state.extra, trainer.steps_per_epoch
+    epoch = _whole(state, extra["epoch"], "epoch", 0, trainer.schedule.total_steps // per_epoch)
+    step = _whole(state, extra["step"], "step", epoch * per_epoch, (epoch + 1) * per_epoch)
+    _whole(state, extra.get("evaluated", step), "evaluated", -1, step)
+    _whole(state, extra.get("skipped", 0), "skipped", 0, step)
+    _whole(state, extra["log_lines"], "log_lines", 0)
+    for part in (extra, *extra["other_processes"]):
+        _whole(state, part["loss_samples"], "loss_samples", 0)
+        _whole(state, part["prior_sum"]["samples"], "prior_sum/samples", 0)
+    best = extra["best"]
+    if not isinstance(best, dict) or (best and not isinstance(best["mAP"], float)):
+        raise InputError(f"{state.path}: best: expected the results of an epoch")
+
+
+def _whole(state, value, name, low, high=None):
+    if type(value) is not int or value < low or (high is not None and value > high):
+        found = value if type(value) is int else f"a {type(value).__name__}"
+        wanted = f"of {low} or more" if high is None else f"between {low} and {high}"
+        raise InputError(f"{state.path}: {name}: found {found}, expected a whole number {wanted}")
+    return value
 
 
 def _take(trainer, extra, weights):
