@@ -101,8 +101,11 @@ def _check_counts(trainer, state):
         _whole(state, part["loss_samples"], "loss_samples", 0)
         _whole(state, part["prior_sum"]["samples"], "prior_sum/samples", 0)
     best = extra["best"]
-    if not isinstance(best, dict) or (best and not isinstance(best["mAP"], float)):
-        raise InputError(f"{state.path}: best: expected the results of an epoch")
+    kinds = {"epoch": int, "step": int, "weights": str, "mAP": float, "mAP_negative": float}
+    if best != {} and not (
+        isinstance(best, dict) and best.keys() == kinds.keys() and all(type(best[k]) is kinds[k] for k in kinds)
+    ):
+        raise InputError(f"{state.path}: best: expected the results of an epoch ({', '.join(kinds)})")
 
 
 def _whole(state, value, name, low, high=None):
