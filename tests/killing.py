@@ -205,6 +205,8 @@ def _limit(file_size=None, more_memory=None, no_override=False):
 def survive(server, argv, folder, log, rng, kills, seconds):
     """Train into `folder`, killed at up to `kills` random moments; returns one entry for each kill: where it hit.
 
+    Once it was hit after training it is left alone.
+
     Args:
         server: a Server.
         argv: flags of train.py without --path_dest and --resume.
@@ -217,7 +219,8 @@ def survive(server, argv, folder, log, rng, kills, seconds):
     hits = []
     while True:
         again = ["--resume"] if hits else []
-        after = rng.uniform(0, 0.5 * seconds) if len(hits) < kills else None
+        through = hits[-1:] == ["after training"]  # what is left is pictures
+        after = rng.uniform(0, 0.5 * seconds) if len(hits) < kills and not through else None
         server.victim = int(rng.integers(server.processes))
         ended = server.run([*argv, "--path_dest", folder, *again], log, after)
         if ended["status"] == 0:
