@@ -1,5 +1,6 @@
 """A CSV of one row per image, as text: every cell as it was written, and the line that it came from."""
 
+import csv
 import io
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Table:
         """Read a CSV in UTF-8, with or without a byte order mark; blank lines are passed over.
 
         Raises:
-            InputError: the file is empty, not UTF-8, has rows longer than its header, a header that names no
+            InputError: the file is empty, not UTF-8, has rows longer or shorter than its header, a header that names no
                 `filename`, a column without a name or twice the same, a file name that is empty or repeats, or a cell
                 that a spreadsheet would take for a formula.
         """
@@ -168,6 +169,8 @@ def _parse(path):
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
+    if frame.iloc[:, -1].eq("").any():
+        _check_lengths(path, data)
     lines = 1 + np.arange(len(frame))
     if data.count(b"\n") not in (len(frame), len(frame) - 1):  # a quoted cell with line breaks
         breaks = frame.map(lambda cell: cell.count("\n")).sum(axis=1).to_numpy()
@@ -176,6 +179,21 @@ def _parse(path):
     blank[0] = False  # the header
     blank[blank] = frame[blank].map(str.strip).eq("").all(axis=1)
     return frame[~blank].reset_index(drop=True), lines[~blank]
+
+
+def _check_lengths(path, data):
+    """Cells that a row lacks are not unknown labels: the file was cut short. pandas fills them with empty ones."""
+    records = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+    wanted, start = None, 1
+    try:
+        for cells in records:
+            if wanted is None:  # columns without a name at the end may be left away
+                wanted = 1 + max((place for place, name in enumerate(cells) if name.strip()), default=0)
+            elif len(cells) < wanted and any(map(str.strip, cells)):
+                raise InputError(f"{path}, line {start}: found {len(cells)} cells, expected {wanted} as in line 1")
+            start = 1 + records.line_num
+    except csv.Error as error:
+        raise InputError(f"{path}, line {start}: not a CSV: {error}") from None
 
 
 def _check_header(path, header):
