@@ -89,6 +89,8 @@ def _triton_obstacle(device):
             _one_step(inplace_abn_triton, device), _one_step(inplace_abn_torch, device), strict=True
         ):
             torch.testing.assert_close(kernels, plain, rtol=1e-4, atol=1e-4)
+        for kernels, plain in _neighbours(device):
+            torch.testing.assert_close(kernels, plain, rtol=1e-4, atol=1e-4)
     except Exception as error:  # a missing compiler, driver or package: each its own exception
         return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
     return None
@@ -102,3 +104,20 @@ def _one_step(parts, device):
     y = parts.normalise(x, statistics[0], factor, bias, 1e-2)
     sums = parts.backward_sums(x.cos(), y, bias, 1 / factor, 1e-2)
     return statistics, y, sums, parts.backward_input(x.cos(), y, bias, 1 / factor, factor, sums / 32, 1e-2)
+
+
+def _neighbours(device):
+    """What the kernels beside InPlace-ABN's give, and what they should: the blur, and the end of squeeze-and-excitation."""
+    from csl.ops import blur_triton, squeeze_excite_triton
+    from csl.ops.blur import blur_ref
+
+    x = torch.linspace(-2, 3, 150, device=device).sin().view(2, 3, 5, 5)  # [B, C, H, W]
+    attention = torch.linspace(0.1, 0.9, 6, device=device).view(2, 3)
+    blurred = blur_ref(x)  # [B, C, 3, 3]
+    yield blur_triton.blur(x), blurred
+    # The adjoint's definition: autograd may be off here.
+    yield (blur_triton.blur_backward(blurred.cos(), 5, 5) * x).sum(), (blurred.cos() * blurred).sum()
+    joined = torch.relu(x * attention[:, :, None, None] + x.cos())
+    yield squeeze_excite_triton.join(x, attention, x.cos()), joined
+    dz = x.sin() * (joined > 0)
+    yield squeeze_excite_triton.backward_sums(x.sin(), x, joined), (dz, (dz * x).sum((2, 3)))

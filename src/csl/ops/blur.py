@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from csl.ops.abn_backend import backend_for
+
 
 def blur_ref(x: Tensor) -> Tensor:
     """[1 2 1] x [1 2 1] / 16 on each channel, reflect padding 1, stride 2: [B, C, H, W] -> [B, C, ceil(H/2), ceil(W/2)].
@@ -19,10 +21,36 @@ def blur_ref(x: Tensor) -> Tensor:
 
 
 def blur(x: Tensor, kernel: Tensor | None = None) -> Tensor:
-    """`blur_ref` with the depthwise kernel [C, 1, 3, 3] prepared by the caller, who keeps it as a buffer."""
+    """`blur_ref` with the depthwise kernel [C, 1, 3, 3] prepared by the caller, who keeps it as a buffer.
+
+    Where InPlace-ABN runs on Triton (`csl.ops.set_abn_backend`), so does the blur, which then needs no kernel.
+    """
+    if backend_for(x.device.type) == "triton":
+        return _TritonBlur.apply(x)
     if kernel is None:
         return blur_ref(x)
     return _Blur.apply(x, kernel.to(x.dtype))
+
+
+class _TritonBlur(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.size = x.shape[2:]
+        return _kernels()[0](x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        return _kernels()[1](dy, *ctx.size)
+
+
+def _kernels():
+    """Forward and backward; as operators where a graph is captured."""
+    from csl.ops import blur_triton
+
+    if torch.compiler.is_compiling():
+        return blur_triton.blur_op, blur_triton.blur_backward_op
+    return blur_triton.blur, blur_triton.blur_backward
 
 
 class _Blur(torch.autograd.Function):

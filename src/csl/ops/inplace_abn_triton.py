@@ -8,12 +8,12 @@ The mean and the squared deviations are Welford's, one per lane, merged by Chan'
 digits. The output's sign bit says on which side of the leaky ReLU it was, -0 included: see `_normalise_kernel`.
 """
 
-import os
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from csl.ops.triton_parts import ACC, accumulator, by_hand, dense, device_of, laid_out, splits_for, store, tile
 
 TILE = 4096
 """Elements that a program holds at a time."""
@@ -84,16 +84,6 @@ def _merge_kernel(
 
 
 @triton.jit
-def _store(pointer, value, mask, BY_HAND: tl.constexpr):
-    """Store in the pointer's type, rounded to nearest: by hand in Triton's interpreter, which cuts float32 to bfloat16."""
-    if BY_HAND:
-        bits = value.to(tl.int32, bitcast=True)
-        bits = tl.where(value == value, bits + 0x7FFF + ((bits >> 16) & 1), bits) & -0x10000
-        value = bits.to(tl.float32, bitcast=True)
-    tl.store(pointer, value.to(pointer.dtype.element_ty), mask)
-
-
-@triton.jit
 def _normalise_kernel(
     x_ptr, shortcut_ptr, y_ptr, mean_ptr, factor_ptr, bias_ptr, channels, pixels, stride_p, stride_c, slope,
     ACC: tl.constexpr, LEAKY: tl.constexpr, JOIN: tl.constexpr, BY_HAND: tl.constexpr,
@@ -118,7 +108,7 @@ def _normalise_kernel(
     if JOIN:
         z += tl.load(shortcut_ptr + offset, mask, other=0).to(ACC)
         z = tl.where(z < 0, 0, z)  # not a number stays what it is
-    _store(y_ptr + offset, z, mask, BY_HAND)
+    store(y_ptr + offset, z, mask, BY_HAND)
 
 
 @triton.jit
@@ -179,19 +169,19 @@ def _backward_input_kernel(
     y = tl.load(y_ptr + offset, mask, other=0)
     dz, xhat = _before_activation(dy, y, bias, inverse, slope, ACC, LEAKY, BITS)
     dx = factor[None, :] * (dz - mean1[None, :] - xhat * mean2[None, :])
-    _store(dx_ptr + offset, dx, mask, BY_HAND)
+    store(dx_ptr + offset, dx, mask, BY_HAND)
 
 
 def statistics(x: Tensor) -> Tensor:
     """Mean and biased variance of every channel of x [B, C, ...]: [2, C] in float32 (float64 for float64)."""
     x = dense(x)
     images, channels, pixels, stride_p, stride_c, block_p, block_c = _shape(x)
-    splits = _splits(x.device, images * triton.cdiv(pixels, block_p), triton.cdiv(channels, block_c))
-    dtype = _accumulator(x)
+    splits = splits_for(x.device, images * triton.cdiv(pixels, block_p), triton.cdiv(channels, block_c))
+    dtype = accumulator(x)
     mean, m2 = x.new_empty((2, splits, channels), dtype=dtype)
     count, out = x.new_empty(splits, dtype=dtype), x.new_empty((2, channels), dtype=dtype)
-    acc = _ACC[dtype]
-    with _on(x):
+    acc = ACC[dtype]
+    with device_of(x):
         _statistics_kernel[(triton.cdiv(channels, block_c), splits)](
             x, mean, m2, count, images, channels, pixels, stride_p, stride_c, splits, acc, block_p, block_c
         )
@@ -214,12 +204,12 @@ def normalise(
     """
     x = dense(x)
     y = x if overwrite else torch.empty_like(x)
-    other = x if shortcut is None else _laid_out(shortcut, x)
+    other = x if shortcut is None else laid_out(shortcut, x)
     images, channels, pixels, stride_p, stride_c, block_p, block_c = _shape(x)
-    with _on(x):
+    with device_of(x):
         _normalise_kernel[(images * triton.cdiv(pixels, block_p), triton.cdiv(channels, block_c))](
             x, other, y, mean, factor, bias, channels, pixels, stride_p, stride_c, slope,
-            _ACC[_accumulator(x)], slope != 1.0, shortcut is not None, _by_hand(y), block_p, block_c,
+            ACC[accumulator(x)], slope != 1.0, shortcut is not None, by_hand(y), block_p, block_c,
         )  # fmt: skip
     return y
 
@@ -228,12 +218,12 @@ def backward_sums(dy: Tensor, y: Tensor, bias: Tensor, inverse: Tensor, slope: f
     """Sums of dz and dz xhat over every channel: [2, C]; y is dense, inverse [C] is 1 / (|w| + eps)."""
     dy = _like(dy, y)
     images, channels, pixels, stride_p, stride_c, block_p, block_c = _shape(y)
-    splits = _splits(y.device, images * triton.cdiv(pixels, block_p), triton.cdiv(channels, block_c))
-    out = y.new_empty((splits, 2, channels), dtype=_accumulator(y))
-    with _on(y):
+    splits = splits_for(y.device, images * triton.cdiv(pixels, block_p), triton.cdiv(channels, block_c))
+    out = y.new_empty((splits, 2, channels), dtype=accumulator(y))
+    with device_of(y):
         _backward_sums_kernel[(triton.cdiv(channels, block_c), splits)](
             dy, y, bias, inverse, out, images, channels, pixels, stride_p, stride_c, splits, slope,
-            _ACC[out.dtype], slope != 1.0, _BITS[y.dtype], block_p, block_c,
+            ACC[out.dtype], slope != 1.0, _BITS[y.dtype], block_p, block_c,
         )  # fmt: skip
     return out.sum(0)
 
@@ -245,44 +235,20 @@ def backward_input(
     dy = _like(dy, y)
     dx = torch.empty_like(y)
     images, channels, pixels, stride_p, stride_c, block_p, block_c = _shape(y)
-    with _on(y):
+    with device_of(y):
         _backward_input_kernel[(images * triton.cdiv(pixels, block_p), triton.cdiv(channels, block_c))](
             dy, y, dx, bias, inverse, factor, means, channels, pixels, stride_p, stride_c, slope,
-            _ACC[_accumulator(y)], slope != 1.0, _BITS[y.dtype], _by_hand(dx), block_p, block_c,
+            ACC[accumulator(y)], slope != 1.0, _BITS[y.dtype], by_hand(dx), block_p, block_c,
         )  # fmt: skip
     return dx
 
 
-_ACC = {torch.float32: tl.float32, torch.float64: tl.float64}
 _BITS = {torch.float64: tl.int64, torch.float32: tl.int32, torch.float16: tl.int16, torch.bfloat16: tl.int16}
-
-
-def dense(x: Tensor) -> Tensor:
-    """x where it is contiguous or channels-last, else a contiguous copy."""
-    return x if _is_channels_last(x) else x.contiguous()
-
-
-def _is_channels_last(x):
-    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _like(dy, y):
     """dy in y's dtype and layout."""
-    return _laid_out(dy.to(y.dtype), y)
-
-
-def _laid_out(x, like):
-    """x in the layout of a dense tensor."""
-    channels_last = _is_channels_last(like) and not like.is_contiguous()
-    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-
-
-def _by_hand(out):
-    return out.dtype == torch.bfloat16 and os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def _accumulator(x):
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+    return laid_out(dy.to(y.dtype), y)
 
 
 def _shape(x):
@@ -290,23 +256,9 @@ def _shape(x):
     channels = x.shape[1]
     pixels = x.numel() // max(x.shape[0] * channels, 1)
     if pixels == 1 or not x.is_contiguous():  # rows of channels
-        block_c = min(64, triton.next_power_of_2(channels))
         rows = x.shape[0] * pixels
-        return 1, channels, rows, channels, 1, min(TILE // block_c, triton.next_power_of_2(rows)), block_c
-    block_p = min(TILE // 4, triton.next_power_of_2(pixels))
-    block_c = min(TILE // block_p // 4, triton.next_power_of_2(channels))
-    return x.shape[0], channels, pixels, 1, pixels, block_p, block_c
-
-
-def _splits(device, tiles, columns):
-    """Programs that share the tiles of a block of channels: enough to fill the device a few times."""
-    processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
-    return max(1, min(tiles, 4 * processors // columns))
-
-
-def _on(x):
-    """Launches go to the current device, which need not be x's."""
-    return torch.cuda.device(x.device if x.is_cuda else -1)
+        return 1, channels, rows, channels, 1, *tile(channels, rows, True, TILE)
+    return x.shape[0], channels, pixels, 1, pixels, *tile(channels, pixels, False, TILE)
 
 
 def _normalise_anew(
@@ -324,7 +276,7 @@ backward_input_op = torch.library.custom_op("csl::abn_backward_input", backward_
 
 @statistics_op.register_fake
 def _(x):
-    return x.new_empty((2, x.shape[1]), dtype=_accumulator(x))
+    return x.new_empty((2, x.shape[1]), dtype=accumulator(x))
 
 
 @normalise_op.register_fake
@@ -334,7 +286,7 @@ def _(x, mean, factor, bias, slope, shortcut=None):
 
 @backward_sums_op.register_fake
 def _(dy, y, bias, inverse, slope):
-    return y.new_empty((2, y.shape[1]), dtype=_accumulator(y))
+    return y.new_empty((2, y.shape[1]), dtype=accumulator(y))
 
 
 @backward_input_op.register_fake

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from csl.ops.abn_backend import backend_for
+
 
 def squeeze_excite_ref(
     x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, shortcut: Tensor | None = None
@@ -52,7 +54,13 @@ class _SqueezeExcite(torch.autograd.Function):
         mean = x.mean((2, 3))  # [B, C]
         hidden, attention = _attention(mean, weight1, bias1, weight2, bias2)  # [B, I], [B, C]
         scale = attention[:, :, None, None]
-        y = x * scale if shortcut is None else torch.addcmul(shortcut.to(x.dtype), x, scale).relu_()
+        kernels = _kernels(x)
+        if shortcut is None:
+            y = x * scale
+        elif kernels is not None:
+            y = kernels.join(x, attention, shortcut.to(x.dtype))
+        else:
+            y = torch.addcmul(shortcut.to(x.dtype), x, scale).relu_()
         ctx.save_for_backward(x, mean, hidden, attention, weight1, weight2, None if shortcut is None else y)
         ctx.mark_non_differentiable(attention)
         return y, attention
@@ -61,9 +69,14 @@ class _SqueezeExcite(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy, _):
         x, mean, hidden, attention, weight1, weight2, y = ctx.saved_tensors
-        if y is not None:
-            dy = torch.ops.aten.threshold_backward(dy, y, 0)
-        d_attention = (dy * x).sum((2, 3))  # [B, C]
+        kernels = _kernels(x)
+        if kernels is not None:
+            dy, d_attention = kernels.backward_sums(dy, x, y)
+            d_attention = d_attention.to(x.dtype)  # [B, C]
+        else:
+            if y is not None:
+                dy = torch.ops.aten.threshold_backward(dy, y, 0)
+            d_attention = (dy * x).sum((2, 3))  # [B, C]
         d_second = d_attention * attention * (1 - attention)
         d_first = (d_second @ _matrix(weight2, x)) * (hidden > 0)  # [B, I]
         d_mean = (d_first @ _matrix(weight1, x)) / (x.shape[2] * x.shape[3])  # [B, C]
@@ -72,6 +85,15 @@ class _SqueezeExcite(torch.autograd.Function):
         d_weight2 = (d_second.t() @ hidden).view_as(weight2).to(weight2.dtype)
         d_bias1, d_bias2 = d_first.sum(0).to(weight1.dtype), d_second.sum(0).to(weight2.dtype)
         return dx, d_weight1, d_bias1, d_weight2, d_bias2, None if y is None else dy
+
+
+def _kernels(x):
+    """The Triton kernels, where InPlace-ABN runs on its own; a graph that is captured fuses the plain operations itself."""
+    if torch.compiler.is_compiling() or backend_for(x.device.type) != "triton":
+        return None
+    from csl.ops import squeeze_excite_triton
+
+    return squeeze_excite_triton
 
 
 def _attention(mean, weight1, bias1, weight2, bias2):

@@ -1,0 +1,73 @@
+"""Compiles every Triton kernel for a GPU that is not there: `python tests/compile_kernels.py [ARCH]` prints their names.
+
+Triton's interpreter runs what its compiler may refuse. Here each launch of the real functions, on CPU tensors, ends in a
+compiled kernel instead of a launch, with the types and the specialisations (1, multiples of 16) that a launch would have.
+"""
+
+import sys
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+ARCH = int(sys.argv[1]) if len(sys.argv) > 1 else 90
+TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.int8: "i8"}
+TYPES |= {torch.int32: "i32", torch.int64: "i64"}
+
+
+def compile_instead(kernel, *args, grid, warmup, **options):
+    """In place of `JITFunction.run`."""
+    given = dict(zip(kernel.arg_names, args, strict=False)) | options
+    signature, constants, attributes = {}, {}, {}
+    for place, parameter in enumerate(kernel.params):
+        value = given[parameter.name]
+        if isinstance(value, torch.Tensor):
+            signature[parameter.name] = f"*{TYPES[value.dtype]}"
+            attributes[(place,)] = [["tt.divisibility", 16]]
+        elif parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+            signature[parameter.name], constants[parameter.name] = "constexpr", value
+        elif type(value) is int:
+            signature[parameter.name] = "i32" if value < 2**31 else "i64"
+            if value % 16 == 0:
+                attributes[(place,)] = [["tt.divisibility", 16]]
+        else:
+            signature[parameter.name] = "fp32"
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+    compiled = triton.compile(source, target=GPUTarget("cuda", ARCH, 32))
+    assert compiled.asm["cubin"]
+    print(kernel.fn.__name__, flush=True)
+
+
+def launches():
+    """Every kernel of the package, in the shapes, types and layouts of training on a GPU."""
+    from csl.ops import blur_triton, inplace_abn_triton, selective_loss_triton, squeeze_excite_triton
+
+    x = torch.zeros(2, 64, 8, 8, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    vector, attention = torch.zeros(64), torch.zeros(2, 64, dtype=torch.bfloat16)
+    for images in (x, x.contiguous().float()):
+        inplace_abn_triton.statistics(images)
+        for slope in (1e-3, 1.0):
+            inplace_abn_triton.backward_sums(images, images, vector, vector, slope)
+            inplace_abn_triton.backward_input(images, images, vector, vector, vector, torch.zeros(2, 64), slope)
+            inplace_abn_triton.normalise(images, vector, vector, vector, slope)
+        inplace_abn_triton.normalise(images, vector, vector, vector, 1.0, images)
+        blur_triton.blur_backward(blur_triton.blur(images), 8, 8)
+        squeeze_excite_triton.join(images, attention, images)
+        for joined in (images, None):
+            squeeze_excite_triton.backward_sums(images, images, joined)
+    logits, targets = torch.zeros(4, 80, dtype=torch.bfloat16), torch.zeros(4, 80, dtype=torch.int8)
+    for mode, scope in (
+        ("selective", "batch"),
+        ("selective", "sample"),
+        ("ignore_normalize_classes", "batch"),
+        (None, ""),
+    ):
+        selective_loss_triton.on_gpu(
+            logits, targets, mode, 0.05, 0.0, 1.0, 4.0, 1.0, 1.0, 1.0, 5, torch.zeros(80), 0.5, scope, mode is None
+        )
+
+
+if __name__ == "__main__":
+    triton.runtime.jit.JITFunction.run = compile_instead
+    launches()
