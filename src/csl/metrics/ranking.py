@@ -10,6 +10,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.metrics.arrays import POSITIVE, UNANNOTATED, as_int8, check_labels, inputs, is_tensor
+from csl.metrics.counting import count_in_buckets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,8 @@ _DEVICE_BLOCK_BYTES = 2**31
 _DEVICE_BYTES_PER_ENTRY = 64
 # Rows transposed at a time: a tile that stays in the second-level cache is four times as fast as one long column.
 _TILE_ROWS = 512
-# Entries read at a time where whole rows are.
+# From this share of annotated entries on, counting them among all is faster than picking and sorting them.
+_CROWDED = 3 / 4
 # Below this share of annotated entries, picking them one by one beats transposing all scores and then picking.
 _SPARSE = 1 / 64
 
@@ -162,36 +164,27 @@ def _rank_block(scores, targets, classes, unannotated_is_negative):
 
     The precision at a threshold s is #{positives >= s} / #{entries >= s}, and only thresholds at a positive's score
     add to AP, each as often as positives have that score. The first count is a place among the positives' sorted
-    scores, the second a binary search in all sorted scores. So bare scores are sorted and no index or label moves
-    along: NumPy does this with vector instructions, several times as fast as any argsort.
+    scores; the second is taken by whichever is faster of two ways that move no index or label along.
     """
     num_samples, num_classes = len(scores), classes.stop - classes.start
     labels = _class_major(targets, classes, np.dtype(np.int8))  # [B, N]
     check_labels(labels, classes)
-    complete = unannotated_is_negative or labels.size == 0 or labels.min() != UNANNOTATED
+    num_annotated, unannotated = np.full(num_classes, num_samples), None
+    if not unannotated_is_negative and labels.size and labels.min() == UNANNOTATED:
+        unannotated = labels == UNANNOTATED  # [B, N]
+        num_annotated -= np.count_nonzero(unannotated, axis=1)
     # Flat positions in [B, N], class after class, and where each class begins and the last one ends: [B + 1].
-    boundaries = num_samples * np.arange(num_classes + 1)
     positive = np.flatnonzero(labels == POSITIVE)
-    first_positive = np.searchsorted(positive, boundaries)
-    annotated = None if complete else np.flatnonzero(labels != UNANNOTATED)
-    first_annotated = boundaries if complete else np.searchsorted(annotated, boundaries)
-    num_positives, num_annotated = np.diff(first_positive), np.diff(first_annotated)
+    first_positive = np.searchsorted(positive, num_samples * np.arange(num_classes + 1))
+    num_positives = np.diff(first_positive)
 
-    if complete or len(annotated) >= _SPARSE * labels.size:
-        flat = _class_major(scores, classes, _sortable(scores.dtype)).reshape(-1)
-        hits = flat.take(positive)
-        entries = flat if complete else flat.take(annotated)
-    else:
-        hits, entries = _pick(scores, classes, positive), _pick(scores, classes, annotated)
-    if complete:
-        entries.reshape(num_classes, num_samples).sort(axis=1)
-    hits_of, entries_of = _split(hits, first_positive), _split(entries, first_annotated)
+    way = _by_counting if _sortable(scores.dtype) == np.float32 else _by_sorting
+    if unannotated is not None and num_annotated.sum() < _CROWDED * labels.size:
+        way = _by_sorting
+    hits, count_at_least = way(scores, classes, positive, unannotated, num_annotated)
+    hits_of = _split(hits, first_positive)
     for c in range(num_classes):
         hits_of(c).sort()
-        if not complete:
-            entries_of(c).sort()
-        if num_annotated[c] and np.isnan(entries_of(c)[-1]):  # NaN sorts last
-            raise InputError(f"scores: found NaN in column {classes.start + c}, expected numbers")
 
     # One threshold per distinct score of a class's positives: K of them, of all B classes together.
     is_threshold = np.ones(len(hits), bool)
@@ -200,21 +193,57 @@ def _rank_block(scores, targets, classes, unannotated_is_negative):
     is_threshold[first_positive[:-1][has_hits]] = True
     starts = np.flatnonzero(is_threshold)  # [K]
     first_threshold = np.searchsorted(starts, first_positive)  # [B + 1]
-    thresholds = hits[starts]
     new_hits = np.diff(starts, append=len(hits))
-    num_thresholds = np.diff(first_threshold)
-    hits_above = np.repeat(first_positive[1:], num_thresholds) - starts
-    entries_below = np.empty(len(starts), np.int64)
-    thresholds_of, entries_below_of = _split(thresholds, first_threshold), _split(entries_below, first_threshold)
-    for c in np.flatnonzero(has_hits):
-        entries_below_of(c)[:] = np.searchsorted(entries_of(c), thresholds_of(c))
-    entries_above = np.repeat(num_annotated, num_thresholds) - entries_below
+    hits_above = np.repeat(first_positive[1:], np.diff(first_threshold)) - starts
+    entries_above = count_at_least(hits[starts], first_threshold)
 
     ap = np.zeros(num_classes)
     if len(starts):
         terms = new_hits * hits_above / entries_above
         ap[has_hits] = np.add.reduceat(terms, first_threshold[:-1][has_hits]) / num_positives[has_hits]
     return ap, num_positives, num_annotated - num_positives
+
+
+def _by_counting(scores, classes, positive, unannotated, _):
+    """Scores of the positives, class after class, and a function that counts: see `count_in_buckets`."""
+    entries = _class_major(scores, classes, np.dtype(np.float32))  # [B, N]
+    _check_numbers(entries, unannotated, classes)
+    return entries.take(positive), lambda thresholds, firsts: count_in_buckets(entries, unannotated, thresholds, firsts)
+
+
+def _by_sorting(scores, classes, positive, unannotated, num_annotated):
+    """The same of any dtype, by a binary search in the sorted scores of the annotated entries."""
+    annotated = None if unannotated is None else np.flatnonzero(~unannotated)
+    if annotated is not None and len(annotated) < _SPARSE * unannotated.size:
+        hits, entries = _pick(scores, classes, positive), _pick(scores, classes, annotated)
+    else:
+        entries = _class_major(scores, classes, _sortable(scores.dtype)).reshape(-1)
+        hits = entries.take(positive)
+        entries = entries if annotated is None else entries.take(annotated)
+    entries_of = _split(entries, np.append(0, np.cumsum(num_annotated)))
+    for c in range(len(num_annotated)):
+        entries_of(c).sort()
+        _check_numbers(entries_of(c)[None, -1:], None, slice(classes.start + c, None))  # NaN sorts last
+
+    def count(thresholds, firsts):
+        counts = np.repeat(num_annotated, np.diff(firsts))
+        counts_of, thresholds_of = _split(counts, firsts), _split(thresholds, firsts)
+        for c in np.flatnonzero(np.diff(firsts)):
+            counts_of(c)[:] -= entries_of(c).searchsorted(thresholds_of(c))
+        return counts
+
+    return hits, count
+
+
+def _check_numbers(scores, ignored, classes):
+    """Raise InputError where scores [B, N] of the columns `classes` hold a NaN that is not ignored."""
+    if scores.size == 0 or not np.isnan(scores.max()):
+        return
+    bad = np.isnan(scores) if ignored is None else np.isnan(scores) & ~ignored
+    if bad.any():
+        raise InputError(
+            f"scores: found NaN in column {classes.start + int(bad.any(axis=1).argmax())}, expected numbers"
+        )
 
 
 def _rank_block_on_device(scores, targets, classes, unannotated_is_negative):
