@@ -37,7 +37,7 @@ from csl.models import create_model
 from csl.models.abn import InPlaceABN
 from csl.models.fuse import fuse
 from csl.models.tresnet import BlurPool, SqueezeExcite
-from csl.ops import blur_ref, resolve_backend, set_abn_backend, squeeze_excite_ref
+from csl.ops import blur_ref, get_abn_backend, resolve_backend, set_abn_backend, squeeze_excite_ref
 
 RESULTS = Path(__file__).parent / "results" / "tresnet_speed.json"
 CLASSES = 80
@@ -240,6 +240,23 @@ def compare(device, what, name, size, batch, targets, repeats, compiled):
     return row
 
 
+def seconds_on_gpu(function, repeats):
+    """Median time of a call by the device's own clock."""
+    values = []
+    for i in range(repeats + 3):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        function()
+        end.record()
+        torch.cuda.synchronize()
+        values += [start.elapsed_time(end) / 1e3] * (i >= 3)
+    return statistics.median(values)
+
+
+def feature_map(shape):
+    return torch.randn(shape, device="cuda", dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+
+
 def abn_bandwidth(shape, repeats):
     """The kernels alone: bytes that must move (3 tensors forward, 5 backward) over the bandwidth of a copy."""
     row = {"device": "cuda", "what": "abn kernels, bfloat16", "shape": shape, "targets": {"copy": ABN_TARGET}}
@@ -247,8 +264,7 @@ def abn_bandwidth(shape, repeats):
         return row | {"note": "not measured"}
     from csl.ops import inplace_abn
 
-    x = torch.randn(shape, device="cuda", dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    x.requires_grad_()
+    x = feature_map(shape).requires_grad_()
     grad, out = torch.randn_like(x), torch.empty_like(x)
     weight, bias = (torch.ones(shape[1], device="cuda", requires_grad=True) for _ in range(2))
 
@@ -256,20 +272,31 @@ def abn_bandwidth(shape, repeats):
         inplace_abn(x, weight, bias, None, None, True).backward(grad)
         x.grad = weight.grad = bias.grad = None
 
-    def seconds(function):
-        values = []
-        for i in range(repeats + 3):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            function()
-            end.record()
-            torch.cuda.synchronize()
-            values += [start.elapsed_time(end) / 1e3] * (i >= 3)
-        return statistics.median(values)
-
     size = x.numel() * x.element_size()
-    copy, abn = 2 * size / seconds(lambda: out.copy_(grad)), 8 * size / seconds(both)
+    copy, abn = (n * size / seconds_on_gpu(f, repeats) for n, f in ((2, lambda: out.copy_(grad)), (8, both)))
     return row | {"copy_gb_s": copy / 1e9, "abn_gb_s": abn / 1e9, "ratios": {"copy": {"rate": abn / copy}}}
+
+
+def neighbours(what, shape, repeats):
+    """Forward and backward of what stands beside InPlace-ABN: csl's kernels against PyTorch's operators, eager."""
+    row = {"device": "cuda", "what": f"{what}, bfloat16", "shape": shape}
+    if not torch.cuda.is_available():
+        return row | {"note": "not measured"}
+    layer = BlurPool(shape[1]) if what == "blur" else SqueezeExcite(shape[1], max(shape[1] // 4, 64))
+    layer = layer.to("cuda")
+    arguments = [feature_map(shape).requires_grad_() for _ in range(1 if what == "blur" else 2)]
+    grad, chosen, seconds = torch.randn_like(layer(*arguments)), get_abn_backend(), {}
+
+    def both():
+        layer(*arguments).backward(grad)
+        for tensor in (*arguments, *layer.parameters()):
+            tensor.grad = None
+
+    for backend in ("triton", "torch"):
+        set_abn_backend(backend)
+        seconds[backend] = seconds_on_gpu(both, repeats)
+    set_abn_backend(chosen)
+    return row | {"seconds": seconds, "ratios": {"torch": {"rate": seconds["torch"] / seconds["triton"]}}}
 
 
 def show(row):
@@ -324,6 +351,10 @@ def main():
     for shape in ABN_SHAPES:
         rows.append(abn_bandwidth(shape, args.repeats))
         show(rows[-1])
+    for what in ("blur", "squeeze-excite"):
+        for shape in ABN_SHAPES:
+            rows.append(neighbours(what, shape, args.repeats))
+            show(rows[-1])
     if args.batch:
         return
     RESULTS.parent.mkdir(exist_ok=True)

@@ -16,6 +16,7 @@ from csl.metrics import (
     average_precision,
     averaged_scores,
     class_table,
+    counting,
     group_accuracy,
     mean_average_precision,
     precision_recall_f1,
@@ -122,6 +123,46 @@ def test_golden(case):
     np.testing.assert_allclose(mean_average_precision(scores, partial), case["mAP_partial"], **tolerance)
     ap = average_precision(scores, partial)
     np.testing.assert_allclose(np.nan_to_num(ap, nan=-1), ap_partial, **tolerance)
+
+
+FLOATS = st.one_of(
+    st.sampled_from(
+        [0.0, -0.0, 1.0, np.inf, -np.inf, 1e-45, -1e-45, 3.4e38, -3.4e38, 0.5, np.nextafter(np.float32(0.5), 1)]
+    ),
+    st.floats(width=32, allow_nan=False),
+    st.floats(0, 1, width=32),
+)
+
+
+@given(data=st.data())
+def test_counts_in_buckets_are_those_of_a_loop(data):
+    num_classes, num_samples = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 40))
+    scores = np.array(
+        data.draw(st.lists(FLOATS, min_size=num_classes * num_samples, max_size=num_classes * num_samples)), np.float32
+    ).reshape(num_classes, num_samples)
+    ignored = np.array(data.draw(st.lists(st.booleans(), min_size=scores.size, max_size=scores.size)))
+    ignored = ignored.reshape(scores.shape)
+    ignored[0, 0] = False
+    thresholds, firsts, expected = [], [0], []
+    for row, out in zip(scores, ignored, strict=True):
+        known = row[~out]
+        some = np.unique(known[: data.draw(st.integers(0, num_samples))])
+        thresholds += some.tolist()
+        firsts.append(len(thresholds))
+        expected += [(known >= threshold).sum() for threshold in some]
+    found = counting.count_in_buckets(scores, ignored, np.array(thresholds, np.float32), np.array(firsts))
+    assert found.tolist() == expected
+
+
+def test_many_scores_in_few_buckets_and_few_in_many():
+    rng = np.random.default_rng(0)
+    crowded = 0.5 + rng.integers(0, 300, 20_000).astype(np.float32) * np.float32(2**-24)
+    crowded[:2] = -np.inf, 3e38  # the width of a bucket is a 65,536th of what lies between
+    for scores in (crowded, rng.random(20_000, np.float32), -np.exp(rng.normal(0, 10, 20_000)).astype(np.float32)):
+        targets = (rng.random(20_000) < 0.05).astype(np.int8)
+        targets[0] = 1
+        expected = sk.average_precision_score(targets, np.nan_to_num(scores, neginf=-3.4e38))
+        np.testing.assert_allclose(average_precision(scores[:, None], targets[:, None]), expected, rtol=1e-12)
 
 
 def test_ties_enter_together():
