@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/kill_resume.py [--kills 100] [--seed 0]
 
 Rounds of up to 6 kills each, of two stages with a mask, dropout and evaluations between epochs, a checkpoint a step: with 0
-and 2 loader workers, and with two processes of one job, of which one is killed and the other has to leave by itself. What
-is compared after each round: every tensor and value of last.ckpt and best.ckpt of both stages, the logs but for their
-clock, the tables of priors, the results, and that no temporary file is left. The counts go to
-benchmarks/results/reliability.json, under "kills", with what each killed process was at. Two cores: about 20 minutes.
+and 2 loader workers, and with two processes of one job, of which one is killed and the other has to leave, by itself or,
+where it waits for its peer's first word, on the SIGTERM that torchrun would send it. What is compared after each round:
+every tensor and value of last.ckpt and best.ckpt of both stages, the logs but for their clock, the tables of priors, the
+results, and that no temporary file is left. The counts go to benchmarks/results/reliability.json, under "kills", with
+what each killed process was at. Two cores: about 7 minutes.
 """
 
 import argparse
@@ -87,6 +88,7 @@ def main():
                 {
                     "kills": hits.total(),
                     "of one of two processes": of_several,
+                    "after which the other had to be told to leave": server.told,
                     "rounds": rounds,
                     "rounds that ended otherwise": lost,
                     "where": dict(hits.most_common()),

@@ -27,16 +27,19 @@ class Server:
     gets a signal `kill_after` seconds after it began, or after the log has the text `when`; once a file `half_written`,
     which is there already, is partly written anew; or when it reads an image whose path ends in `at_image`. `limits`
     may hold "file_size" and "more_memory" in bytes, and "no_override": root may not write what its permissions forbid.
-    Returns {"status": exit status, negative for a signal, "seconds": of life}.
+    Returns {"status": exit status, negative for a signal, "told": see below, "seconds": of life}.
 
     Args:
         pictures: whether runs draw theirs (see `without_pictures`).
-        processes: of a run. Of several `victim` alone gets the signal, and the status is its own. The others should
-            find out and leave; they get torchrun's SIGTERM after 5 seconds, and after a minute the status is "hung".
+        processes: of a run. Of several `victim` alone gets the signal, and the status is its own, or says which other ended
+            badly before that. Those that are left when one has ended badly should find out and leave; after 5 seconds they are
+            told to by a SIGTERM, as by torchrun, which `told` notes, and after a minute the status is "hung", as after ten
+            of any run.
     """
 
     def __init__(self, pictures=True, processes=1):
         self.pictures, self.processes, self.victim = pictures, processes, 0
+        self.told = 0  # runs of `survive` in which the others had to be told
 
     def __enter__(self):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
@@ -91,36 +94,39 @@ def serve():
             if pid == 0:
                 _train(request, rank, port)
             living[rank] = pid
-        victim, status, deadline, orders = request["victim"], None, None, []
-        when, log = request["when"], Path(request["log"])
+        victim, when, log = request["victim"], request["when"], Path(request["log"])
+        statuses, status, told, orders = {}, None, False, [(started + 600, signal.SIGKILL)]
+        deadline, signalled = None, False
         if request["kill_after"] is not None and when is None:
             deadline = started + request["kill_after"]
         while living:
             if when is not None and log.exists() and when in log.read_text():
                 deadline, when = time.monotonic() + request["kill_after"], None
-            if request["half_written"] and _is_half_written(Path(request["half_written"])):
-                os.kill(living[victim], request["signal"])
-                request["half_written"] = None
+            now = time.monotonic()
+            half_written = request["half_written"] and _is_half_written(Path(request["half_written"]))
+            if half_written or (deadline is not None and now >= deadline):
+                if victim in living:
+                    os.kill(living[victim], request["signal"])
+                    signalled = True
+                deadline, request["half_written"] = None, None
             for rank, pid in list(living.items()):
                 ended, code = os.waitpid(pid, os.WNOHANG)
                 if ended:
                     del living[rank]
-                    if rank == victim:
-                        status = os.waitstatus_to_exitcode(code)
-                        if status:
-                            now = time.monotonic()
-                            orders = [(now + 5, signal.SIGTERM), (now + 60, signal.SIGKILL)]
-            if deadline is not None and time.monotonic() >= deadline:
-                if victim in living:
-                    os.kill(living[victim], request["signal"])
-                deadline = None
-            if living and orders and time.monotonic() >= orders[0][0]:
+                    statuses[rank] = os.waitstatus_to_exitcode(code)
+                    if statuses[rank] and len(orders) == 1:
+                        orders = [(now + 5, signal.SIGTERM), (now + 60, signal.SIGKILL)]
+                    if statuses[rank] and rank != victim and not signalled:
+                        status = f"process {rank} ended with {statuses[rank]}"
+            if living and now >= orders[0][0]:
                 _, number = orders.pop(0)
+                told = True
+                status = status if orders else "hung"
                 for pid in living.values():
                     os.kill(pid, number)
-                status = status if orders else "hung"
+                orders = orders or [(now + 60, signal.SIGKILL)]
             time.sleep(0.0005)
-        answer = {"status": status, "seconds": time.monotonic() - started}
+        answer = {"status": status or statuses[victim], "told": told, "seconds": time.monotonic() - started}
         print(json.dumps(answer), flush=True)
 
 
@@ -132,6 +138,8 @@ def free_port():
 
 
 def _train(request, rank, port):
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not to outlive the server
     if port is not None:  # as torchrun would
         os.environ |= {
             "RANK": str(rank), "WORLD_SIZE": str(request["processes"]), "LOCAL_RANK": str(rank),
@@ -147,7 +155,7 @@ def _train(request, rank, port):
     if not request["pictures"]:
         for owner, name, nothing in without_pictures():
             setattr(owner, name, nothing)
-    if request["at_image"]:
+    if request["at_image"] and rank == request["victim"]:
         _signal_at(request["at_image"], request["signal"])
     sys.argv = ["train.py", *request["argv"]]
     runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
@@ -226,6 +234,7 @@ def survive(server, argv, folder, log, rng, kills, seconds):
         if ended["status"] == 0:
             return hits
         assert ended["status"] == -signal.SIGKILL, f"{ended}\n{Path(log).read_text()[-3000:]}"
+        server.told += ended["told"]
         hits.append(where(folder))
 
 

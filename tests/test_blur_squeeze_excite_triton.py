@@ -15,6 +15,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 import csl.ops
 from csl import InputError
+from csl.models.tresnet import BlurPool
 from csl.ops import blur, blur_ref, resolve_backend, set_abn_backend, squeeze_excite, squeeze_excite_ref
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -125,6 +126,38 @@ def test_nan_goes_through():
     y = squeeze_excite(x, *attention_of(3), image((2, 3, 5, 4), "channels-last", seed=3))
     assert y[0].isnan().all()
     assert not y[1].isnan().any()
+
+
+def test_the_probe_does_not_depend_on_autocast_or_the_default_dtype(monkeypatch):
+    with torch.autocast(DEVICE, torch.bfloat16), torch.inference_mode():
+        assert resolve_backend("triton", DEVICE)[0] == "triton"
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert resolve_backend("triton", DEVICE)[0] == "triton"
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_an_exported_graph_has_pytorchs_operators_alone():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), BlurPool(4)).to(DEVICE).eval()
+    graph = torch.export.export(network, (image((1, 3, 12, 12), "contiguous", torch.float32),)).graph
+    assert not [node for node in graph.nodes if "csl" in str(node.target)]
+
+
+def test_sizes_that_cannot_be_blurred():
+    from csl.ops import blur_triton
+
+    with pytest.raises(InputError, match="1 x 5, expected 2 or more pixels"):
+        blur(image((1, 3, 1, 5), "contiguous"))
+    with pytest.raises(InputError, match=r"a gradient of \(3, 3\), expected half of 4 x 6"):
+        blur_triton.blur_backward(image((1, 3, 3, 3), "contiguous"), 4, 6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_empty_batch(layout):
+    arguments = [image((0, 6, 5, 4), layout), *attention_of(6), image((0, 6, 5, 4), layout)]
+    assert all(g is not None and not g.any() for g in gradients(squeeze_excite, arguments)[1:])
+    assert gradients(blur, arguments[:1])[0].shape == (0, 6, 3, 2)
 
 
 def test_operators_pass_pytorchs_own_checks():

@@ -254,7 +254,7 @@ ERRORS = {
     "two columns": ("filename,neck,neck\na,1,1\n", "line 1: found two columns named 'neck'"),
     "unnamed column": (",filename,neck\n0,a,1\n", "line 1: column 1 has no name"),
     "no attribute": ("filename,split\na,train\n", "line 1: found no attribute among filename, split"),
-    "short row": ('filename,neck,hem\n"a\nb",1,2\n\nc,1', "line 5: found 2 cells, expected 3 as in line 1"),
+    "cut short": ('filename,neck,hem\n"a\nb",1,2\n\nc,1', "line 5: found 2 cells and the end of the file, expected 3"),
     "long row": ("filename,neck\na,1\nb,1,2\n", "not a CSV: Expected 2 fields in line 3, saw 3"),
     "open quote": ('filename,neck\n"a,1\n', "not a CSV: EOF inside string"),
     "split": (

@@ -282,11 +282,14 @@ def test_infinite_scores_have_an_order():
     assert average_precision(scores, [[1], [0], [1], [0]])[0] == pytest.approx((1 + 2 / 4) / 2)
 
 
-def test_empty():
-    assert np.isnan(average_precision(np.zeros((0, 3)), np.zeros((0, 3), np.int8))).all()
-    assert average_precision(np.zeros((3, 0)), np.zeros((3, 0), np.int8)).shape == (0,)
-    assert np.isnan(mean_average_precision(np.zeros((0, 3)), np.zeros((0, 3), np.int8)))
-    assert mean_average_precision(np.zeros((0, 3)), np.zeros((0, 3), np.int8), "negative") == 0
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_empty(dtype):
+    no_image, no_class = np.zeros((0, 3), dtype), np.zeros((3, 0), dtype)
+    assert np.isnan(average_precision(no_image, no_image.astype(np.int8))).all()
+    assert average_precision(no_class, no_class.astype(np.int8)).shape == (0,)
+    assert np.isnan(mean_average_precision(no_image, no_image.astype(np.int8)))
+    assert mean_average_precision(no_image, no_image.astype(np.int8), "negative") == 0
+    assert np.isnan(class_table(no_image, no_image.astype(np.int8), "abc").AP).all()
     assert all(np.isnan(v) for v in precision_recall_f1(np.zeros((2, 3)), -np.ones((2, 3)), 0.5).values())
 
 

@@ -90,13 +90,17 @@ def _check(trainer, state):
 
 
 def _check_counts(trainer, state):
-    """What the loop counts and compares with. Tensors and what goes to PyTorch is checked by whoever loads it."""
+    """What is counted and compared with. Tensors are checked by who loads them; counts PyTorch takes as they are."""
     extra, per_epoch = state.extra, trainer.steps_per_epoch
     epoch = _whole(state, extra["epoch"], "epoch", 0, trainer.schedule.total_steps // per_epoch)
     step = _whole(state, extra["step"], "step", epoch * per_epoch, (epoch + 1) * per_epoch)
     _whole(state, extra.get("evaluated", step), "evaluated", -1, step)
     _whole(state, extra.get("skipped", 0), "skipped", 0, step)
     _whole(state, extra["log_lines"], "log_lines", 0)
+    for name in ("last_epoch", "_step_count"):
+        _whole(state, extra["scheduler"].get(name, 0), f"scheduler/{name}", 0)
+    if extra["ema"] is not None:
+        _whole(state, extra["ema"]["updates"], "ema/updates", 0)
     for part in (extra, *extra["other_processes"]):
         _whole(state, part["loss_samples"], "loss_samples", 0)
         _whole(state, part["prior_sum"]["samples"], "prior_sum/samples", 0)

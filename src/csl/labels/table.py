@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class Table:
         """Read a CSV in UTF-8, with or without a byte order mark; blank lines are passed over.
 
         Raises:
-            InputError: the file is empty, not UTF-8, has rows longer or shorter than its header, a header that names no
+            InputError: the file is empty, not UTF-8, has rows longer than its header or was cut short, a header that names no
                 `filename`, a column without a name or twice the same, a file name that is empty or repeats, or a cell
                 that a spreadsheet would take for a formula.
         """
@@ -169,8 +170,8 @@ def _parse(path):
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
-    if frame.iloc[:, -1].eq("").any():
-        _check_lengths(path, data)
+    if not data.endswith((b"\n", b"\r")) and frame.iloc[-1, -1] == "":
+        _check_last_row(path, data)
     lines = 1 + np.arange(len(frame))
     if data.count(b"\n") not in (len(frame), len(frame) - 1):  # a quoted cell with line breaks
         breaks = frame.map(lambda cell: cell.count("\n")).sum(axis=1).to_numpy()
@@ -181,19 +182,25 @@ def _parse(path):
     return frame[~blank].reset_index(drop=True), lines[~blank]
 
 
-def _check_lengths(path, data):
-    """Cells that a row lacks are not unknown labels: the file was cut short. pandas fills them with empty ones."""
-    records = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-    wanted, start = None, 1
+def _check_last_row(path, data):
+    """A last line that has no end and lacks cells was cut short: these are not unknown labels.
+
+    Elsewhere they are: spreadsheets leave out the commas of empty cells at the end of a row.
+    """
+    text, limit = data.decode("utf-8-sig"), csv.field_size_limit(sys.maxsize)
     try:
-        for cells in records:
-            if wanted is None:  # columns without a name at the end may be left away
-                wanted = 1 + max((place for place, name in enumerate(cells) if name.strip()), default=0)
-            elif len(cells) < wanted and any(map(str.strip, cells)):
-                raise InputError(f"{path}, line {start}: found {len(cells)} cells, expected {wanted} as in line 1")
-            start = 1 + records.line_num
-    except csv.Error as error:
-        raise InputError(f"{path}, line {start}: not a CSV: {error}") from None
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    finally:
+        csv.field_size_limit(limit)
+    header, cells = rows[0], rows[-1]
+    # Columns without a name at the end may be left away.
+    wanted = 1 + max((place for place, name in enumerate(header) if name.strip()), default=0)
+    if len(cells) < wanted and any(map(str.strip, cells)):
+        line = 1 + text.count("\n") - "".join(cells).count("\n")
+        raise InputError(
+            f"{path}, line {line}: found {len(cells)} cells and the end of the file, expected {wanted} as in line 1; it may "
+            "have been cut short (a line break at its end says that it was not)"
+        )
 
 
 def _check_header(path, header):

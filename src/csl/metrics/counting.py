@@ -24,6 +24,8 @@ def count_in_buckets(
         thresholds: float32 [K], class after class, ascending in each; every one is the score of an entry that counts.
         firsts: where the thresholds of each class begin and those of the last one end: int [B + 1].
     """
+    if len(thresholds) == 0:
+        return np.zeros(0, np.int64)
     keys, wanted = _in_order(scores), _in_order(thresholds.copy())
     if ignored is not None:
         np.copyto(keys, _LOWEST, where=ignored)

@@ -15,10 +15,10 @@ from csl.metrics.counting import count_in_buckets
 if TYPE_CHECKING:
     import pandas as pd
 
-# Working memory of all threads together, and what one entry of a block may take of it: its score, label and two masks,
-# and in a partly annotated block the index (8 bytes) and a copy of the score as well.
+# Working memory of all threads together, and what one entry of a block may take of it: most of that for a positive, with
+# its places, its threshold and their counts; a negative takes a tenth.
 _BLOCK_BYTES = 2**30
-_BYTES_PER_ENTRY = 24
+_BYTES_PER_ENTRY = 80
 # On a GPU: the score, its order and the running counts. Blocks this wide already fill a large GPU.
 _DEVICE_BLOCK_BYTES = 2**31
 _DEVICE_BYTES_PER_ENTRY = 64
@@ -136,7 +136,7 @@ def _ranked(scores, targets, *, unannotated_is_negative=False, block=None):
     else:
         rank_block, workers = _rank_block, _available_cpus()
         width = _BLOCK_BYTES // (workers * _BYTES_PER_ENTRY * max(num_samples, 1))
-        width = min(width, -(-num_classes // (8 * workers)))  # several blocks a thread, so that all end together
+        width = min(width, -(-num_classes // (4 * workers)))  # several blocks a thread, so that all end together
     width = block or max(width, 1)
     blocks = [slice(first, min(first + width, num_classes)) for first in range(0, num_classes, width)]
 

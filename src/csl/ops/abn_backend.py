@@ -11,6 +11,8 @@ from csl.errors import InputError
 BACKENDS = ("auto", "triton", "torch", "inplace-abn")
 """auto: Triton on a CUDA device where it works, else PyTorch. inplace-abn: the compiled package, where it is installed."""
 
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # which Triton, too, reads when it is imported
+
 _chosen = "auto"
 _resolved: dict[tuple[str, str], tuple[str, str]] = {}  # (name, device type) -> backend, reason
 
@@ -73,24 +75,31 @@ def backend_for(device_type: str) -> str:
     unknown = (_chosen, device_type) not in _resolved
     backend, reason = current_backend(device_type)
     if unknown and device_type == "cuda" and _chosen == "auto" and backend == "torch":  # nobody has said so yet
-        warnings.warn(f"inplace_abn: PyTorch's operators, which are slower. {reason}", stacklevel=2)
+        warnings.warn(f"csl.ops: PyTorch's operators, which are slower. {reason}", stacklevel=2)
     return backend
+
+
+def runs_on_triton(x: torch.Tensor) -> bool:
+    """Whether what stands beside InPlace-ABN takes its Triton kernels for x, too, where those can be had.
+
+    A graph that is exported or traced keeps to PyTorch's operators, which every reader of its file knows.
+    """
+    if torch.compiler.is_exporting() or torch.jit.is_tracing() or not (x.is_cuda or _INTERPRETED):
+        return False
+    return backend_for(x.device.type) == "triton"
 
 
 def _triton_obstacle(device):
     """Why the kernels cannot run on a device, or None: the way to know is to run them, and to look at the numbers."""
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if device.type != "cuda" and not interpreted:
+    if device.type != "cuda" and not _INTERPRETED:
         return f"it needs a CUDA device, not {device.type}"
     try:
         from csl.ops import inplace_abn_torch, inplace_abn_triton
 
-        for kernels, plain in zip(
-            _one_step(inplace_abn_triton, device), _one_step(inplace_abn_torch, device), strict=True
-        ):
-            torch.testing.assert_close(kernels, plain, rtol=1e-4, atol=1e-4)
-        for kernels, plain in _neighbours(device):
-            torch.testing.assert_close(kernels, plain, rtol=1e-4, atol=1e-4)
+        with torch.autocast(device.type, enabled=False):
+            pairs = zip(_one_step(inplace_abn_triton, device), _one_step(inplace_abn_torch, device), strict=True)
+            for kernels, plain in (*pairs, *_other_kernels(device)):
+                torch.testing.assert_close(kernels, plain, rtol=1e-4, atol=1e-4)
     except Exception as error:  # a missing compiler, driver or package: each its own exception
         return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
     return None
@@ -98,21 +107,21 @@ def _triton_obstacle(device):
 
 def _one_step(parts, device):
     """A small forward and backward by the parts of a backend: statistics, output, sums and input gradient."""
-    x = torch.linspace(-2, 3, 96, device=device).sin().view(2, 3, 4, 4) * 3  # [B, C, H, W]
-    factor, bias = torch.tensor([[0.5, 1.0, 2.0], [0.1, -0.2, 0.0]], device=device)
+    x = torch.linspace(-2, 3, 96, dtype=torch.float32, device=device).sin().view(2, 3, 4, 4) * 3  # [B, C, H, W]
+    factor, bias = torch.tensor([[0.5, 1.0, 2.0], [0.1, -0.2, 0.0]], dtype=torch.float32, device=device)
     statistics = parts.statistics(x)
     y = parts.normalise(x, statistics[0], factor, bias, 1e-2)
     sums = parts.backward_sums(x.cos(), y, bias, 1 / factor, 1e-2)
     return statistics, y, sums, parts.backward_input(x.cos(), y, bias, 1 / factor, factor, sums / 32, 1e-2)
 
 
-def _neighbours(device):
-    """What the kernels beside InPlace-ABN's give, and what they should: the blur, and the end of squeeze-and-excitation."""
+def _other_kernels(device):
+    """What the kernels of blur and squeeze-and-excitation give, and what they should."""
     from csl.ops import blur_triton, squeeze_excite_triton
     from csl.ops.blur import blur_ref
 
-    x = torch.linspace(-2, 3, 150, device=device).sin().view(2, 3, 5, 5)  # [B, C, H, W]
-    attention = torch.linspace(0.1, 0.9, 6, device=device).view(2, 3)
+    x = torch.linspace(-2, 3, 150, dtype=torch.float32, device=device).sin().view(2, 3, 5, 5)  # [B, C, H, W]
+    attention = torch.linspace(0.1, 0.9, 6, dtype=torch.float32, device=device).view(2, 3)
     blurred = blur_ref(x)  # [B, C, 3, 3]
     yield blur_triton.blur(x), blurred
     # The adjoint's definition: autograd may be off here.

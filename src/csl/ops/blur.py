@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from csl.ops.abn_backend import backend_for
+from csl.ops.abn_backend import runs_on_triton
 
 
 def blur_ref(x: Tensor) -> Tensor:
@@ -23,9 +23,9 @@ def blur_ref(x: Tensor) -> Tensor:
 def blur(x: Tensor, kernel: Tensor | None = None) -> Tensor:
     """`blur_ref` with the depthwise kernel [C, 1, 3, 3] prepared by the caller, who keeps it as a buffer.
 
-    Where InPlace-ABN runs on Triton (`csl.ops.set_abn_backend`), so does the blur, which then needs no kernel.
+    On a CUDA device the blur has a Triton kernel, and then needs no other: `csl.ops.set_abn_backend` chooses for it, too.
     """
-    if backend_for(x.device.type) == "triton":
+    if runs_on_triton(x):
         return _TritonBlur.apply(x)
     if kernel is None:
         return blur_ref(x)

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from csl.errors import InputError
 from csl.ops.triton_parts import ACC, accumulator, by_hand, dense, device_of, store, tile
 
 TILE = 2048
@@ -92,6 +93,8 @@ def blur(x: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, C, ceil(H/2), ceil(W/2)] in x's dtype and memory format; H and W are at least 2."""
     x = dense(x)
     height, width = x.shape[2:]
+    if min(height, width) < 2:
+        raise InputError(f"blur: images of {height} x {width}, expected 2 or more pixels on each side to reflect")
     y = _empty(x, (height + 1) // 2, (width + 1) // 2)
     _launch(_blur_kernel, x, y, height, width, *y.shape[2:])
     return y
@@ -100,6 +103,8 @@ def blur(x: Tensor) -> Tensor:
 def blur_backward(dy: Tensor, height: int, width: int) -> Tensor:
     """The gradient of an input [B, C, height, width] from that of the output, in the latter's dtype and memory format."""
     dy = dense(dy)
+    if dy.shape[2:] != ((height + 1) // 2, (width + 1) // 2):
+        raise InputError(f"blur: a gradient of {tuple(dy.shape[2:])}, expected half of {height} x {width}")
     dx = _empty(dy, height, width)
     _launch(_blur_backward_kernel, dy, dx, height, width, *dy.shape[2:])
     return dx

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from csl.ops.abn_backend import backend_for
+from csl.ops.abn_backend import runs_on_triton
 
 
 def squeeze_excite_ref(
@@ -88,8 +88,8 @@ class _SqueezeExcite(torch.autograd.Function):
 
 
 def _kernels(x):
-    """The Triton kernels, where InPlace-ABN runs on its own; a graph that is captured fuses the plain operations itself."""
-    if torch.compiler.is_compiling() or backend_for(x.device.type) != "triton":
+    """The Triton kernels, where they are to be had; a graph that is captured fuses the plain operations itself."""
+    if torch.compiler.is_compiling() or not runs_on_triton(x):
         return None
     from csl.ops import squeeze_excite_triton
 

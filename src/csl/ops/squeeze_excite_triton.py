@@ -1,4 +1,6 @@
-"""Triton kernels of `csl.ops.squeeze_excite`: what it does to whole feature maps, each value read and written once.
+"""Triton kernels of `csl.ops.squeeze_excite`: the end of a block, and the sums of backward, each in one pass.
+
+What PyTorch does in one pass as well (the mean, the scaling without a shortcut, the gradient of x) is left to it.
 
 Contiguous or channels-last tensors, arithmetic in float32 (float64 for float64), sums in a fixed order, 64-bit offsets.
 A compiled graph does without: its compiler fuses the plain operations in the same way.
@@ -40,7 +42,7 @@ def _backward_kernel(
     dy_ptr, y_ptr, x_ptr, dz_ptr, sums_ptr, images, channels, pixels, splits, stride_b, stride_c, stride_p,
     ACC: tl.constexpr, JOINED: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Sums [S, B, C] of dz x over every `splits`-th tile of an image. Where JOINED, dz is dy where y > 0, and is stored."""
+    """Sums [S, B, C] of dz x over every `splits`-th tile of an image. JOINED: dz, which is dy but 0 where y is, is stored."""
     image = (tl.program_id(0) // splits).to(tl.int64)
     split = tl.program_id(0) % splits
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -53,7 +55,7 @@ def _backward_kernel(
         place = (pixel.to(tl.int64) * stride_p)[:, None] + base
         dz = tl.load(dy_ptr + place, mask, other=0)
         if JOINED:
-            dz = tl.where(tl.load(y_ptr + place, mask, other=0) > 0, dz, 0)
+            dz = tl.where(tl.load(y_ptr + place, mask, other=0) <= 0, 0, dz)  # where y is no number, as PyTorch has it
             tl.store(dz_ptr + place, dz, mask)
         total += dz.to(ACC) * tl.load(x_ptr + place, mask, other=0).to(ACC)
     tl.store(sums_ptr + (split * images + image) * channels + channel, tl.sum(total, 0), known)

@@ -58,7 +58,7 @@ def tile(channels: int, pixels: int, channels_last: bool, size: int) -> tuple[in
 def splits_for(device: torch.device, tiles: int, columns: int) -> int:
     """Programs that share the tiles of each of so many columns: enough to fill the device a few times."""
     processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
-    return max(1, min(tiles, 4 * processors // columns))
+    return max(1, min(tiles, 4 * processors // max(columns, 1)))
 
 
 def device_of(x: Tensor):
