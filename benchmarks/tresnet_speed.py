@@ -280,7 +280,7 @@ def abn_bandwidth(shape, repeats):
 def neighbours(what, shape, repeats):
     """Forward and backward of what stands beside InPlace-ABN: csl's kernels against PyTorch's operators, eager."""
     row = {"device": "cuda", "what": f"{what}, bfloat16", "shape": shape}
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() or resolve_backend("auto", "cuda")[0] != "triton":
         return row | {"note": "not measured"}
     layer = BlurPool(shape[1]) if what == "blur" else SqueezeExcite(shape[1], max(shape[1] // 4, 64))
     layer = layer.to("cuda")

@@ -12,8 +12,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 ARCH = int(sys.argv[1]) if len(sys.argv) > 1 else 90
-TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.int8: "i8"}
-TYPES |= {torch.int32: "i32", torch.int64: "i64"}
+TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.float64: "fp64"}
+TYPES |= {torch.int8: "i8", torch.int32: "i32", torch.int64: "i64"}
 
 
 def compile_instead(kernel, *args, grid, warmup, **options):
