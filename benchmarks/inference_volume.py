@@ -202,7 +202,8 @@ def main():
         print(f"{name}: {ratio:.2f} x" + (f" (wanted {TARGET})" if name == "infer / plain" else ""))
     if args.count < QUICK:
         return
-    settings = {k: v for k, v in vars(args).items() if k != "results"} | {"size": SIZE, "photos": "drawn garments" if args.photos is None else "copies of photos"}
+    settings = {k: v for k, v in vars(args).items() if k != "results"}
+    settings |= {"size": SIZE, "photos": "drawn garments" if args.photos is None else "copies of photos"}
     settings["model_path"] = "random TResNet-M, 80 classes" if args.model_path is None else "a trained network"
     machine = describe_machine(load, "torch", "Pillow", "simplejpeg", threads=torch.get_num_threads())
     result = {
