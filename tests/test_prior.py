@@ -60,6 +60,7 @@ def test_repeated_names_match_by_position_if_the_length_is_right(tmp_path):
     [
         ("Classes,avg_pred\ncat,1.5\n", "line 2: a prior of '1.5'"),
         ("Classes,avg_pred\ncat,\n", "line 2: a prior of ''"),
+        ("Classes,avg_pred\ncat,0.5,0.25\n", "not a class prior .*Expected 2 fields in line 2, saw 3"),
         ("name,value\ncat,0.5\n", "expected Classes,avg_pred"),
         ("", "not a class prior"),
     ],

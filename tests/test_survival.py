@@ -189,6 +189,32 @@ def test_other_settings_or_data_are_not_resumed(garments, tmp_path):
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["epoch"] == 2
 
 
+COUNTS = {
+    "epoch": torch.zeros(2, dtype=torch.complex64),
+    "step": 7,
+    "evaluated": [1],
+    "loss_samples": -1,
+    "best": {"mAP": 0.5},
+    "ema/updates": "1",
+    "scheduler/last_epoch": None,
+}
+
+
+def test_a_state_whose_counts_are_none_is_not_resumed(garments, tmp_path):
+    run_of(garments, tmp_path / "run", max_steps=1, epochs=2)
+    path = tmp_path / "run" / "last.ckpt"
+    for place, value in COUNTS.items():
+        state = torch.load(path, weights_only=True)
+        whole = path.read_bytes()
+        *above, key = place.split("/")
+        (state[above[0]] if above else state)[key] = value
+        torch.save(state, path)
+        with pytest.raises(InputError, match=rf"last\.ckpt: {place}: (found .*)?expected"):
+            run_of(garments, tmp_path / "run", resume=True, epochs=2)
+        path.write_bytes(whole)
+    run_of(garments, tmp_path / "run", resume=True, epochs=2)
+
+
 @pytest.mark.parametrize("moved", [0, 1, 3, 100])
 def test_moving_an_earlier_run_aside_is_all_or_nothing(tmp_path, moved):
     run = RunFolder(tmp_path)
