@@ -58,6 +58,22 @@ def server():
         yield started
 
 
+@pytest.fixture
+def triton():
+    """InPlace-ABN and what stands beside it on Triton's kernels: on a GPU, else in Triton's interpreter; skips without."""
+    from csl import InputError
+    from csl.ops import resolve_backend, set_abn_backend
+
+    pytest.importorskip("triton", reason="Triton is not installed")
+    try:
+        resolve_backend("triton", "cuda" if torch.cuda.is_available() else "cpu")
+    except InputError as error:
+        pytest.skip(str(error))
+    set_abn_backend("triton")
+    yield
+    set_abn_backend("auto")
+
+
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in items:

@@ -18,20 +18,10 @@ from csl import InputError
 from csl.models.tresnet import BlurPool
 from csl.ops import blur, blur_ref, resolve_backend, set_abn_backend, squeeze_excite, squeeze_excite_ref
 
+pytestmark = pytest.mark.usefixtures("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TESTS = Path(__file__).parent
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
-
-
-@pytest.fixture(autouse=True)
-def _triton():
-    try:
-        resolve_backend("triton", DEVICE)
-    except InputError as error:
-        pytest.skip(str(error))
-    set_abn_backend("triton")
-    yield
-    set_abn_backend("auto")
 
 
 def gradients(function, arguments, seed=1):
@@ -128,7 +118,7 @@ def test_nan_goes_through():
     assert not y[1].isnan().any()
 
 
-def test_the_probe_does_not_depend_on_autocast_or_the_default_dtype(monkeypatch):
+def test_the_probe_does_not_depend_on_autocast_or_the_default_dtype():
     with torch.autocast(DEVICE, torch.bfloat16), torch.inference_mode():
         assert resolve_backend("triton", DEVICE)[0] == "triton"
     torch.set_default_dtype(torch.bfloat16)

@@ -10,22 +10,12 @@ from csl import InputError
 from csl.models.tresnet import TResNet, TResNetConfig
 from csl.ops import get_abn_backend, inplace_abn, inplace_abn_ref, resolve_backend, set_abn_backend
 
+pytestmark = pytest.mark.usefixtures("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPES = [
     ((4, 5, 6, 7), False), ((4, 5, 6, 7), True), ((1, 3, 2, 1), False), ((1, 3, 2, 1), True), ((8, 4), False),
     ((2, 3, 11), False), ((3, 70, 1, 1), True), ((2, 1, 5, 3), True), ((2, 130, 9, 7), True), ((1, 11, 33, 40), False),
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _triton():
-    try:
-        resolve_backend("triton", DEVICE)
-    except InputError as error:
-        pytest.skip(str(error))
-    set_abn_backend("triton")
-    yield
-    set_abn_backend("auto")
 
 
 def example(shape, channels_last=False, dtype=torch.float32, seed=0, shift=0.5):

@@ -8,24 +8,12 @@ import torch
 from csl import InputError
 from csl.models.abn import InPlaceABN
 from csl.models.tresnet import ConvABN, TResNet, TResNetConfig
-from csl.ops import pointwise_abn, pointwise_abn_ref, resolve_backend, set_abn_backend
+from csl.ops import pointwise_abn, pointwise_abn_ref
 
 pointwise = importlib.import_module("csl.ops.pointwise_abn")  # the package has the function by that name
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # of the kernels; else they run in Triton's interpreter
 SHAPES = [((4, 5, 6, 7), 9), ((2, 3, 1, 1), 4), ((1, 7, 3, 2), 2), ((3, 16, 5, 5), 64)]
-
-
-@pytest.fixture
-def triton():
-    pytest.importorskip("triton", reason="Triton is not installed")
-    try:
-        resolve_backend("triton", DEVICE)
-    except InputError as error:
-        pytest.skip(str(error))
-    set_abn_backend("triton")
-    yield
-    set_abn_backend("auto")
 
 
 def example(shape, out, residual=True, dtype=torch.float64, channels_last=True, shift=0.5):

@@ -11,7 +11,7 @@ from csl.errors import InputError
 BACKENDS = ("auto", "triton", "torch", "inplace-abn")
 """auto: Triton on a CUDA device where it works, else PyTorch. inplace-abn: the compiled package, where it is installed."""
 
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # which Triton, too, reads when it is imported
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # which Triton, too, reads when it is imported
 
 _chosen = "auto"
 _resolved: dict[tuple[str, str], tuple[str, str]] = {}  # (name, device type) -> backend, reason
@@ -84,14 +84,14 @@ def runs_on_triton(x: torch.Tensor) -> bool:
 
     A graph that is exported or traced keeps to PyTorch's operators, which every reader of its file knows.
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing() or not (x.is_cuda or _INTERPRETED):
+    if torch.compiler.is_exporting() or torch.jit.is_tracing() or not (x.is_cuda or INTERPRETED):
         return False
     return backend_for(x.device.type) == "triton"
 
 
 def _triton_obstacle(device):
     """Why the kernels cannot run on a device, or None: the way to know is to run them, and to look at the numbers."""
-    if device.type != "cuda" and not _INTERPRETED:
+    if device.type != "cuda" and not INTERPRETED:
         return f"it needs a CUDA device, not {device.type}"
     try:
         from csl.ops import inplace_abn_torch, inplace_abn_triton

@@ -1,11 +1,11 @@
 """What the Triton kernels share: accumulators, rounding, memory layouts, and the device that a launch goes to."""
 
-import os
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from csl.ops.abn_backend import INTERPRETED
 
 ACC = {torch.float32: tl.float32, torch.float64: tl.float64}
 
@@ -22,7 +22,7 @@ def store(pointer, value, mask, BY_HAND: tl.constexpr):
 
 def by_hand(out: Tensor) -> bool:
     """`BY_HAND` of `store` for an output."""
-    return out.dtype == torch.bfloat16 and os.environ.get("TRITON_INTERPRET") == "1"
+    return out.dtype == torch.bfloat16 and INTERPRETED
 
 
 def accumulator(x: Tensor) -> torch.dtype:
