@@ -25,7 +25,6 @@ from PIL import Image
 from torch.utils.data import default_collate
 from torchvision.transforms import ToTensor
 
-from csl.allocator import prefer_large_pages
 from csl.data.augment import cutout, rand_augment
 from csl.data.batch_augment import augment_batch, draw
 from csl.data.dataset import ImageDataset, collate
@@ -33,7 +32,8 @@ from csl.data.photo_cache import PhotoCache
 from csl.data.transforms import TrainTransform
 from csl.data.write_shards import write_shards
 from csl.labels import Annotations, LabelMatrix, read_annotations
-from csl.scoring import to_input
+from csl.machine.allocator import prefer_large_pages
+from csl.predict.scoring import to_input
 
 RESULTS = Path(__file__).parent / "results" / "data_speed.json"
 SIZES = (224, 448)

@@ -12,7 +12,7 @@ many names for a few hundred files. The peers, each in a process of its own, tak
 
     plain     for each photo: PIL.Image.open, convert, resize to 224 (bilinear), tensor, network, sigmoid, a row of a list
     plain 16  the same, 16 photos at a time through the network
-    infer     csl.inference.infer with its defaults, CSV written as it goes and joined at the end
+    infer     csl.inference.infer.infer with its defaults, CSV written as it goes and joined at the end
     onnx      the same with `python -m csl export`'s file (with --onnx)
 
 "The network" of the plain loops is what `csl.checkpoint.load_model` gives, in eval mode under inference_mode, as it was
@@ -37,7 +37,7 @@ import torch
 from machine import describe_machine
 from PIL import Image
 
-from csl.allocator import prefer_large_pages
+from csl.machine.allocator import prefer_large_pages
 
 RESULTS = Path(__file__).parent / "results" / "inference_volume.json"
 WIDTH, HEIGHT, SIZE = 640, 480, 224
@@ -48,7 +48,7 @@ QUICK = 1000
 
 def make_photos(folder, count, source):
     """`count` names of at most DIFFERENT photos of WIDTH x HEIGHT in `folder`."""
-    from csl.data.garments import make_garments
+    from csl.garments import make_garments
     from csl.predict import find_images
 
     drawn = folder / "drawn"
@@ -67,7 +67,7 @@ def make_photos(folder, count, source):
 
 
 def plain(weights, paths, batch):
-    """Seconds of the loop that one would write without csl.data and csl.inference."""
+    """Seconds of the loop that one would write without csl.data and csl.inference.infer."""
     import numpy as np
 
     from csl import checkpoint
@@ -95,7 +95,7 @@ def plain(weights, paths, batch):
 
 def streamed(weights, paths, folder):
     """Seconds of infer.py's own function over a list of photos, without loading the network."""
-    from csl import inference
+    from csl.inference import infer as inference
 
     listed = Path(folder, "photos.txt")
     listed.write_text("\n".join(paths))

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from killing import Server, clear, differing, outcome, survive  # noqa: E402
 
-from csl.data.garments import make_garments  # noqa: E402
+from csl.garments import make_garments  # noqa: E402
 
 FLAGS = [
     "--model_name", "test_resnet", "--image_size", 32, "--device", "cpu", "--save_every", 1, "--epochs", 3,

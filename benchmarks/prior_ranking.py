@@ -30,14 +30,15 @@ import numpy as np
 import torch
 from machine import describe_machine
 
-from csl.allocator import prefer_large_pages
-from csl.config import TrainConfig
-from csl.experiment import train
 from csl.labels import LabelMatrix
+from csl.labels.options import DataOptions
+from csl.labels.read import read_split
+from csl.machine.allocator import prefer_large_pages
+from csl.metrics.agreement import rank_correlation, top_overlap
 from csl.prior import read_prior
-from csl.ranking import rank_correlation, top_overlap
-from csl.run import RunFolder
-from csl.sources import read_split
+from csl.runs.config import TrainConfig
+from csl.runs.folder import RunFolder
+from csl.training.experiment import train
 
 RESULTS = Path(__file__).parent / "results" / "prior_ranking.json"
 MODES = ("ignore", "negative")
@@ -103,7 +104,7 @@ def main():
     args.data = args.data.resolve()
     load = os.getloadavg()[0]
 
-    full = read_split(args.data, "train", {})
+    full = read_split(DataOptions(data=str(args.data)), "train")
     classes = list(full.classes)
     truth = full.labels.counts().positives / len(full)
     rows, masks, runs = [], [], {}

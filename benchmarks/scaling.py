@@ -45,16 +45,16 @@ from machine import describe_machine
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from csl import distributed
 from csl.data.dataset import ImageDataset
-from csl.data.garments import make_garments
 from csl.data.loader import create_loader
 from csl.data.transforms import TrainTransform
+from csl.garments import make_garments
 from csl.labels import read_annotations
 from csl.losses import PartialSelectiveLoss
+from csl.machine import distributed
 from csl.models import create_model
-from csl.optim import ModelEma, create_optimizer
-from csl.scoring import autocast_dtype, choose_device
+from csl.predict.scoring import autocast_dtype, choose_device
+from csl.training.optim import ModelEma, create_optimizer
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 CLASSES = 80

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from machine import describe_machine
 from torch import nn
 
-from csl.allocator import prefer_large_pages
+from csl.machine.allocator import prefer_large_pages
 from csl.models import create_model
 from csl.models.abn import InPlaceABN
 from csl.models.fuse import fuse

@@ -80,7 +80,6 @@ def serve():
     import timm  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
-    import csl.experiment
     import csl.plots  # noqa: F401
 
     print(json.dumps("ready"), flush=True)
@@ -186,11 +185,11 @@ def _signal_at(image, number):
 def without_pictures():
     """(owner, name, what to put there): pictures take four fifths of a run of six steps, and are tested elsewhere."""
     import csl.plots
-    import csl.tensorboard
+    import csl.training.board
 
     yield csl.plots, "plot_training", lambda *_: []
     yield csl.plots, "plot_run_prior", lambda *_: None
-    yield csl.tensorboard.Board, "write", lambda *_: None
+    yield csl.training.board.Board, "write", lambda *_: None
 
 
 def _limit(file_size=None, more_memory=None, no_override=False):

@@ -23,21 +23,23 @@ from killing import without_pictures
 from PIL import Image
 from safetensors.torch import save_file
 
-from csl import InputError, checkpoint, experiment
-from csl.config import TrainConfig
-from csl.data.garments import make_garments
+from csl import InputError, checkpoint
 from csl.data.images import check_image, load_pixels, load_rgb
 from csl.data.photo_cache import PhotoCache
-from csl.exported import Description, OnnxNetwork, Pt2Network
-from csl.exported.pt2 import METADATA
-from csl.labels import LabelMatrix, openimages, read_annotations, read_class_descriptions
-from csl.labels.mid_to_classes import read_mid_to_classes
-from csl.labels.openimages_classes import read_class_list
+from csl.garments import make_garments
+from csl.inference.tables import _Journal
+from csl.labels import LabelMatrix, read_annotations, read_class_descriptions
+from csl.labels.openimages import reader as openimages
+from csl.labels.openimages.classes import read_class_list
+from csl.labels.openimages.mid_to_classes import read_mid_to_classes
 from csl.labels.shard_index import META, meta_json, sample_json
+from csl.models.exported import Description, OnnxNetwork, Pt2Network
+from csl.models.exported.pt2 import METADATA
 from csl.predict import find_images
 from csl.prior import read_prior
-from csl.results import _Journal
-from csl.run import RunFolder, read_log
+from csl.runs.config import TrainConfig
+from csl.runs.folder import RunFolder, read_log
+from csl.training import experiment
 
 INPUTS = int(os.environ.get("CSL_FUZZ", 0))
 TRIED: dict[str, int] = {}

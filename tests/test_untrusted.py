@@ -18,22 +18,22 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from csl import InputError, checkpoint
-from csl.config import TrainConfig
 from csl.data.checking import find_bad_images
 from csl.data.images import check_image, load_rgb
 from csl.errors import printable
-from csl.experiment import train
-from csl.exported import Pt2Network
-from csl.exported.screening import screen
-from csl.files import parse_json
-from csl.inference import InferenceOptions, infer
+from csl.inference.infer import InferenceOptions, infer
 from csl.labels import LabelMatrix, read_annotations
-from csl.labels.array_cache import ArrayCache
+from csl.labels.cache import ArrayCache
 from csl.labels.names import is_formula, table_cell
+from csl.machine.files import parse_json
 from csl.models import create_model
+from csl.models.exported import Pt2Network
+from csl.models.exported.screening import screen
 from csl.predict import attribute_values, find_images
 from csl.prior import read_prior
-from csl.run import RunFolder, read_log
+from csl.runs.config import TrainConfig
+from csl.runs.folder import RunFolder, read_log
+from csl.training.experiment import train
 
 DEEP = 10**6
 

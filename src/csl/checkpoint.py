@@ -10,7 +10,6 @@ import contextlib
 import json
 import pickle
 import re
-import struct
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -23,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from csl.errors import InputError, shown
-from csl.files import replacing
 from csl.labels.names import check_class_names
+from csl.machine.archive import check_archive
+from csl.machine.files import replacing
 from csl.models import CONFIGS, TimmWithHead, TResNet, architecture, create_model, timm_weights, zoo
 from csl.models.recognition import recognise
 
@@ -277,31 +277,6 @@ def _read_torch(path):
     except Exception as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path}: not a checkpoint, or a damaged one ({reason})") from error
-
-
-def check_archive(path):
-    """Refuse an archive with compressed or overlapping entries, which could take any amount of memory.
-
-    PyTorch stores what it writes as it is. A file that is no archive is left to whoever reads it.
-
-    Raises:
-        InputError: such entries, or a damaged archive.
-    """
-    with open(path, "rb") as file:
-        if file.read(4) != b"PK\3\4":
-            return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError, struct.error) as error:
-        raise InputError(f"{path}: not a checkpoint, or a damaged one ({error})") from error
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise InputError(f"{path}: holds compressed entries, expected a file that PyTorch wrote")
-    total, size = sum(entry.file_size for entry in entries), path.stat().st_size
-    if total > size:
-        raise InputError(
-            f"{path}: its entries have {total:,} bytes, the file {size:,}; expected a file that PyTorch wrote"
-        )
 
 
 def _read_safetensors(path):

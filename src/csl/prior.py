@@ -13,9 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from csl import distributed
 from csl.errors import InputError
-from csl.files import replacing
+from csl.machine import distributed
+from csl.machine.files import replacing
 
 COLUMNS = ("Classes", "avg_pred")
 

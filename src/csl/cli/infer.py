@@ -60,6 +60,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main(flags: dict) -> None:
     """Name what is in the images that the flags say."""
-    from csl.inference import InferenceOptions, infer
+    from csl.inference.infer import InferenceOptions, infer
 
     infer(InferenceOptions(**flags))

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 
-from csl.allocator import prefer_large_pages
 from csl.errors import InputError, Stopped
+from csl.machine.allocator import prefer_large_pages
 
 
 def create_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -65,7 +65,7 @@ def run(main: Callable[[dict], None], parser: argparse.ArgumentParser, argv: Seq
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
     except (RuntimeError, MemoryError, OSError) as error:
-        from csl.faults import as_one_line
+        from csl.machine.faults import as_one_line
 
         line = as_one_line(error)
         if line is None:
@@ -79,7 +79,7 @@ def _job(flags):
     """The processes that torchrun started, joined; nothing without it, and then PyTorch is not imported for it."""
     if "WORLD_SIZE" not in os.environ:
         return nullcontext()
-    from csl.distributed import process_group
+    from csl.machine.distributed import process_group
 
     return process_group(flags.get("device"))
 

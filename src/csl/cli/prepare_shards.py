@@ -1,7 +1,6 @@
 """The flags of `python -m csl prepare shards`: annotated images into tar files, for data that loose files do not suit."""
 
 import argparse
-from pathlib import Path
 
 from csl.cli import parsing
 from csl.errors import InputError
@@ -46,14 +45,15 @@ def parser() -> argparse.ArgumentParser:
 def main(flags: dict) -> None:
     """Write the shards that the flags describe, and say what they hold."""
     from csl.data.write_shards import write_shards
-    from csl.sources import read_split
+    from csl.labels.options import DataOptions
+    from csl.labels.read import read_split
 
     for name in ("size_mb", "count"):
         if name in flags and flags[name] <= 0:
             raise InputError(f"--{name} {flags[name]:g}: expected more than 0")
     parts, classes, groups = {}, None, None
     for split in flags.get("split", ["train", "val"]):
-        part = read_split(Path(flags["data"]), split, flags, classes, groups)
+        part = read_split(DataOptions.of(flags), split, classes, groups)
         classes, groups = part.classes, part.groups
         if not len(part):
             raise InputError(f"{part.source}: no images in the split {split}")

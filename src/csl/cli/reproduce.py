@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(flags: dict) -> None:
     """Print the command on stdout, and the notes as comments of a shell."""
-    from csl.reproduction import reproduce
+    from csl.training.reproduction import reproduce
 
     found = reproduce(flags["run"], look_at_data=not flags.get("no_data", False))
     for note in found.notes:

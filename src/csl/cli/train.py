@@ -5,9 +5,9 @@ import inspect
 from dataclasses import fields
 
 from csl.cli import parsing
-from csl.config import TrainConfig
 from csl.losses import PartialSelectiveLoss
-from csl.recipes import RECIPES, recipe_line, with_recipe
+from csl.runs.config import TrainConfig
+from csl.training.recipes import RECIPES, recipe_line, with_recipe
 
 DESCRIPTION = "Train a multi-label classifier on partially annotated images."
 EPILOG = """without --data the drawn demo set is made and trained on, in both stages; any flag given wins.
@@ -154,9 +154,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(flags: dict) -> None:
     """Train as the flags say, over a recipe where one is named; without either or --data, the demo."""
-    from csl import distributed
-    from csl.experiment import train  # PyTorch and friends load once the flags are known to be good
-    from csl.signals import Interrupted
+    from csl.machine import distributed
+    from csl.machine.signals import Interrupted
+    from csl.training.experiment import train  # PyTorch and friends load once the flags are known to be good
 
     given = {k: v for k, v in flags.items() if k != "recipe"}
     settings = given

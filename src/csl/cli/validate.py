@@ -81,9 +81,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(flags: dict) -> None:
     """Measure as the flags say, print the numbers, write validation.csv and validation.json."""
-    from csl.evaluation import evaluate
+    from csl.inference.evaluate import evaluate
+    from csl.inference.sources import annotations_for, checkpoint_path, destination
+    from csl.labels.options import DataOptions
     from csl.predict import Predictor
-    from csl.sources import annotations_for, checkpoint_path, destination
 
     path = checkpoint_path(flags.get("model_path"))
     names = ("model_name", "num_classes", "image_size", "device", "amp", "abn", "compile")
@@ -93,8 +94,9 @@ def main(flags: dict) -> None:
         print(predictor.abn)
     if "data_dir" in flags and "data" in flags:
         raise InputError(f"--data {flags['data']}: given beside {flags['data_dir']}, expected one of them")
+    data = DataOptions.of({**flags, "data": flags.get("data", flags.get("data_dir"))})
     annotations, truth = annotations_for(
-        predictor, flags.get("data", flags.get("data_dir")), flags.get("split", "val"), flags
+        data, flags.get("split", "val"), predictor.config, predictor.classes, predictor.groups
     )
     options = {
         name: flags[flag]

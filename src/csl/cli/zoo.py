@@ -84,7 +84,7 @@ def _bytes(network, num_classes, head):
 
 
 def _describe(name, image_size=None, num_classes=None, head=None, layer=None):
-    from csl.networks import describe
+    from csl.export.networks import describe
 
     print(describe(name, image_size, num_classes, head, layer))
 
@@ -97,6 +97,6 @@ def _get(name):
 
 
 def _to_timm(path, out):
-    from csl.networks import write_as_timm
+    from csl.export.networks import write_as_timm
 
     print(write_as_timm(path, out))

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from csl import distributed
 from csl.data.dataset import ImageDataset, collate
 from csl.errors import InputError
+from csl.machine import distributed
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
@@ -130,7 +130,7 @@ def create_loader(
         workers: processes that decode; 0 for this one.
         shuffle_seed: its `batch_sampler` is an `EpochBatches` of that seed; None for `DealtBatches`.
         drop_last, grad_accum, weights: as `EpochBatches` takes them.
-        shared: over the processes of the job (`csl.distributed`), each of which gets its part; else all of it.
+        shared: over the processes of the job (`csl.machine.distributed`), each of which gets its part; else all of it.
     """
     rank, world_size = (distributed.rank(), distributed.world_size()) if shared else (0, 1)
     if shuffle_seed is None:

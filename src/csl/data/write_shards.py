@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 from csl.data.images import check_image, open_image
 from csl.errors import InputError, printable
-from csl.files import replacing
 from csl.labels import Annotations
 from csl.labels.shard_index import IMAGE_EXTENSIONS, META, load_index, meta_json, sample_json
 from csl.labels.shards import SUMMARY
+from csl.machine.files import replacing
 
 DEFAULT_BYTES = 500_000_000
 """Of one shard: large enough to be read at the disk's speed, small enough to be copied and dealt out."""

@@ -10,24 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from csl import checkpoint
-from csl.data.garments import make_garments
 from csl.data.images import load_rgb
 from csl.data.transforms import EvalTransform
 from csl.errors import InputError
-from csl.evaluation import evaluate
 from csl.export.form import ExportForm
 from csl.export.int8 import quantise
 from csl.export.network import import_onnx, write_checked
 from csl.export.weights import check_weights, write_weights
-from csl.exported import SUFFIXES, Description
-from csl.exported.onnx import OnnxNetwork, import_onnxruntime
-from csl.files import replacing
+from csl.garments import make_garments
+from csl.inference.evaluate import evaluate
+from csl.inference.sources import annotations_for, checkpoint_path
+from csl.labels.options import DataOptions
+from csl.machine.files import replacing
 from csl.models import check_image_size
+from csl.models.exported import SUFFIXES, Description
+from csl.models.exported.onnx import OnnxNetwork, import_onnxruntime
 from csl.predict import DEFAULT_IMAGE_SIZE, Predictor, find_images
-from csl.sources import annotations_for, checkpoint_path
 
 FORMATS = ("onnx", "pt2", "safetensors")
 
@@ -161,20 +161,15 @@ def _own_photos(options, loaded, description):
     config = loaded.extra.get("config") or {}
     if options.data is None and not config.get("data"):
         return []
-    flags = {"images": options.images} if options.images else {}
     try:
-        annotations, _ = annotations_for(_reader(description, config), options.data, options.split, flags)
+        annotations, _ = annotations_for(
+            DataOptions.of(options), options.split, config, description.classes, description.groups
+        )
     except InputError:
         if options.data is not None:
             raise
         return []
     return [str(image) for image in islice(annotations.images, 2 * PHOTOS)]
-
-
-def _reader(description, config):
-    """A Predictor as far as reading its annotations goes."""
-    return Predictor(nn.Identity(), description.classes, description.groups, description.image_size,
-                     torch.device("cpu"), config=config)  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------------- int8
@@ -215,9 +210,10 @@ def _labelled(options, description, path):
     config = checkpoint.read(path).extra.get("config") or {}
     if options.data is None and not config.get("data"):
         return None
-    flags = {"images": options.images} if options.images else {}
     try:
-        return annotations_for(_reader(description, config), options.data, options.split, flags)[0]
+        return annotations_for(DataOptions.of(options), options.split, config, description.classes, description.groups)[
+            0
+        ]
     except InputError:
         if options.data is not None:
             raise

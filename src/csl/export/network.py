@@ -15,10 +15,10 @@ from torch import Tensor
 
 from csl.errors import InputError
 from csl.export.form import ExportForm
-from csl.exported import INPUT, Description, OnnxNetwork, Pt2Network
-from csl.exported.onnx import INSTALL, SIZE_NAMES
-from csl.exported.pt2 import METADATA
 from csl.models import CONFIGS
+from csl.models.exported import INPUT, Description, OnnxNetwork, Pt2Network
+from csl.models.exported.onnx import INSTALL, SIZE_NAMES
+from csl.models.exported.pt2 import METADATA
 from csl.models.tresnet import SIZE_MIN, SIZE_STEP
 
 TOLERANCE = 1e-4

@@ -10,7 +10,7 @@ import torch
 from csl import checkpoint
 from csl.checkpoint import Checkpoint
 from csl.errors import InputError
-from csl.exported import Description
+from csl.models.exported import Description
 
 
 def write_weights(path: Path, loaded: Checkpoint, description: Description) -> None:

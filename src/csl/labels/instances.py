@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from csl.errors import InputError
-from csl.files import parse_json
+from csl.machine.files import parse_json
 
 SECTIONS = ("images", "annotations", "categories")
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from csl.errors import InputError
-from csl.files import replacing
 from csl.labels.mapped import pickled, unpickled
+from csl.machine.files import replacing
 
 POSITIVE = 1
 NEGATIVE = 0

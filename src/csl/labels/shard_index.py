@@ -25,10 +25,10 @@ from typing import NamedTuple
 import numpy as np
 
 from csl.errors import InputError
-from csl.files import parse_json
-from csl.labels.array_cache import ArrayCache
+from csl.labels.cache import ArrayCache
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED
 from csl.labels.paths import SPLITS
+from csl.machine.files import parse_json
 
 VERSION = 1
 META = "__csl__/classes.json"

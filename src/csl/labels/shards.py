@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from csl.errors import InputError
-from csl.files import parse_json
 from csl.labels.annotations import Annotations
 from csl.labels.image_paths import ImagePaths
 from csl.labels.matrix import LabelMatrix
 from csl.labels.paths import SPLITS, known_split
 from csl.labels.shard_index import load_index
+from csl.machine.files import parse_json
 
 SUMMARY = "shards.json"
 """In the folder of the shards: which there are."""

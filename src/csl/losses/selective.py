@@ -23,8 +23,8 @@ class PartialSelectiveLoss(nn.Module):
         prior: [C] the estimated frequency of each class, or None.
         prior_threshold: un-annotated entries of classes with a larger prior are ignored; 0 for none.
         topk_scope: "batch" takes the K * B most likely entries of this process's batch, as a single device of that batch
-            would; "global" likewise of the batches of all processes together (see `csl.distributed`); "sample" K in each
-            sample. A batch is what one call of the loss gets: with gradient accumulation, one of several in a step.
+            would; "global" likewise of the batches of all processes together (see `csl.machine.distributed`); "sample" K
+            in each sample. A batch is what one call of the loss gets: with gradient accumulation, one of several in a step.
 
     Raises:
         InputError: a mode, scope or value out of range; in `forward`, shapes that do not fit, a label outside

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from csl.download import download, file_sha256
 from csl.errors import InputError
-from csl.files import replacing
+from csl.machine.download import download, file_sha256
+from csl.machine.files import replacing
 
 BASE_URL = "https://miil-public-eu.oss-eu-central-1.aliyuncs.com/model-zoo/"
 FOLDER = Path("pretrained_weights")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from csl import distributed
+from csl.machine import distributed
 from csl.ops.selective_loss_cpu import FLOOR, on_cpu
 
 MODES = (None, "negative", "ignore", "ignore_normalize_classes", "selective")
@@ -29,7 +29,7 @@ weighs nothing. "ignore_normalize_classes": likewise, and an annotated entry wei
 
 TOPK_SCOPES = ("batch", "global", "sample")
 """Where the `likelihood_topk` most likely un-annotated entries are looked for: K * B over the flattened batch of this
-process; K a sample over the batches of all processes of the job (`csl.distributed`) as if they were one, for which all
+process; K a sample over the batches of all processes of the job (`csl.machine.distributed`) as if they were one, for which all
 of them compute the loss together, each of one sample or more; K in each sample."""
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from csl import distributed
+from csl.machine import distributed
 
 FLOOR = 1e-8
 """Least probability inside a logarithm."""

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from csl import distributed
+from csl.machine import distributed
 
 BINS = 2048
 PASSES = ((21, 11), (10, 11), (0, 10))

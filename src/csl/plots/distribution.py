@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from csl.files import replacing
 from csl.labels import Annotations
+from csl.machine.files import replacing
 from csl.plots.style import BODY, DPI, INK, NEGATIVE, POSITIVE, SMALL, TITLE, styled
 
 UNKNOWN = "unknown"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from csl.errors import InputError
+from csl.metrics.agreement import rank_correlation, top_overlap
 from csl.plots.style import (
     ANNOTATED,
     BODY,
@@ -21,7 +22,6 @@ from csl.plots.style import (
     share,
     styled,
 )
-from csl.ranking import rank_correlation, top_overlap
 
 NAMED = 120
 """So many classes have a row each; more become a scatter plot."""
@@ -40,7 +40,7 @@ def plot_prior(
     """The estimated prior of each class against its annotated frequency and the truth, with the top ten of each.
 
     Up to `NAMED` classes have a named row each, by falling estimate; more become scatter plots on logarithmic axes. The
-    lists say how many of the top ten are shared and how well the ranks correlate (`csl.ranking`).
+    lists say how many of the top ten are shared and how well the ranks correlate (`csl.metrics.agreement`).
 
     Args:
         prior: [C] in [0, 1], NaN where nothing was estimated.

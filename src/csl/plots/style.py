@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csl.files import replacing
+from csl.machine.files import replacing
 
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#dddddd"  # text, secondary text, lines
 

@@ -10,9 +10,9 @@ from csl.plots.labels import plot_labels
 from csl.plots.predictions import choose_images, plot_contact_sheet, sheet_of
 from csl.plots.prior import plot_prior
 from csl.plots.style import BODY, CURVES, SMALL, SOFT, Page, styled
+from csl.predict.scoring import Scores
 from csl.prior import read_prior
-from csl.run import RunFolder, read_log
-from csl.scoring import Scores
+from csl.runs.folder import RunFolder, read_log
 
 
 def plot_training(

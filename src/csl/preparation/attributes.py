@@ -19,11 +19,11 @@ from tqdm import tqdm
 from csl.data.images import load_rgb
 from csl.data.loader import default_workers
 from csl.errors import InputError, MachineError
-from csl.files import replacing
 from csl.labels import Annotations, read_attributes
 from csl.labels.inside import confined
 from csl.labels.paths import SPLITS, contents, existing
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
+from csl.machine.files import replacing
 from csl.plots import plot_distribution, value_counts
 from csl.preparation.augmentation import augmented, copy_generator
 from csl.preparation.balance import attribute_values, original_copies, sampling_weights

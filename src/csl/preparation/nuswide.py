@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from csl.errors import InputError
-from csl.files import replacing
 from csl.labels.nuswide import Listed, read_lists, read_nuswide
+from csl.machine.files import replacing
 
 NUM_LABELS, NUM_IMAGES = 27, 6000
 TEST_SHARE = 6  # one image in so many is for testing

@@ -1,0 +1,173 @@
+"""Make the demo set: drawn garments with three attributes, of which about 40 % are unknown.
+
+The set is a stand-in for real fashion data that needs no download: an image folder, an attributes file with
+`#N/A` where nobody looked, and the whole truth beside it, so that what a model makes of the unknown can be checked.
+"""
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from csl.errors import InputError
+from csl.garments.cut import NECKS, SLEEVES
+from csl.garments.fabric import PATTERNS
+from csl.garments.scene import draw_garment
+
+ATTRIBUTES = {"neck": NECKS, "sleeve_length": SLEEVES, "pattern": PATTERNS}
+_UNKNOWN = "#N/A"
+_UNKNOWN_SHARE = 0.4  # of the entries of attributes.csv, whatever their value
+_DRAWING = 1  # goes up when the same seed gives other pictures
+_FREQUENCIES = {  # of the values of each attribute: a long tail
+    "neck": (0.24, 0.18, 0.14, 0.12, 0.12, 0.1, 0.1),
+    "sleeve_length": (0.2, 0.34, 0.2, 0.26),
+    "pattern": (0.2, 0.14, 0.1, 0.1, 0.1, 0.07, 0.07, 0.07, 0.07, 0.08),
+}
+
+
+def draw_values(seed, index):
+    """What garment `index` (from 1) of the set `seed` is, and which of it is known.
+
+    Returns:
+        values: {attribute: int}; known: {attribute: bool}; rng: the generator, ready to draw the picture.
+    """
+    rng = np.random.default_rng([seed, index])
+    values = {name: int(rng.choice(len(p), p=p)) for name, p in _FREQUENCIES.items()}
+    known = {name: bool(rng.random() >= _UNKNOWN_SHARE) for name in _FREQUENCIES}
+    return values, known, rng
+
+
+def save_garment(index, folder, size, seed):
+    """Draw garment `index` (from 1) of the set `seed`, `size` pixels wide, to `{folder}/{index:05d}.jpg`."""
+    values, _, rng = draw_values(seed, index)
+    image = draw_garment(rng, values["neck"], values["sleeve_length"], values["pattern"], size)
+    image.save(Path(folder) / f"{index:05d}.jpg", quality=90)
+
+
+def make_garments(root, num_train=1500, num_val=500, size=160, seed=0, progress=True, workers=None):
+    """Draw the demo set into the folder `root`, or return at once if it is already there.
+
+    Written are `images/00001.jpg` and so on (the training images first), `attributes.csv` with the columns filename,
+    neck (0-6), sleeve_length (0-3), pattern (0-9) and split (train or val), where about 40 % of the values are
+    `#N/A`; `truth.csv`, the same without unknowns; and `garments.json`, the parameters. Image i and its labels
+    depend on `seed` and i alone. The folder appears whole or not at all; a set of other parameters is replaced.
+
+    Args:
+        root: the folder to make.
+        num_train: number of training images, at least 1.
+        num_val: number of validation images, at least 0.
+        size: side of the square images in pixels, at least 32.
+        seed: a non-negative integer.
+        progress: whether to show a progress bar.
+        workers: number of processes; None takes one per available CPU, and 1 draws in this process.
+
+    Returns:
+        `root` as a Path.
+
+    Raises:
+        InputError: a number is out of range, or `root` is a file or holds something other than a drawn set.
+    """
+    root = Path(root)
+    parameters = {"num_train": num_train, "num_val": num_val, "size": size, "seed": seed, "drawing": _DRAWING}
+    for name, least in (("num_train", 1), ("num_val", 0), ("size", 32), ("seed", 0)):
+        if parameters[name] < least:
+            raise InputError(f"{name}: found {parameters[name]}, expected at least {least}")
+    if (root / "attributes.csv").exists() and _read_parameters(root) == parameters:
+        return root
+    if root.exists() and not (root.is_dir() and (not any(root.iterdir()) or (root / "garments.json").exists())):
+        raise InputError(f"{root}: found something that is no drawn garment set, expected a new or an empty folder")
+
+    root.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        draft.chmod(0o755)
+        _draw_images(draft / "images", num_train + num_val, size, seed, progress, workers)
+        _write_tables(draft, num_train, num_val, seed)
+        (draft / "garments.json").write_text(json.dumps(parameters, indent=2) + "\n")
+        if root.exists():
+            shutil.rmtree(root)
+        draft.rename(root)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return root
+
+
+def _read_parameters(root):
+    """The parameters that the set in `root` was drawn with; None where garments.json is missing or damaged."""
+    try:
+        return json.loads((root / "garments.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _draw_images(folder, count, size, seed, progress, workers):
+    """Draw images 1 to `count` into `folder`, in several processes where that pays."""
+    folder.mkdir()
+    save = partial(save_garment, folder=folder, size=size, seed=seed)
+    bar = partial(tqdm, total=count, desc="drawing garments", unit="image", disable=None if progress else True)
+    indices = range(1, count + 1)
+    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    if workers == 1 or count < 100:
+        for index in bar(indices):
+            save(index)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        try:
+            for _ in bar(pool.map(save, indices, chunksize=16)):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_tables(folder, num_train, num_val, seed):
+    """Write attributes.csv and truth.csv."""
+    names = ["attributes.csv", "truth.csv"]
+    with open(folder / names[0], "w", newline="") as partly, open(folder / names[1], "w", newline="") as fully:
+        tables = csv.writer(partly, lineterminator="\n"), csv.writer(fully, lineterminator="\n")
+        for table in tables:
+            table.writerow(["filename", *ATTRIBUTES, "split"])
+        for index in range(1, num_train + num_val + 1):
+            values, known, _ = draw_values(seed, index)
+            filename, split = f"{index:05d}.jpg", "train" if index <= num_train else "val"
+            tables[0].writerow([filename, *(values[a] if known[a] else _UNKNOWN for a in ATTRIBUTES), split])
+            tables[1].writerow([filename, *(values[a] for a in ATTRIBUTES), split])
+
+
+def contact_sheet(root, path, columns=8, rows=5):
+    """Save a picture (PNG) of the first `columns * rows` garments of the set in `root`, each with its values.
+
+    An unknown value is shown as `?`.
+
+    Raises:
+        InputError: `root` holds no drawn set.
+    """
+    root, path = Path(root), Path(path)
+    if not (root / "attributes.csv").exists():
+        raise InputError(f"{root / 'attributes.csv'}: not found, expected a set made by make_garments")
+    with open(root / "attributes.csv", newline="") as file:
+        records = list(csv.DictReader(file))[: columns * rows]
+    size, gap = 160, 12
+    width, height = size + gap, size + gap + 44
+    sheet = Image.new("RGB", (columns * width + gap, -(-len(records) // columns) * height + gap), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for place, record in enumerate(records):
+        x, y = gap + place % columns * width, gap + place // columns * height
+        with Image.open(root / "images" / record["filename"]) as image:
+            sheet.paste(image.resize((size, size), Image.Resampling.LANCZOS), (x, y))
+        for line, (name, values) in enumerate(ATTRIBUTES.items()):
+            known = record[name] != _UNKNOWN
+            text = values[int(record[name])] if known else "?"
+            draw.text((x, y + size + 3 + 14 * line), text, fill="#222222" if known else "#c0392b", font=font)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, "PNG")
+    return path

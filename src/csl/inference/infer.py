@@ -1,0 +1,265 @@
+"""`infer.py`: images in; names, a CSV and a picture out."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from csl.errors import InputError, printable
+from csl.inference.sources import annotations_for, checkpoint_path, destination
+from csl.inference.tables import BAD, PREDICTIONS, SCORE, Results, fingerprint
+from csl.labels import read_class_descriptions
+from csl.labels.names import table_cell
+from csl.labels.options import DataOptions
+from csl.machine import distributed
+from csl.plots import plot_predictions, title_of
+from csl.predict import Predictor, attribute_table, attribute_values, find_images, name_scores
+from csl.predict.scoring import show_bar
+
+CLASS_DESCRIPTIONS = "./data/oidv6-class-descriptions.csv"
+OPEN_IMAGES = ("openimages", "openimagess")
+"""Spellings of the data set, in lower case; the second is the original's default."""
+
+SHOWN = 12
+"""Images in the picture, and printed, of a run over many."""
+
+ATTRIBUTES = "attributes_val_inference"
+SAY_SECONDS = 60
+"""Between two lines on how far it is, where there is no terminal for a bar."""
+
+
+@dataclass
+class InferenceOptions:
+    """The flags of `infer.py`, which explain each (`csl.cli.infer`)."""
+
+    pic_path: str | None = None
+    all_val_inference: bool = False
+    data: str | None = None
+    images: str | None = None
+    follow_links: bool = False
+    model_path: str | None = None
+    model_name: str | None = None
+    num_classes: int | None = None
+    image_size: int | tuple[int, int] | None = None
+    dataset_type: str | None = None
+    class_description_path: str | None = None
+    th: float | None = None
+    top_k: int = 30
+    path_dest: str | None = None
+    output: str | None = None
+    batch_size: int = 32
+    workers: int | None = None
+    cache: str | None = None
+    device: str | None = None
+    amp: str = "auto"
+    abn: str | None = None
+    compile: bool = False
+
+
+def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path:
+    """Name what is in the images; returns the folder of the results.
+
+    Written there: `predictions.csv` or the `output` that was asked for (`filename,class,score`, a row for each class named,
+    one with empty class and score where there is none), `predictions.png` (the first images with what was predicted), for
+    the validation split of attribute data `attributes_val_inference.csv`, and `bad_images.csv` (`filename,reason`) where an
+    image cannot be read. Rows are written as they come (`csl.inference.tables`): the same call goes on where a killed one
+    stopped. The processes of a job (`csl.machine.distributed`) share the images.
+
+    Raises:
+        InputError: no such checkpoint or images, none that can be read, or a class file of other columns.
+    """
+    say = distributed.by_main(say)
+    open_images = (options.dataset_type or "").lower() in OPEN_IMAGES
+    path = checkpoint_path(options.model_path)
+    predictor = Predictor.load(
+        path, options.model_name, options.num_classes, options.image_size, default_image_size=224,
+        device=options.device, amp=options.amp, abn=options.abn, compile=options.compile,
+    )  # fmt: skip
+    predictor.cache = options.cache
+    if predictor.abn:
+        say(predictor.abn)
+    classes = _names(predictor, open_images, options.class_description_path, say)
+    threshold = options.th if options.th is not None else 0.97 if open_images else 0.7
+
+    annotations = None
+    if options.pic_path is not None:
+        images = find_images(options.pic_path, say)
+        confine = Path(options.pic_path).is_dir() and not options.follow_links
+        roots = (os.path.realpath(options.pic_path),) if confine else ()
+    elif not predictor.config and options.data is None:
+        raise InputError(
+            f"--pic_path: not given, and {path} is of no run whose images could be shown; expected an image"
+        )
+    else:
+        data = DataOptions.of(options)
+        annotations, _ = annotations_for(data, "val", predictor.config, predictor.classes, predictor.groups)
+        if not options.all_val_inference:
+            annotations = annotations.select(range(min(SHOWN, len(annotations))))
+            say(f"no --pic_path: the first {len(annotations)} validation images of {annotations.source}")
+        images, roots = annotations.images, annotations.roots
+    keep = _keep_attributes(options, annotations, predictor)
+    output = (
+        Path(options.output) if options.output else destination(options.path_dest, path) / "results" / "predictions.csv"
+    )
+    columns = {PREDICTIONS: ("filename", "class", SCORE), BAD: ("filename", "reason")}
+    columns |= {ATTRIBUTES: keep.columns} if keep else {}
+    plan = _plan(predictor, path, images, classes, threshold, options.top_k)
+    results = Results(output, plan, len(images), columns)
+    if distributed.highest(results.done)[0]:
+        done = sum(distributed.gather_objects(results.done))
+        say(f"{done:,} of {len(images):,} images were done before: going on in {results.folder}")
+    shown = _Shown(results, say)
+    _score(predictor, images, roots, options, results, shown, keep, (classes, threshold, options.top_k))
+    named = results.finish()
+    if not named:
+        raise InputError(
+            f"{printable(str(images[0]))}: "
+            + ("cannot be read" if len(images) == 1 else f"nor any other of {len(images):,} images can be read")
+        )
+    if named > SHOWN:
+        say(f"... and {named - SHOWN:,} images more")
+    written = [output.name, "predictions.png"] + ([f"{ATTRIBUTES}.csv"] if keep else [])
+    if results.path(f"{BAD}.csv").exists():
+        written.append(f"{BAD}.csv")
+        say(f"{len(images) - named:,} bad images left out, named in {results.path(f'{BAD}.csv')}")
+    say(f"{named:,} images; results in {output.parent}: {', '.join(written)}")
+    return output.parent
+
+
+def _score(predictor, images, roots, options, results, shown, keep, naming):
+    """Every image that is left, its rows written as they come."""
+    classes, threshold, top_k = naming
+    first = results.images.start + results.done
+    left = range(first, results.images.stop)
+    if not left:
+        return
+    part = (
+        images.select(np.arange(left.start, left.stop)) if hasattr(images, "select") else images[left.start : left.stop]
+    )
+    progress = _Progress(len(left), shown.say)
+    for scored in predictor.stream(part, options.batch_size, options.workers, roots):
+        rows = {PREDICTIONS: [], BAD: []}
+        for index, probabilities in zip(scored.indices.tolist(), scored.probabilities, strict=True):
+            found = name_scores(probabilities, classes, predictor.groups, threshold, top_k)
+            rows[PREDICTIONS].extend(_rows(part[index], found))
+            shown.add(part[index], found)
+        for image in scored.bad:
+            rows[BAD].append((table_cell(part[image.index]), image.reason))
+            shown.add_bad(image)
+        if keep:
+            rows[ATTRIBUTES] = keep.rows(first + scored.indices, scored.probabilities) if len(scored.indices) else []
+        results.add(rows, scored.images, len(scored.indices))
+        progress.add(scored.images)
+        if shown.ready:
+            results.write_if_due()
+    shown.draw()
+    progress.close()
+
+
+def _names(predictor, open_images, description_path, say):
+    """Class names to show: display names for MIDs, which stay where there is no file of them."""
+    if not open_images:
+        return predictor.classes
+    path = Path(description_path or CLASS_DESCRIPTIONS)
+    if description_path is None and not path.exists():
+        say(f"{path} is not there, so MIDs are shown: --class_description_path names the file")
+        return predictor.classes
+    descriptions = read_class_descriptions(path)
+    return [descriptions.get(key, key) for key in predictor.classes]
+
+
+def _rows(image, found):
+    name = table_cell(image)
+    return [(name, p.name, round(p.score, 6)) for p in found] or [(name, "", "")]
+
+
+def _plan(predictor, path, images, classes, threshold, top_k):
+    """What the rows depend on."""
+    status = Path(path).stat()
+    return {
+        "images": fingerprint(map(str, images)),
+        "weights": [str(path), status.st_size, status.st_mtime_ns],
+        "classes": fingerprint(classes),
+        "image_size": predictor.image_size,
+        "device": predictor.device.type,
+        "amp": predictor.amp,
+        "threshold": threshold,
+        "top_k": top_k,
+    }
+
+
+class _Shown:
+    """The first images of all: printed as they come, drawn when there are enough. `ready` tells when that is done."""
+
+    def __init__(self, results, say):
+        self.say, self._picture = say, results.path("predictions.png")
+        self.ready = (
+            bool(results.done) or not distributed.is_main()
+        )  # the picture of a job that goes on was drawn before
+        self._images, self._found, self.bad = [], [], 0
+
+    def add(self, image, found):
+        if self.ready:
+            return
+        self.say(f"{printable(image)}: " + title_of(found, most=len(found) or 1).replace("\n", ", ").replace("  ", " "))
+        self._images.append(image)
+        self._found.append(found)
+        if len(self._images) == SHOWN:
+            self.draw()
+
+    def add_bad(self, image):
+        self.bad += 1
+        if self.bad <= SHOWN:
+            print(f"bad image, left out: {image.reason}", file=sys.stderr)
+
+    def draw(self):
+        if not self.ready and self._images:
+            plot_predictions(self._images, self._found, self._picture)
+        self.ready = True
+
+
+class _KeptAttributes:
+    """The rows of an attribute CSV with what was predicted, for the validation split of such data."""
+
+    def __init__(self, annotations, predictor):
+        self.table, self.groups = annotations.table, predictor.groups
+        self.values = attribute_values(predictor.classes, predictor.groups)
+        nobody = np.zeros((0, len(predictor.classes)), np.float32)
+        self.columns = list(attribute_table(self.table.iloc[:0], nobody, self.groups, self.values).columns)
+
+    def rows(self, indices, probabilities):
+        table = self.table.iloc[indices].reset_index(drop=True)
+        table = attribute_table(table, probabilities, self.groups, self.values)
+        return table.astype(object).where(table.notna(), "").itertuples(index=False, name=None)
+
+
+def _keep_attributes(options, annotations, predictor):
+    wanted = options.all_val_inference and annotations is not None and annotations.table is not None
+    return _KeptAttributes(annotations, predictor) if wanted and predictor.groups else None
+
+
+class _Progress:
+    """A bar on a terminal; else a line now and then, with the rate and the time that is left."""
+
+    def __init__(self, total, say):
+        self.total, self.say, self.count = total, say, 0
+        self.started = self.said = time.monotonic()
+        self.bar = tqdm(total=total, desc="images", unit="img", leave=False, disable=not show_bar())
+
+    def add(self, count):
+        self.count += count
+        self.bar.update(count)
+        now = time.monotonic()
+        if not show_bar() and now - self.said >= SAY_SECONDS:
+            rate = self.count / (now - self.started)
+            left = time.strftime("%H:%M:%S", time.gmtime((self.total - self.count) / rate))
+            self.say(f"{self.count:,} of {self.total:,} images, {rate:.1f} img/s, {left} left")
+            self.said = now
+
+    def close(self):
+        self.bar.close()

@@ -1,0 +1,70 @@
+"""Which checkpoint, which data and which folder are meant where the user does not say."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from csl.checkpoint import locate
+from csl.errors import InputError
+from csl.labels import Annotations, LabelMatrix
+from csl.labels.options import DataOptions
+from csl.labels.read import read_split, read_truth, recognised
+from csl.models import zoo
+from csl.runs.folder import RunFolder, find_last
+
+
+def checkpoint_path(given: str | None) -> Path:
+    """The checkpoint that was given; a run's folder stands for its best, nothing for the last run's best.
+
+    The name of published weights stands for their file, which is downloaded where it is not there yet.
+
+    Raises:
+        InputError: there is none.
+    """
+    if given is None:
+        run = find_last()
+        return run.best if run.best.exists() else run.last
+    path = Path(given)
+    if path.is_dir():
+        path = RunFolder(path).best
+    if path.is_file():
+        return path
+    if zoo.is_published(given):
+        return locate(given)
+    raise InputError(
+        f"--model_path {given}: no such file, expected a checkpoint, the folder of a run or {zoo.hint(given)}"
+    )
+
+
+def destination(given: str | None, checkpoint: Path) -> Path:
+    """Where results go: what was given, else the run that the checkpoint lies in, else ./outputs."""
+    if given is not None:
+        return Path(given)
+    return checkpoint.parent if RunFolder(checkpoint.parent).config.exists() else Path("outputs")
+
+
+def annotations_for(
+    options: DataOptions,
+    split: str,
+    config: Mapping[str, Any] | None,
+    classes: Sequence[str] | None,
+    groups: Mapping[str, range] | None,
+) -> tuple[Annotations, LabelMatrix | None]:
+    """The annotations to compare a network with, read against its classes, and all their labels where they are known.
+
+    Args:
+        options: what to read; without `data` that of `config`, else ./data.
+        split: "train", "val" or "test".
+        config: the settings of the network's run, where it is of one; they stand in for options that are not given.
+        classes, groups: the network's.
+
+    Raises:
+        InputError: nothing to read, or as the reader says.
+    """
+    if options.data is None:
+        options = options.over(config) if config and config.get("data") else replace(options, data="data")
+        if not Path(options.data).exists() and not recognised(options.data):
+            raise InputError(f"no data given and {options.data} is not there: expected --data DIR")
+    annotations = read_split(options, split, classes, groups)
+    return annotations, read_truth(options, split, annotations)

@@ -1,0 +1,123 @@
+"""Arrays made from a large file, kept beside it and mapped into memory the next time.
+
+A cache is a folder of .npy files, `{file}.{size}-{time of change}.{digest}.cache`: another size or date is another name,
+so that a stale one is never read. It is written under a temporary name and renamed, so that it is whole or not there,
+whoever else is writing.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from csl.machine.files import runs
+
+_FACTS = "facts.json"
+_VERSION = 1  # of what is stored; another one is another digest
+
+
+class Stored(NamedTuple):
+    """Named arrays, and facts that JSON can hold."""
+
+    arrays: dict[str, np.ndarray]
+    facts: dict
+
+
+class ArrayCache:
+    """Where the arrays of one file are kept: beside it, or in the user's cache folder where that cannot be written.
+
+    Args:
+        file: what the arrays are made from.
+        role: everything else that they depend on.
+    """
+
+    def __init__(self, file: Path, role: Iterable):
+        stat = file.stat()
+        digest = hashlib.sha256(json.dumps([_VERSION, *role]).encode()).hexdigest()[:10]
+        place = hashlib.sha256(os.fsencode(file.resolve().parent)).hexdigest()[:10]
+        self.file = file
+        self._stamp = f"{stat.st_size}-{stat.st_mtime_ns}"
+        self._digest = digest
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "csl" / place
+        self.folders = [parent / f"{file.name}.{self._stamp}.{digest}.cache" for parent in (file.parent, home)]
+
+    def load(self) -> Stored | None:
+        """The arrays, mapped for reading; None where there are none or something is wrong with them."""
+        return next((stored for folder in self.folders if (stored := _load(folder))), None)
+
+    def save(self, arrays: dict[str, np.ndarray], facts: dict) -> None:
+        """Write the arrays where that is possible; a warning where it is not beside the file."""
+        reasons = []
+        for folder in self.folders:
+            try:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                self._remove_stale(folder)
+                _save(folder, arrays, facts)
+                break
+            except OSError as error:
+                reasons.append(f"{folder.parent}: {error.strerror or error}")
+        if reasons:
+            kept = "nothing is cached" if len(reasons) == len(self.folders) else f"cached in {folder}"
+            warnings.warn(f"{self.file}: {kept} ({'; '.join(reasons)})", stacklevel=4)
+
+    def discard(self) -> None:
+        """Take away what `load` returned but the caller could not use."""
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _remove_stale(self, current):
+        """Caches of the same kind that were made from the file before it changed, and what killed processes left of one."""
+        half = re.compile(rf"\.{re.escape(self.file.name)}\..*\.{self._digest}\.cache\.(\d+)\..*\.tmp")
+        for folder in current.parent.iterdir():
+            ours = folder.name.startswith(f"{self.file.name}.") and folder.name.endswith(f".{self._digest}.cache")
+            left = half.fullmatch(folder.name)
+            dead = left and int(left[1]) != os.getpid() and not runs(int(left[1]))
+            if dead or (ours and folder.name != current.name):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _load(folder):
+    # It lies beside the data, and whoever made that may have made this. What is damaged fails in ways that NumPy and JSON do
+    # not list (TokenError, SyntaxError, RecursionError, ...), and any failure means the same: read the file itself.
+    try:
+        content = json.loads((folder / _FACTS).read_text())
+        names, facts = content["arrays"], content["facts"]
+        if not all(name.isidentifier() for name in names):  # or it would be a path
+            return None
+        return Stored({name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}, facts)
+    except Exception:
+        return None
+
+
+def _save(folder, arrays, facts):
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.{os.getpid()}.", suffix=".tmp", dir=folder.parent))
+    try:
+        temporary.chmod(0o755)
+        for name, array in arrays.items():
+            with open(temporary / f"{name}.npy", "wb") as file:
+                np.save(file, array)
+                file.flush()
+                os.fsync(file.fileno())
+        (temporary / _FACTS).write_text(json.dumps({"arrays": list(arrays), "facts": facts}))
+        _rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename(temporary, folder):
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        if _load(folder) is None:  # broken; one that another process has just written is as good as ours
+            shutil.rmtree(folder)
+            temporary.rename(folder)

@@ -1,0 +1,94 @@
+"""Some columns of a large CSV, block by block, with the line that each row stands on."""
+
+import array
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from csl.errors import InputError
+from csl.labels.openimages.problems import SHOWN, Problems
+
+_BLOCK = 1 << 24  # bytes at a time
+
+STRINGS = pa.string()
+FEW_STRINGS = pa.dictionary(pa.int32(), pa.string())  # for a column with few distinct cells
+
+
+def first_line(file: Path) -> list[str]:
+    """Cells of the first line without spaces around; empty where there are none."""
+    try:
+        with open(file, "rb") as lines:
+            line = lines.readline(1 << 20).decode("utf-8-sig", errors="replace")
+        return [cell.strip() for cell in next(csv.reader([line]), [])]
+    except (OSError, csv.Error):
+        return []
+
+
+class CsvStream:
+    """Iterates over (record batch, line numbers uint32 [rows]) of a CSV without line breaks in cells.
+
+    Args:
+        file: a CSV in UTF-8.
+        columns: {name: Arrow type} to read; where there is no header, "f0" is the first column, and so on.
+        problems: gets the rows that have more or fewer cells than the first line; they are left out.
+        header: whether the first line names the columns.
+
+    Raises:
+        InputError: while it is read: the file is not text, or is empty.
+    """
+
+    def __init__(self, file: Path, columns: dict[str, pa.DataType], problems: Problems, header: bool = True):
+        self.file, self.columns, self.problems, self.header = file, columns, problems, header
+        self._invalid = array.array("q")  # rows before each invalid line, rising
+
+    def __iter__(self) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+        try:
+            with self._open() as reader:
+                rows = 0
+                for batch in reader:
+                    yield batch, self._lines(rows, len(batch))
+                    rows += len(batch)
+                    self.problems.check()
+                self.problems.check()
+        except pa.ArrowInvalid as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{self.file}: cannot be read as a CSV in UTF-8: {reason}") from None
+        except OSError as error:
+            raise InputError(f"{self.file}: cannot be read: {error.strerror or error}") from None
+
+    def _open(self):
+        # One thread parses faster than two, and knows the number of a line.
+        return pa.csv.open_csv(
+            self.file,
+            read_options=pa.csv.ReadOptions(
+                block_size=_BLOCK, use_threads=False, autogenerate_column_names=not self.header
+            ),
+            parse_options=pa.csv.ParseOptions(invalid_row_handler=self._leave_out, ignore_empty_lines=False),
+            convert_options=pa.csv.ConvertOptions(include_columns=list(self.columns), column_types=self.columns),
+        )
+
+    def _leave_out(self, row):
+        if row.text.strip():
+            found = f"{row.actual_columns} cells, expected {row.expected_columns}"
+            examples = [(row.number, found)] if len(self._invalid) < SHOWN else []
+            self.problems.add("rows with another number of cells", 1, examples)
+        self._invalid.append(row.number - (2 if self.header else 1) - len(self._invalid))
+        return "skip"
+
+    def _lines(self, start, count):
+        """Lines of rows `start` and on, of those that are not left out; all invalid lines before them are known."""
+        rows = np.arange(start, start + count)
+        first = 2 if self.header else 1
+        if self._invalid:
+            rows += np.searchsorted(np.frombuffer(self._invalid, np.int64).copy(), rows, side="right")
+        return (rows + first).astype(np.uint32)
+
+
+def lookup(column: pa.DictionaryArray, number_of) -> np.ndarray:
+    """`number_of(text)` of every cell of a column with few distinct ones, int32 [rows]; it is called once for each."""
+    numbers = np.fromiter(map(number_of, column.dictionary.to_pylist()), dtype=np.int32, count=len(column.dictionary))
+    return numbers[np.asarray(column.indices)] if len(numbers) else np.zeros(len(column), np.int32)

@@ -1,0 +1,115 @@
+"""Where the labels and images of OpenImages are: the official CSVs, or CSL's `data.csv`."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from csl.errors import InputError
+from csl.labels.image_paths import ImagePaths
+from csl.labels.openimages.classes import beside
+from csl.labels.openimages.csv_stream import first_line
+from csl.labels.openimages.rows import VERIFIED, csl_columns
+from csl.labels.paths import SPELLINGS, SPLITS, contents, image_folder, split_name
+
+_FOLDERS = (".", "annotations", "labels", "metadata")  # of a data set, in which its CSVs may be
+_OFFICIAL = "validation"  # how the official files spell val
+
+
+class Source(NamedTuple):
+    """The CSV of one split: an official one, or (`is_csl`) CSL's, which holds all splits."""
+
+    file: Path
+    split: str
+    is_csl: bool
+
+    @property
+    def folders(self):
+        """Where the files that go with it may lie."""
+        return [self.file.parent, self.file.parent.parent]
+
+
+def recognise(path: Path) -> bool:
+    """Whether this is one of the two forms of CSV, or a folder with one. Only first lines are read."""
+    if not path.is_dir():
+        return _is_csl(path) or _is_official(path)
+    return any(_source_in(path, split) for split in SPLITS)
+
+
+def find_source(path: Path, split: str) -> Source:
+    """The CSV to read for a split.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.is_dir():
+        source = _source_in(path, split)
+        if source is None:
+            raise InputError(
+                f"{path}: no OpenImages labels of the {split} split, expected data.csv or "
+                f"{_official_names(split)[0]}; found {contents(path)}"
+            )
+        return source
+    if not _is_official(path):
+        return Source(path, split, True)
+    own = _split_of(path)
+    if own in (None, split):
+        return Source(path, split, False)
+    source = official_source(path.parent, split)
+    if source is None:
+        raise InputError(f"{path}: labels of the {own} split, and no {_official_names(split)[0]} beside it")
+    return source
+
+
+def _source_in(folder, split):
+    """What to read in a folder for this split, or None."""
+    for place in (folder / name for name in _FOLDERS):
+        if (place / "data.csv").is_file() and _is_csl(place / "data.csv"):
+            return Source(place / "data.csv", split, True)
+        source = official_source(place, split)
+        if source:
+            return source
+    return None
+
+
+def official_source(folder: Path, split: str) -> Source | None:
+    """The official CSV of a split in a folder."""
+    file = beside(_official_names(split), [folder])
+    return Source(file, split, False) if file else None
+
+
+def _official_names(split):
+    spelt = _OFFICIAL if split == "val" else split
+    kinds = (f"{spelt}-annotations-human-imagelabels", f"{spelt}-annotations-human-imagelabels-boxable")
+    return [f"{prefix}{kind}.csv" for kind in kinds for prefix in ("oidv6-", "")]
+
+
+def _split_of(file):
+    """The split that an official file is named after, or None."""
+    return split_name(file.stem.removeprefix("oidv6-").partition("-")[0])
+
+
+def _is_official(file):
+    return file.suffix.lower() == ".csv" and set(VERIFIED) <= set(first_line(file))
+
+
+def _is_csl(file):
+    """By its columns; a file named data.csv also by their number, unless it is a CSV of attributes."""
+    if file.suffix.lower() != ".csv":
+        return False
+    cells = first_line(file)
+    by_name = {"filepath", "label", "split_name"} <= set(cells)
+    return by_name or (file.name == "data.csv" and "filename" not in cells and csl_columns(file) is not None)
+
+
+def in_folder(raw: ImagePaths, source: Source, images: str | Path | None) -> ImagePaths:
+    """The images' paths: names of `data.csv` as they are, official IDs with .jpg in the folder of their split."""
+    if source.is_csl:
+        bases = [source.file.parent, source.file.parent / "images", source.file.parent.parent]
+        candidates = bases if images is None else [Path(images)]
+        suffix = ""
+    else:
+        bases = [*source.folders, *(folder / "images" for folder in source.folders)] if images is None else [images]
+        spelt = list(SPELLINGS[source.split])[::-1]  # validation first, as in the official folders
+        candidates = [Path(base) / name for base in bases for name in [*spelt, ""]]
+        suffix = ".jpg"
+    names = [raw.name(row) + suffix for row in range(min(len(raw), 16))]
+    return raw.within(image_folder(candidates, names) or candidates[0], suffix)

@@ -1,0 +1,235 @@
+"""OpenImages V6: verified image labels, everything else un-annotated. https://storage.googleapis.com/openimages/web"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from csl.errors import InputError
+from csl.labels.annotations import Annotations
+from csl.labels.cache import ArrayCache, Stored
+from csl.labels.image_paths import ImagePaths
+from csl.labels.matrix import LabelMatrix
+from csl.labels.openimages.classes import (
+    DESCRIPTIONS,
+    TRAINABLE,
+    ClassIds,
+    beside,
+    described,
+    read_class_descriptions,
+    read_class_list,
+)
+from csl.labels.openimages.entries import Entries
+from csl.labels.openimages.files import find_source, in_folder, official_source
+from csl.labels.openimages.mid_to_classes import FILE as MID_TO_CLASSES
+from csl.labels.openimages.mid_to_classes import MidToClasses, read_mid_to_classes
+from csl.labels.openimages.problems import SHOWN, Problems
+from csl.labels.openimages.rows import listed_labels, verified_labels
+from csl.labels.paths import existing, known_split
+
+_CACHED_FROM = 1 << 24  # bytes of a CSV that takes long enough to read for a cache
+
+
+def read_openimages(
+    path: str | Path,
+    images: str | Path | None = None,
+    split: str | None = "train",
+    classes: Sequence[str] | None = None,
+    classes_file: str | Path | None = None,
+    strict_labels: bool = False,
+    cache: bool = True,
+) -> Annotations:
+    """Read one split of OpenImages: listed labels are known, everything else is un-annotated.
+
+    The classes are, in their order: `classes`; those of `classes_file`; for CSL's CSV those of a `mid_to_classes.pth`
+    beside it that has their order; those of an `oidv6-classes-trainable.txt` in the folder of the CSV or the one above;
+    else the MIDs of the training file, sorted. Their names come from an `oidv6-class-descriptions.csv` in the same
+    places, else from `mid_to_classes.pth`; without either a warning says that MIDs are shown. Labels of other classes
+    that are described there are passed over.
+
+    What cannot be taken at its word is left out and counted, and one warning names the first few lines: a confidence
+    other than 0 and 1, a class that is nowhere, another number of cells, and a class that is both positive and
+    negative for an image, which is un-annotated then.
+
+    A file of more than 16 MB is read once: the labels are kept beside it, `{file}.{size}-{date}.{digest}.cache`, and
+    mapped into memory the next time, shared by all processes. Where that folder cannot be written they are kept in
+    the user's cache folder (`$XDG_CACHE_HOME/csl`), or not at all; a warning says so.
+
+    Args:
+        path: a folder with (itself or in `annotations`, `labels`, `metadata`) CSL's `data.csv` (`filepath, label,
+            label_neg, split_name`, or by position: path, positives, negatives, ..., split; or path, positives,
+            split) or the official `[oidv6-]{train,validation,test}-annotations-human-imagelabels.csv`; or the path
+            of such a file. For another split than the one an official file is named after, the file of that split
+            beside it is read.
+        images: the folder that paths of `data.csv` are relative to, or that holds the official images, in
+            `{train,validation,test}` or by themselves. By default looked for beside the CSV.
+        split: "train", "val" or "test"; None is "train".
+        classes: MIDs of the classes, C.
+        classes_file: a file of MIDs, one a line.
+        strict_labels: whether the first label that would be left out is an error.
+        cache: whether labels of a large file are kept.
+
+    Returns:
+        Annotations of the images with at least one label, in the order in which they first appear: `images` an
+        `ImagePaths`, `labels` with fill -1, `keys` the MIDs, `classes` the display names, of which 12 repeat.
+
+    Raises:
+        InputError: no such file or split, a class list that is broken, no label left, or (with `strict_labels`) the
+            first malformed row; the message names file and line.
+    """
+    source = find_source(existing(path), known_split(split) or "train")
+    names = _descriptions(source)
+    keys = _class_keys(source, classes, classes_file, cache)
+    found = _labels(source, keys, names, strict_labels, cache)
+    if not names:
+        warnings.warn(f"{source.file}: no {DESCRIPTIONS[0]} beside it, classes are shown by their MIDs", stacklevel=2)
+    return Annotations(
+        images=in_folder(found.images, source, images),
+        labels=found.labels,
+        classes=[names.get(key, key) for key in found.keys],
+        keys=found.keys,
+        source=str(source.file),
+        skipped=found.skipped,
+    )
+
+
+class _Labels(NamedTuple):
+    """What one split's file says: labels [N, C], names of the images, MIDs, images without labels, malformed rows."""
+
+    labels: LabelMatrix
+    images: ImagePaths
+    keys: list[str]
+    skipped: int
+    problems: dict
+
+    @classmethod
+    def of(cls, stored):
+        """From what a cache holds.
+
+        Raises:
+            InputError: something of it is of another type, or does not fit together.
+            KeyError, TypeError: something is missing.
+        """
+        arrays, facts = stored
+        texts = isinstance(facts["keys"], list) and all(isinstance(key, str) for key in facts["keys"])
+        integers = arrays["name_bytes"].dtype == np.uint8 and arrays["name_offsets"].dtype.kind in "ui"
+        if not texts or not integers or type(facts["skipped"]) is not int:
+            raise InputError("labels: found other types than expected")
+        labels = LabelMatrix(arrays["indptr"], arrays["indices"], arrays["values"], len(facts["keys"]), fill=-1)
+        images = ImagePaths(arrays["name_bytes"], arrays["name_offsets"])
+        return cls(labels, images, facts["keys"], facts["skipped"], facts["problems"])
+
+
+def _labels(source, keys, names, strict, cache):
+    """The labels of a source, from its cache where there is one."""
+    worth_it = cache and source.file.stat().st_size >= _CACHED_FROM
+    known = names.keys() | _trainable(source)
+    role = ("openimages", source.is_csl, source.split, keys, sorted(known))
+    kept = ArrayCache(source.file, role) if worth_it else None
+    found = _kept_labels(kept) if kept else None
+    if found is None:
+        stored = _read(source, keys, names, known, strict)
+        if kept:
+            kept.save(*stored)
+            stored = kept.load() or stored  # mapped, so that the memory can be given back
+        found = _Labels.of(stored)
+    problems = Problems.from_json(source.file, strict, found.problems)
+    problems.check()
+    problems.warn()
+    return found
+
+
+def _kept_labels(kept):
+    """The labels of a cache; None where there is none, or a broken one, which is taken away."""
+    stored = kept.load()
+    if stored is None:
+        return None
+    try:
+        found = _Labels.of(stored)
+        Problems.from_json(kept.file, False, found.problems).summary()
+    except (InputError, LookupError, TypeError, ValueError, AttributeError):
+        kept.discard()
+        return None
+    return found
+
+
+def _read(source, keys, names, known, strict):
+    """Stored: the labels of a source, read from its CSV."""
+    problems = Problems(source.file, strict)
+    class_id = ClassIds(keys, known)
+    splits_found = set()
+    if source.is_csl:
+        batches = listed_labels(source.file, source.split, class_id, problems, splits_found)
+    else:
+        batches = verified_labels(source.file, class_id, problems)
+    entries = Entries()
+    for batch in batches:
+        entries.add(batch)
+    if source.is_csl and source.split not in splits_found:
+        raise InputError(
+            f"{source.file}: no rows of the {source.split} split, found {', '.join(sorted(splits_found)) or 'none'}"
+        )
+
+    order = None
+    keys = class_id.keys
+    if class_id.found:
+        order = np.argsort(np.argsort(keys)).astype(np.int32) if keys else np.zeros(0, np.int32)
+        keys = sorted(keys)
+    found = entries.collect(len(keys), order, SHOWN)
+    problems.add(
+        "(image, class) pairs both positive and negative",
+        found.contradictions,
+        [
+            (line, f"image {image!r} is both positive and negative for {described(keys[number], names)}, expected one")
+            for line, image, number in found.examples
+        ],
+    )
+    problems.check()
+    if not len(found.labels):
+        malformed = f"; {problems.summary()}" if problems.counts else ""
+        raise InputError(f"{source.file}: found no label of {len(keys)} classes, expected at least one{malformed}")
+    arrays = {
+        "indptr": found.labels.indptr,
+        "indices": found.labels.indices,
+        "values": found.labels.values,
+        "name_bytes": found.images.data,
+        "name_offsets": found.images.offsets,
+    }
+    return Stored(arrays, {"keys": keys, "skipped": found.skipped, "problems": problems.to_json()})
+
+
+def _class_keys(source, classes, classes_file, cache):
+    """MIDs of the classes; None where they are those that turn up in the file itself."""
+    if classes is not None:
+        return list(classes)
+    if not classes_file and (listed := _mid_to_classes(source).keys):
+        return listed
+    given = classes_file or beside(TRAINABLE, source.folders)
+    if given:
+        return read_class_list(given)
+    if source.split == "train":
+        return None
+    training = source._replace(split="train") if source.is_csl else official_source(source.file.parent, "train")
+    if training is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are given when the training file itself is read
+        return _labels(training, None, _descriptions(training), False, cache).keys
+
+
+def _trainable(source):
+    file = beside(TRAINABLE, source.folders)
+    return set(read_class_list(file)) if file else set()
+
+
+def _descriptions(source):
+    file = beside(DESCRIPTIONS, source.folders)
+    return _mid_to_classes(source).names | (read_class_descriptions(file) if file else {})
+
+
+def _mid_to_classes(source):
+    """What CSL's own file of classes says, where it lies beside its CSV."""
+    file = beside([MID_TO_CLASSES], source.folders) if source.is_csl else None
+    return read_mid_to_classes(file) if file else MidToClasses()

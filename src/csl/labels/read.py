@@ -1,0 +1,245 @@
+"""Read annotations of any known format: the first that recognises the path reads it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from csl.errors import InputError
+from csl.labels import attributes, coco, lvis, nuswide, openimages, shards, voc
+from csl.labels.annotations import Annotations
+from csl.labels.attributes import parse_attributes
+from csl.labels.inside import confined
+from csl.labels.matrix import LabelMatrix
+from csl.labels.openimages import files as openimages_files
+from csl.labels.options import DataOptions
+from csl.labels.paths import contents, existing, known_split
+from csl.machine.files import parse_json
+
+
+class Format(NamedTuple):
+    """One annotation format.
+
+    Attributes:
+        name: as in messages.
+        looks_for: what makes a path one of these, as in messages.
+        recognise: Path -> bool, quick and without side effects.
+        read: (path, images=..., split=..., **options) -> Annotations.
+        options: names of the options that `read` takes beyond `images` and `split`.
+    """
+
+    name: str
+    looks_for: str
+    recognise: Callable[[Path], bool]
+    read: Callable
+    options: frozenset[str] = frozenset()
+
+
+# In the order in which they are tried: a format that is a special case of another stands before it.
+FORMATS = [
+    Format(
+        "OpenImages",
+        "data.csv with filepath, label, label_neg and split_name, or "
+        "[oidv6-]{train,validation,test}-annotations-human-imagelabels.csv",
+        openimages_files.recognise,
+        openimages.read_openimages,
+        frozenset({"classes", "classes_file", "strict_labels"}),
+    ),
+    Format(
+        "LVIS",
+        "lvis_v1_{train,val}.json, also in annotations",
+        lvis.recognise,
+        lvis.read_lvis,
+        frozenset({"keep_unlabelled_images"}),
+    ),
+    Format(
+        "NUS-WIDE",
+        "Groundtruth/TrainTestLabels, or {small_,}{train,test}.json with samples and labels",
+        nuswide.recognise,
+        nuswide.read_nuswide,
+        frozenset({"keep_unlabelled_images"}),
+    ),
+    Format(
+        "Pascal VOC",
+        "ImageSets/Main/{train,val,test}.txt, also in VOC2007 or VOC2012",
+        voc.recognise,
+        voc.read_voc,
+    ),
+    Format(
+        "COCO",
+        "annotations/instances_{train,val}{2014,2017}.json, {train,val}.json or a JSON file with images, annotations "
+        "and categories",
+        coco.recognise,
+        coco.read_coco,
+        frozenset({"keep_unlabelled_images"}),
+    ),
+    Format(
+        "attributes CSV",
+        "attributes.csv, attributes_{train,val}.csv, {train,val}.csv or a CSV with a filename column",
+        attributes.recognise,
+        attributes.read_attributes,
+        frozenset({"attributes", "ignore_columns", "classes", "groups"}),
+    ),
+    Format(
+        "tar shards",
+        "shards-{000000..000127}.tar, a .tar or a folder with shards.json",
+        shards.recognise,
+        shards.read_shards,
+        frozenset({"classes", "groups"}),
+    ),
+]
+
+LAYOUTS = ("on_farm", "hyperml")
+
+
+def recognised(path) -> bool:
+    """Whether `read_annotations` would know the format of what is at `path`."""
+    return (Path(path).exists() or shards.is_pattern(path)) and any(one.recognise(Path(path)) for one in FORMATS)
+
+
+def read_annotations(path, images=None, split=None, layout=None, metadata=None, follow_links=False, **options):
+    """Read one split of annotations of whatever format is found at `path`.
+
+    Args:
+        path: a folder or an annotation file, as for the readers of the formats. A folder that holds several
+            formats is read as the first of `FORMATS`; the path of the file itself reads another.
+        images: the folder that image names are relative to; None looks for it as the format's reader says.
+        split: "train", "val" or "test". None is every row of a single CSV, and the training split where each split
+            has its own file.
+        layout: None detects it. "on_farm" is COCO 2014, `{path}/annotations/instances_{split}2014.json` with images
+            in `{path}/{split}2014`; "hyperml" is `{metadata}/{split}.json` with images in `{path}`.
+        metadata: the folder of the JSON files for "hyperml", which it implies; `path` by default.
+        follow_links: whether images may be named, and links may lead, outside of the data folder and `images`.
+        **options: what the format's reader takes: keep_unlabelled_images; attributes, ignore_columns, classes,
+            groups; classes_file, strict_labels. One that is None, False or empty counts as not given.
+
+    Returns:
+        Annotations.
+
+    Raises:
+        InputError: nothing is there or it is not recognised (the message says what was looked for and what was
+            found), an image is named outside of the data folder (`csl.labels.inside`), an option is given that the
+            format does not take, or the reader finds an error.
+        TypeError: an option that no format has.
+    """
+    options = _given(options)
+    path = Path(path) if shards.is_pattern(path) else existing(path)
+    if layout is not None or metadata is not None:
+        found = _read_layout(path, images, known_split(split) or "train", layout or "hyperml", metadata, options)
+        return found if follow_links else confined(found, path)
+    found = next((one for one in FORMATS if one.recognise(path)), None)
+    if found is None:
+        looked_for = "; ".join(f"{one.name}: {one.looks_for}" for one in FORMATS)
+        raise InputError(f"{path}: annotations not recognised, found {_found(path)}; looked for {looked_for}")
+    _check_options(found, path, options)
+    annotations = found.read(path, images=images, split=split, **options)
+    return annotations if follow_links else confined(annotations, path)
+
+
+def _given(options):
+    """The options that are not at their default."""
+    known = frozenset().union(*(one.options for one in FORMATS))
+    for name in options:
+        if name not in known:
+            raise TypeError(
+                f"read_annotations() got an unexpected option {name!r}, expected {', '.join(sorted(known))}"
+            )
+    return {name: value for name, value in options.items() if _is_given(value)}
+
+
+def _is_given(value):
+    return not (value is None or value is False or (hasattr(value, "__len__") and len(value) == 0))
+
+
+def _check_options(found, path, options):
+    for name in options:
+        if name not in found.options:
+            takes_it = ", ".join(one.name for one in FORMATS if name in one.options)
+            raise InputError(
+                f"{name}: {path} was read as {found.name}, which does not take it; expected {takes_it} "
+                "(give the path of the file itself if the folder holds several formats)"
+            )
+
+
+def _read_layout(path, images, split, layout, metadata, options):
+    if layout not in LAYOUTS:
+        raise InputError(f"--debug_mode: found {layout!r}, expected one of {', '.join(LAYOUTS)}")
+    if layout == "on_farm":
+        if metadata is not None:
+            raise InputError(f"--metadata: found {metadata}, expected none for the layout on_farm")
+        file = path / "annotations" / f"instances_{split}2014.json"
+        images = images if images is not None else path / f"{split}2014"
+    else:
+        file = Path(metadata if metadata is not None else path) / f"{split}.json"
+        images = images if images is not None else path
+    if not file.is_file():
+        raise InputError(f"{file}: no such file, expected it for the layout {layout}")
+    _check_options(next(one for one in FORMATS if one.name == "COCO"), path, options)
+    return coco.read_coco(file, images=images, split=split, **options)
+
+
+def _found(path):
+    """What is at a path that no format recognises."""
+    if path.is_dir():
+        return contents(path)
+    if path.suffix.lower() == ".csv":
+        return f"a CSV with the columns {', '.join(map(repr, attributes.header_of(path))) or '(none)'}"
+    if path.suffix.lower() != ".json":
+        return f"a file of type {path.suffix or '(none)'}"
+    try:
+        content = parse_json(path.read_bytes(), "JSON that does not parse")
+    except (OSError, InputError) as error:
+        return str(error)
+    if not isinstance(content, dict):
+        return f"a JSON {type(content).__name__}"
+    return f"JSON with the keys {', '.join(map(repr, list(content)[:8])) or '(none)'}"
+
+
+DEFAULT_METADATA = "./data/COCO_2014"
+"""Where `train.json` and `val.json` are looked for if the data holds no annotations: the original's default."""
+
+
+def read_split(
+    options: DataOptions,
+    split: str,
+    classes: Sequence[str] | None = None,
+    groups: Mapping[str, range] | None = None,
+) -> Annotations:
+    """One split of the annotations at `options.data`.
+
+    Args:
+        options: what to read, and how.
+        split: "train", "val" or "test".
+        classes, groups: for attributes, those of a training run, to read the file against.
+
+    Raises:
+        InputError: as `csl.labels.read_annotations`.
+    """
+    metadata = options.metadata
+    if metadata is None and Path(DEFAULT_METADATA, f"{split}.json").is_file() and not recognised(options.data):
+        metadata = DEFAULT_METADATA
+    if groups:
+        of_attributes = {"classes": classes, "groups": groups}
+    else:
+        of_attributes = {"attributes": parse_attributes(options.attributes) if options.attributes else None}
+    return read_annotations(
+        options.data,
+        split=split,
+        images=options.images,
+        metadata=metadata,
+        layout=options.debug_mode,
+        ignore_columns=tuple(options.ignore_columns),
+        keep_unlabelled_images=options.keep_unlabelled_images,
+        classes_file=options.classes_file,
+        strict_labels=options.strict_labels,
+        follow_links=options.follow_links,
+        **of_attributes,
+    )
+
+
+def read_truth(options: DataOptions, split: str, annotations: Annotations) -> LabelMatrix | None:
+    """All labels of `annotations`, where a `truth.csv` beside them holds what is unknown in them; else None."""
+    file = Path(options.data) / "truth.csv"
+    if not annotations.groups or not file.is_file():
+        return None
+    return read_split(replace(options, data=str(file)), split, annotations.classes, annotations.groups).labels

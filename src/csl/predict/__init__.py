@@ -1,0 +1,21 @@
+"""From images to names and scores."""
+
+from csl.predict.predictor import (
+    DEFAULT_IMAGE_SIZE,
+    Prediction,
+    Predictor,
+    attribute_table,
+    attribute_values,
+    find_images,
+    name_scores,
+)
+
+__all__ = [
+    "DEFAULT_IMAGE_SIZE",
+    "Prediction",
+    "Predictor",
+    "attribute_table",
+    "attribute_values",
+    "find_images",
+    "name_scores",
+]

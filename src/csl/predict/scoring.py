@@ -1,0 +1,132 @@
+"""Networks over a loader: probabilities for every image, once."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from csl.data.dataset import BadImage
+from csl.data.prefetch import on_device
+from csl.errors import InputError
+from csl.machine import distributed
+
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Probabilities of the images that could be read.
+
+    Attributes:
+        probabilities: float32 [M, N, C], one block for each of the M networks.
+        indices: int64 [N], rows of the annotations.
+        bad: the images left out.
+    """
+
+    probabilities: np.ndarray
+    indices: np.ndarray
+    bad: list[BadImage]
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device of that name, or a CUDA device, or the CPU. Each process of a job on GPUs has the one of its LOCAL_RANK.
+
+    Raises:
+        InputError: one GPU named for several processes.
+    """
+    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type != "cuda" or not distributed.started():
+        return device
+    if device.index is not None and distributed.world_size() > 1:
+        raise InputError(f"--device {name}: one GPU for {distributed.world_size()} processes, expected cuda or cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if device.index is None else device
+
+
+def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    """The low precision of autocast, None for none. "auto": bfloat16 where a GPU has it, else float16; none on a CPU."""
+    if amp != "auto":
+        return AMP[amp]
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def to_input(images: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """uint8 [B, 3, H, W] on the host to floats in [0, 1] on the device, channels-last."""
+    images = images.to(device, non_blocking=True)
+    return images.to(dtype, memory_format=torch.channels_last).div_(255)
+
+
+@torch.inference_mode()
+def score(
+    models: Sequence[nn.Module],
+    loader: DataLoader,
+    device: torch.device,
+    amp_dtype: torch.dtype | None = None,
+    progress: str | None = None,
+    after_batch: Callable[[], None] | None = None,
+) -> Scores:
+    """Probabilities of every image of `loader` under each network, which is left in eval mode.
+
+    No process waits for another here: of a loader that is shared, `gather_scores` joins the parts.
+
+    The sigmoid is taken in float32, whatever the autocast: half precision would merge scores that differ.
+
+    Args:
+        models: networks on `device`.
+        loader: yields `csl.data.dataset.Batch`.
+        device: where the networks are.
+        amp_dtype: autocast's precision, None for float32.
+        progress: label of the progress bar, None for no bar.
+        after_batch: called after each batch; what it raises ends the loop.
+    """
+    for model in models:
+        model.eval()
+    blocks: list[list[torch.Tensor]] = [[] for _ in models]
+    indices, bad = [], []
+    total = getattr(loader.batch_sampler, "own_samples", len(loader.dataset))  # of a loader that is shared
+    with tqdm(total=total, desc=progress, unit="img", leave=False, disable=not show_bar(progress)) as bar:
+        for batch in on_device(loader, device):
+            bad.extend(batch.bad)
+            bar.update(len(batch) + len(batch.bad))
+            if not len(batch):
+                continue
+            x = to_input(batch.images, device)  # [B, 3, H, W]
+            for model, block in zip(models, blocks, strict=True):
+                with torch.autocast(device.type, amp_dtype or torch.bfloat16, enabled=amp_dtype is not None):
+                    logits = model(x)  # [B, C]
+                block.append(torch.sigmoid(logits.float()))
+                if len(block) > 1:  # the batch before: this one is under way, and so is the copy of the next
+                    block[-2] = block[-2].cpu()
+            indices.append(batch.indices.numpy())
+            if after_batch is not None:
+                after_batch()
+    if not indices:
+        return Scores(np.empty((len(models), 0, 0), np.float32), np.empty(0, np.int64), bad)
+    probabilities = [np.concatenate([part.cpu().numpy() for part in block]) for block in blocks]
+    return Scores(np.stack(probabilities), np.concatenate(indices), bad)
+
+
+def gather_scores(part: Scores) -> Scores | None:
+    """The scores of all processes of the job, in the order of the images, on rank 0; None on the others."""
+    parts = distributed.gather_objects_to_main(part)
+    if parts is None or len(parts) == 1:
+        return None if parts is None else part
+    some = [p for p in parts if len(p.indices)] or parts[:1]
+    indices = np.concatenate([p.indices for p in some])
+    order = np.argsort(indices)
+    return Scores(
+        np.concatenate([p.probabilities for p in some], axis=1)[:, order],
+        indices[order],
+        sorted((image for p in parts for image in p.bad), key=lambda image: image.index),
+    )
+
+
+def show_bar(progress: str | None = "") -> bool:
+    """Whether a progress bar is wanted and there is a terminal to show it; a log file gets lines instead."""
+    return progress is not None and distributed.is_main() and sys.stderr.isatty()

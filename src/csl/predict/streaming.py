@@ -1,0 +1,105 @@
+"""Scores of many images as they come: the loader decodes ahead, several copies of the network work at once."""
+
+import copy
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from csl.data.dataset import BadImage
+from csl.models.exported.onnx import OnnxNetwork
+from csl.models.fuse import FusedTResNet
+from csl.predict.scoring import to_input
+
+MOST_COPIES = 4
+"""Batches under way at once on a CPU, at most: each needs memory of its own for what lies between its layers."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One batch.
+
+    Attributes:
+        indices: int64 [B], rows of the images that could be read.
+        probabilities: float32 [B, C].
+        bad: the images that could not be read.
+    """
+
+    indices: np.ndarray
+    probabilities: np.ndarray
+    bad: tuple[BadImage, ...]
+
+    @property
+    def images(self) -> int:
+        """How many images this is the end of."""
+        return len(self.indices) + len(self.bad)
+
+
+def copies(model: nn.Module, device: torch.device) -> list[nn.Module]:
+    """The network as often as it should run at once: on a CPU one copy for each core, sharing the parameters; else itself.
+
+    As few cores as PyTorch may use (`torch.set_num_threads`, OMP_NUM_THREADS) make as few copies.
+    """
+    count = min(torch.get_num_threads(), MOST_COPIES)
+    if device.type != "cpu" or count < 2 or model._compiled_call_impl is not None:  # a compiled network is no copy's
+        return [model]
+    if isinstance(model, OnnxNetwork):
+        return [model.on_one_thread()] * count if torch.get_num_threads() <= MOST_COPIES else [model]
+    if isinstance(model, FusedTResNet):  # it lays its weights out anew for a batch of another shape
+        shared = {id(parameter): parameter for parameter in model.parameters()}
+        return [model] + [copy.deepcopy(model, dict(shared)) for _ in range(count - 1)]
+    return [model] * count  # any other keeps nothing between two calls
+
+
+def stream(
+    networks: Sequence[nn.Module], loader: DataLoader, device: torch.device, amp_dtype: torch.dtype | None = None
+) -> Iterator[Scored]:
+    """Probabilities of every image of `loader`, batch by batch in its order; the same numbers as `csl.predict.scoring.score`.
+
+    Memory does not grow with the number of images: at most two batches for each network are waiting.
+
+    Args:
+        networks: in eval mode on `device`; as many batches are under way at once.
+        loader: yields `csl.data.dataset.Batch`.
+        device: where the networks are.
+        amp_dtype: autocast's precision, None for float32.
+    """
+    free: SimpleQueue[nn.Module] = SimpleQueue()
+    for network in networks:
+        free.put(network.eval())
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(
+        len(networks), initializer=torch.set_num_threads, initargs=(max(1, threads // len(networks)),)
+    )
+    waiting = deque()
+    try:
+        for batch in loader:
+            waiting.append(pool.submit(_score, batch, free, device, amp_dtype))
+            while waiting and (waiting[0].done() or len(waiting) >= 2 * len(networks)):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)  # threads that are started later would take over the pool's number
+
+
+@torch.inference_mode()
+def _score(batch, free, device, amp_dtype):
+    """On a thread of the pool, where inference mode and autocast have to be entered anew."""
+    if not len(batch):
+        return Scored(np.empty(0, np.int64), np.empty((0, 0), np.float32), batch.bad)
+    network = free.get()
+    try:
+        with torch.autocast(device.type, amp_dtype or torch.bfloat16, enabled=amp_dtype is not None):
+            logits = network(to_input(batch.images, device))  # [B, C]
+        probabilities = torch.sigmoid(logits.float()).cpu().numpy()
+    finally:
+        free.put(network)
+    return Scored(batch.indices.numpy(), probabilities, batch.bad)

@@ -1,0 +1,1 @@
+"""A run: its folder, its settings, the record of what made it."""

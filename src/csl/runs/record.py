@@ -1,0 +1,260 @@
+"""What made a run: its command, the code and the versions, the data and the mask; and what makes a run repeat bit by bit."""
+
+import dataclasses
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from csl.errors import InputError
+from csl.labels import Annotations, ImagePaths, LabelMatrix
+from csl.machine import distributed
+from csl.runs.config import TrainConfig
+
+PACKAGES = ("torchvision", "timm", "numpy", "pandas", "Pillow", "simplejpeg")
+"""What has a part in the numbers of a run."""
+
+FREE = frozenset(
+    {
+        "resume", "path_dest", "max_steps", "stop_epoch", "save_every", "print_freq", "workers", "device", "on_bad_image",
+        "skip_nonfinite", "data", "images", "metadata", "follow_links", "num_classes", "batch_size", "grad_accum",
+    }
+)  # fmt: skip
+"""Settings that a resumed run may change. Data may have moved, its fingerprint tells; batch and schedule are looked at
+for themselves, as a job of another number of processes may make the same batch in another way."""
+
+_SIZES = 10_000  # images whose size is looked at, spread over the data set
+_BLOCK = 1 << 22  # labels at a time
+
+
+# ----------------------------------------------------------------------------------------------------------- the command
+
+
+def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that differ between two runs and have a part in the result, as `--lr 0.1 (was 0.2)`; None is not given.
+
+    Settings that only one of them knows of are those of another version of the program, and are not compared.
+    """
+    return [
+        f"--{name} {_flat(now[name])} (was {_flat(then[name])})"
+        for name in sorted(then.keys() & now.keys() - FREE)
+        if _flat(then[name]) != _flat(now[name])
+    ]
+
+
+def config_of(
+    config: TrainConfig, kept: Mapping[str, Any], fingerprints: Mapping[str, Any], left_out: Any
+) -> dict[str, Any]:
+    """What `config.json` holds: the settings, and what else made the run.
+
+    `kept` is what it held where the run is resumed, else empty. Versions and revision stay those of the start; others that
+    a part of the run was made with are added, once each, under `resumed`.
+    """
+    code = {"versions": versions(), "revision": revision()}
+    first = {name: kept.get(name, code[name]) for name in code}
+    resumed = kept.get("resumed") if isinstance(kept.get("resumed"), list) else []
+    if code != (resumed[-1] if resumed else first):
+        resumed = [*resumed, code]
+    return {
+        **config.to_dict(),
+        **first,
+        **({"resumed": resumed} if resumed else {}),
+        "fingerprints": dict(fingerprints),
+        "left_out": left_out,
+        "job": distributed.job(),
+        "launch": {
+            "processes": distributed.world_size(),
+            "processes_per_node": distributed.local_world_size(),
+            "folder": os.getcwd(),
+        },
+    }
+
+
+def command(settings: Mapping[str, Any], launch: Mapping[str, Any] | None = None) -> str:
+    """The line that makes a run of these settings: quoted for a shell, flags at their default left out.
+
+    `launch` is that of `config_of`: several processes are torchrun's, one line for each machine.
+
+    Raises:
+        InputError: a setting of a type that no flag has.
+    """
+    defaults = TrainConfig().to_dict()
+    words = [*_launcher(launch or {}), "train.py"]
+    for name, default in defaults.items():
+        value = settings.get(name, default)
+        if name == "resume" or _flat(value) == _flat(default):
+            continue
+        if not isinstance(value, bool | int | float | str | list | tuple | type(None)):
+            raise InputError(f"--{name}: found {str(value)[:80]!r}, expected a value of a flag")
+        words += _flag(name, value)
+    if settings.get("data") is None and "--data" not in words:  # or the recipe of the demo would join in
+        raise InputError("--data: not among the settings, expected those of a run")
+    return shlex.join(words)
+
+
+def _launcher(launch):
+    processes, here = (launch.get(name, 1) for name in ("processes", "processes_per_node"))
+    if not all(type(number) is int and number > 0 for number in (processes, here)):
+        raise InputError(f"launch: found {str(launch)[:80]}, expected numbers of processes")
+    if processes == 1:
+        return ["python"]
+    nodes = ["--nnodes", str(-(-processes // here))] if processes > here else []
+    return ["torchrun", *nodes, "--nproc-per-node", str(here)]
+
+
+def _flag(name, value):
+    if value is True:
+        return [f"--{name}"]
+    if value is None:  # where the default is something else: the original's word for it
+        return [f"--{name}=none"]
+    if isinstance(value, list | tuple):
+        joined = ("x" if name == "image_size" else ",").join(map(str, value))
+        return [f"--{name}={joined}"]
+    text = str(value)
+    return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
+
+
+def _flat(value):
+    """A setting as JSON gives it back: tuples are lists."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+# ------------------------------------------------------------------------------------------------------------- the code
+
+
+def versions() -> dict[str, str]:
+    """Python, PyTorch and what else has a part in the numbers, `{name: version}`."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}  # with the CUDA version, 2.6.0+cu124
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def revision() -> str | None:
+    """The git commit of the code that runs, with `-dirty` where its files have changed since; None outside a checkout."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=30, check=True
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", str(folder / "__init__.py"))  # else it lies in a checkout of something else
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}-dirty" if changed else commit
+
+
+# ------------------------------------------------------------------------------------------------------------- the data
+
+
+def fingerprint(annotations: Annotations) -> dict[str, Any]:
+    """What tells a set of images and labels from another: counts, and hashes of names, of file sizes and of labels.
+
+    Names are those in the file, so that a data set that has moved is the same. Of more than 10,000 images the sizes of
+    10,000 that are spread evenly count, so that 9 million take seconds and not an hour of a network disk. Pixels are not
+    read.
+    """
+    count = len(annotations)
+    rows = np.unique(np.linspace(0, count - 1, min(count, _SIZES)).astype(np.int64)) if count else []
+    sizes = np.array([_size(annotations.images[int(row)]) for row in rows], dtype="<i8")
+    return {
+        "images": count,
+        "names": _names_hash(annotations),
+        "sizes": _hash([sizes.tobytes()]),
+        "classes": _hash(f"{key}\0".encode() for key in annotations.keys),
+        "labels": label_hash(annotations.labels),
+    }
+
+
+def label_hash(labels: LabelMatrix) -> str:
+    """A hash of all labels [N, C], the same however they are stored."""
+
+    def parts():
+        yield np.array([*labels.shape, labels.fill], dtype="<i8").tobytes()
+        for array in (labels.indptr, labels.indices, labels.values):
+            for start in range(0, len(array), _BLOCK):
+                yield np.asarray(array[start : start + _BLOCK], dtype="<i8").tobytes()
+
+    return _hash(parts())
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In words, what differs between two fingerprints of one data set: images, their names, sizes, classes or labels."""
+    if then.get("images") != now["images"]:
+        return [f"{now['images']:,} images (were {_number(then.get('images'))})"]
+    words = {
+        "names": "the names of images",
+        "sizes": "the sizes of image files",
+        "classes": "the classes",
+        "labels": "the labels",
+    }
+    return [f"{what} differ" for name, what in words.items() if then.get(name) != now[name]]
+
+
+def _number(value):
+    return f"{value:,}" if isinstance(value, int) else str(value)[:80]
+
+
+def _size(path):
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):  # a member of a shard, or not there
+        return -1
+
+
+def _names_hash(annotations):
+    images = annotations.images
+    if isinstance(images, ImagePaths):
+        return _hash([images.suffix.encode(), np.ascontiguousarray(images.data), np.asarray(images.offsets, "<i8")])
+    prefix = os.path.join(annotations.folder, "") if annotations.folder else ""
+    return _hash((image.removeprefix(prefix) + "\0").encode(errors="surrogateescape") for image in images)
+
+
+def _hash(parts: Iterable) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+# --------------------------------------------------------------------------------------------------------- bit by bit
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Have PyTorch take deterministic implementations only: two runs on one machine are then equal bit by bit.
+
+    An operation that has none raises a RuntimeError that names it. To be entered before a GPU is used.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's buffers, or its sums may change their order
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among what a `config.json` holds."""
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    return {name: value for name, value in config.items() if name in names}

@@ -1,0 +1,1 @@
+"""Training, in the order in which it runs: recipe, data, optimizer, loop, state, summary."""

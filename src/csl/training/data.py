@@ -1,0 +1,178 @@
+"""What a run trains and validates on: annotations read, unreadable images left out, labels hidden, all of it checked."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from csl.data.checking import find_bad_images
+from csl.errors import InputError
+from csl.garments import make_garments
+from csl.labels import Annotations, LabelMatrix, simulate
+from csl.labels.options import DataOptions
+from csl.labels.read import read_split, read_truth
+from csl.machine import distributed
+from csl.runs.config import TrainConfig
+from csl.runs.record import differences, fingerprint
+from csl.training.recipes import DEMO_DATA
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run trains and validates on; `truth` holds all labels of `val` where they are known to us."""
+
+    train: Annotations
+    val: Annotations
+    truth: LabelMatrix | None = None
+
+
+def load_data(config: TrainConfig, say: Say = tqdm.write) -> Data:
+    """Read the annotations of both splits; the demo set is drawn first where it is what is asked for."""
+    source = Path(config.data or DEMO_DATA)
+    if config.data == DEMO_DATA and not (source / "attributes.csv").exists():
+        say(f"drawing the demo set into {source}")
+        make_garments(source)
+    options = dataclasses.replace(DataOptions.of(config), data=str(source))
+    train = read_split(options, "train")
+    val = read_split(options, "val", train.classes, train.groups)
+    if val.source == train.source and len(val) == len(train) and val.images[0] == train.images[0]:
+        raise InputError(f"{train.source}: the same images for training and validation, expected a folder with both")
+    if list(val.classes) != list(train.classes):
+        raise InputError(f"{val.source}: other classes than {train.source}, expected the same in both splits")
+    for name, part in (("train", train), ("val", val)):
+        if not len(part):
+            raise InputError(f"{part.source}: no images in the split {name}")
+        skipped = f" ({part.skipped:,} images without annotations left out)" if part.skipped else ""
+        say(f"{name}: {part.source}: {part.summary()}{skipped}")
+    if train.weights is not None:
+        say(f"train: each epoch draws {len(train):,} images by the weight column of {train.source}, with replacement")
+    return Data(train, val, read_truth(options, "val", val))
+
+
+def check_fingerprints(data: Data, before: Any, folder: Path, say: Say) -> dict[str, dict]:
+    """What tells the data of a run from other data, {split: fingerprint}; a resumed run has to have the same.
+
+    Args:
+        data: as it was read now.
+        before: the fingerprints in `config.json` of the run that is resumed, None for a new one.
+        folder: of that run.
+        say: prints one line, where nothing but the content of image files has changed.
+
+    Raises:
+        InputError: they are not.
+    """
+    prints = {"train": fingerprint(data.train), "val": fingerprint(data.val)}
+    for name, part in (("train", data.train), ("val", data.val)):
+        then = before.get(name) if isinstance(before, dict) else None
+        changed = differences(then, prints[name]) if isinstance(then, dict) else []
+        if changed == ["the sizes of image files differ"]:  # one that broke is no reason to lose a run
+            say(f"{name}: image files have other sizes than when the run was started; names and labels are the same")
+        elif changed:
+            raise InputError(
+                f"{part.source}: not the {name} data that the run in {folder} was started with: {', '.join(changed)}; "
+                "expected the same to resume it"
+            )
+    return prints
+
+
+def without_bad_images(
+    data: Data, config: TrainConfig, say: Say, before: Any = None
+) -> tuple[Data, dict[str, list[int]]]:
+    """Look at every file before the first step: nobody should lose an epoch to one broken photo.
+
+    A resumed run leaves out the rows that it left out `before`, whatever has become of them, and no others: the order of
+    its samples stays what it was.
+
+    Returns:
+        The data without these images, and their rows, {split: list}.
+
+    Raises:
+        InputError: an image that cannot be read under `on_bad_image` "stop", or none that can.
+    """
+    parts, left_out = [], {}
+    for name, part in (("train", data.train), ("val", data.val)):
+        bad = _bad_images(part)
+        for image in bad[:10]:
+            say(f"bad image ({name}): {image.reason}")
+        if len(bad) > 10:
+            say(f"... and {len(bad) - 10:,} more")
+        if bad and config.on_bad_image == "stop":
+            raise InputError(
+                f"{len(bad):,} of the {len(part):,} {name} images cannot be read, the first is {bad[0].reason}; "
+                "expected all of them, or --on_bad_image skip to train without these"
+            )
+        left_out[name] = [image.index for image in bad] if before is None else _rows_of(before, name, part)
+        if left_out[name]:
+            good = np.setdiff1d(np.arange(len(part)), left_out[name])
+            if not len(good):
+                raise InputError(f"{part.source}: none of the {len(part):,} {name} images can be read")
+            say(f"{name}: {len(left_out[name]):,} bad images left out, {len(good):,} left")
+            part = part.select(good)
+            if name == "val" and data.truth is not None:
+                data = dataclasses.replace(data, truth=data.truth.select(good))
+        parts.append(part)
+    return Data(*parts, truth=data.truth), left_out
+
+
+def _rows_of(before, name, part):
+    """Rows that `config.json` says were left out."""
+    rows = before.get(name) if isinstance(before, dict) else None
+    if not isinstance(rows, list) or not all(type(row) is int and 0 <= row < len(part) for row in rows):
+        raise InputError(f"config.json: left_out: {name}: found {str(rows)[:80]}, expected rows of {part.source}")
+    return rows
+
+
+def _bad_images(part):
+    """The unreadable ones of all images, of which each process looks at its share."""
+    images = part.images
+    share = range(distributed.rank(), len(images), distributed.world_size())
+    bad = find_bad_images(
+        images if len(share) == len(images) else [images[i] for i in share], distributed.is_main(), roots=part.roots
+    )
+    bad = [dataclasses.replace(image, index=share[image.index]) for image in bad]
+    bad = [image for part in distributed.gather_objects(bad) for image in part]
+    return sorted(bad, key=lambda image: image.index)
+
+
+def with_simulated_labels(data: Data, config: TrainConfig, say: Say) -> Data:
+    """The data with the training labels that `simulate_partial_type` leaves, drawn by the seed; counted for each class.
+
+    Raises:
+        InputError: an unknown scheme, or a parameter without one or out of its range.
+    """
+    if not config.simulate_partial_type:
+        if config.simulate_partial_param is not None:
+            raise InputError("--simulate_partial_param: given without --simulate_partial_type, expected fpc or rps")
+        return data
+    labels = simulate(
+        data.train.labels,
+        config.simulate_partial_type,
+        config.simulate_partial_param,
+        np.random.default_rng(config.seed),
+    )
+    data = dataclasses.replace(data, train=data.train.with_labels(labels))
+    say(f"train, simulated {config.simulate_partial_type}: {data.train.summary()}")
+    counts = labels.counts()
+    table = pd.DataFrame(
+        {"positive": counts.positives, "negative": counts.negatives, "unknown": counts.unannotated},
+        index=pd.Index(data.train.classes, name="class"),
+    )
+    say(table.to_string(max_rows=100))
+    return data
+
+
+def training_truth(config: TrainConfig, train: Annotations, full_labels: LabelMatrix) -> LabelMatrix:
+    """All labels of the training images: those of a `truth.csv`, or those before the simulation."""
+    try:
+        options = dataclasses.replace(DataOptions.of(config), data=config.data or DEMO_DATA)
+        known = read_truth(options, "train", train)
+    except InputError:  # a truth of the validation split alone, which was read before; nothing but a picture lacks it
+        return full_labels
+    return full_labels if known is None else known

@@ -1,0 +1,252 @@
+"""infer.py over many photos: streamed, resumed after a kill, bad files named, Parquet equal to CSV, shared by processes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from killing import free_port
+
+from csl import InputError, checkpoint
+from csl.garments import make_garments
+from csl.inference.infer import InferenceOptions, infer
+from csl.inference.tables import BAD, PREDICTIONS, Results
+from csl.models import create_model
+from csl.models.fuse import FusedTResNet
+from csl.models.tresnet import TResNet, TResNetConfig
+from csl.predict.streaming import copies
+
+ROOT = Path(__file__).parents[2]
+MANY = 1500
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "best.ckpt"
+    torch.manual_seed(0)
+    model = create_model("test_resnet", num_classes=4)
+    with torch.no_grad():
+        next(p for n, p in model.named_parameters() if n.endswith("fc.weight")).mul_(30)
+    checkpoint.write(path, {"model": model.state_dict(), "model_name": "test_resnet", "num_classes": 4,
+                            "classes": ["a", "b", "c,d", "e"], "config": {"image_size": 32}})  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="module")
+def garments(tmp_path_factory):
+    return (
+        make_garments(tmp_path_factory.mktemp("set") / "set", num_train=10, num_val=14, size=48, progress=False)
+        / "images"
+    )
+
+
+@pytest.fixture(scope="module")
+def many(garments, tmp_path_factory):
+    """A folder of many photos, which are a few under many names, and three files that are none."""
+    folder = tmp_path_factory.mktemp("many")
+    photos = sorted(garments.iterdir())
+    for i in range(MANY):
+        (folder / f"{i:05}.jpg").hardlink_to(photos[i % len(photos)])
+    for i, name in enumerate(("00100.5.jpg", "00700.5.jpg", "01400.5.jpg")):
+        (folder / name).write_bytes(photos[0].read_bytes()[: 300 * i])
+    return folder
+
+
+def run(weights, images, dest, **options):
+    said = []
+    settings = {"th": 0.5, "batch_size": 16, "workers": 0, "device": "cpu", **options}
+    infer(InferenceOptions(pic_path=str(images), model_path=str(weights), path_dest=str(dest), **settings), said.append)
+    return pd.read_csv(dest / "results" / "predictions.csv", keep_default_na=False) if "output" not in options else said
+
+
+@pytest.fixture(scope="module")
+def expected(weights, many, tmp_path_factory):
+    """What a run that nothing stops writes."""
+    dest = tmp_path_factory.mktemp("expected")
+    run(weights, many, dest)
+    return dest / "results"
+
+
+def test_every_photo_has_its_rows_in_order_and_bad_files_are_named(many, expected):
+    table = pd.read_csv(expected / "predictions.csv", keep_default_na=False)
+    assert list(table.columns) == ["filename", "class", "score"]
+    assert list(dict.fromkeys(table.filename)) == sorted(str(p) for p in many.iterdir() if ".5." not in p.name)
+    bad = pd.read_csv(expected / "bad_images.csv")
+    assert list(bad.columns) == ["filename", "reason"]
+    assert [Path(name).name for name in bad.filename] == ["00100.5.jpg", "00700.5.jpg", "01400.5.jpg"]
+    assert "the file is empty" in bad.reason[0]
+    assert sorted(p.name for p in expected.iterdir()) == ["bad_images.csv", "predictions.csv", "predictions.png"]
+    # The same photo under another name has the same rows.
+    first = table[table.filename == str(many / "00000.jpg")][["class", "score"]].to_numpy().tolist()
+    again = table[table.filename == str(many / "00024.jpg")][["class", "score"]].to_numpy().tolist()
+    assert first == again
+
+
+def test_scores_are_those_of_the_network(weights, garments, expected):
+    from csl.predict import Predictor, name_scores
+
+    predictor = Predictor.load(weights, device="cpu")
+    photos = sorted(map(str, garments.iterdir()))
+    probabilities = predictor.score(photos, workers=0).probabilities[0]
+    table = pd.read_csv(expected / "predictions.csv", keep_default_na=False)
+    for i, p in enumerate(probabilities):
+        rows = table[table.filename.str.endswith(f"{i:05}.jpg")]
+        found = name_scores(p, predictor.classes, None, 0.5, 30)
+        assert list(rows["class"]) == ([x.name for x in found] or [""])
+        np.testing.assert_allclose([float(x or -1) for x in rows.score], [x.score for x in found] or [-1], atol=2e-6)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_killed_and_started_again_it_goes_on_and_ends_the_same(weights, many, expected, tmp_path, ending):
+    output = tmp_path / f"out.{ending}"
+    command = [
+        sys.executable, str(ROOT / "infer.py"), "--pic_path", str(many), "--model_path", str(weights), "--th=0.5",
+        "-b1", "-j0", "--device=cpu", "--output", str(output),
+    ]  # fmt: skip
+    journal = tmp_path / f".out.{ending}.progress" / "0.journal"
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lines = {"csv": 2, "parquet": 1}[
+        ending
+    ]  # the second waits for 5 s of Parquet's rows: all images, on a fast machine
+    wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= lines, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not output.exists()
+    done = json.loads(journal.read_bytes().splitlines()[-1])["images"]
+    assert 0 < done < MANY
+    if ending == "csv":  # as a power cut may leave them: rows of an image in part, a line torn in two
+        with open(journal.parent / "0.predictions.csv", "a") as file:
+            file.write(str(many / "01499.jpg") + ",a,0.9\n" + str(many)[:9])
+    with open(journal, "a") as file:
+        file.write('{"images": 99999, "na')
+    said = run(weights, many, tmp_path, output=str(output))
+    assert any(f"{done:,} of {MANY + 3:,} images were done before" in line for line in said)
+    assert not journal.parent.exists()
+    if ending == "csv":
+        ours = pd.read_csv(output, keep_default_na=False)
+    else:
+        ours = pd.read_parquet(output)
+        ours = ours.astype(object).where(ours.notna(), "")
+    theirs = pd.read_csv(expected / "predictions.csv", keep_default_na=False)
+    assert ours[["filename", "class"]].to_numpy().tolist() == theirs[["filename", "class"]].to_numpy().tolist()
+    close_scores(ours.score, theirs.score)
+    assert (tmp_path / "bad_images.csv").read_text() == (expected / "bad_images.csv").read_text()
+    assert (tmp_path / "predictions.png").stat().st_size > 1000
+
+
+def wait_for(condition, process, seconds=300):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def close_scores(ours, theirs):
+    """Another batch size may move the last of six digits."""
+    numbers = [np.array([float(x) if x != "" else -1 for x in scores]) for scores in (ours, theirs)]
+    np.testing.assert_allclose(*numbers, atol=2e-6)
+
+
+def test_parquet_equals_csv(weights, garments, tmp_path):
+    table = run(weights, garments, tmp_path)
+    run(weights, garments, tmp_path, output=str(tmp_path / "rows.parquet"))
+    schema = pq.read_schema(tmp_path / "rows.parquet")
+    assert [(f.name, str(f.type)) for f in schema] == [("filename", "string"), ("class", "string"), ("score", "double")]
+    rows = pd.read_parquet(tmp_path / "rows.parquet")
+    assert rows.filename.tolist() == table.filename.tolist()
+    assert rows["class"].fillna("").tolist() == table["class"].tolist()
+    assert rows.score.isna().tolist() == [x == "" for x in table.score]
+    assert rows.score.dropna().tolist() == [float(x) for x in table.score if x != ""]
+
+
+def test_other_settings_start_afresh_and_a_finished_job_is_done_again(weights, garments, tmp_path):
+    columns = {PREDICTIONS: ("filename", "class", "score"), BAD: ("filename", "reason")}
+    output = tmp_path / "results" / "predictions.csv"
+    first = Results(output, {"top_k": 3}, 10, columns)
+    first.add({PREDICTIONS: [("x.jpg", "a", 0.5)]}, images=4, named=4)
+    first.write()
+    with pytest.raises(InputError, match="another process is writing there"):
+        Results(output, {"top_k": 3}, 10, columns)
+    first._journal.close()
+    again = Results(output, {"top_k": 3}, 10, columns)
+    assert (again.done, again.named, again.images) == (4, 4, range(10))
+    again._journal.close()
+    other = Results(output, {"top_k": 4}, 10, columns)
+    assert other.done == 0
+    other._journal.close()
+    one, two = run(weights, garments, tmp_path), run(weights, garments, tmp_path, th=0.9)
+    assert len(two) < len(one)
+    assert [p.name for p in output.parent.iterdir()].count(".predictions.csv.progress") == 0
+
+
+def test_a_table_cut_behind_the_journals_back_goes_on_from_the_line_that_fits(tmp_path):
+    columns = {PREDICTIONS: ("filename", "class", "score"), BAD: ("filename", "reason")}
+    job = Results(tmp_path / "p.csv", {}, 3, columns)
+    for i in range(2):
+        job.add({PREDICTIONS: [(f"{i}.jpg", "ä,b", 0.25)], BAD: []}, images=1, named=1)
+        job.write()
+    job._journal.close()
+    rows = job.folder / "0.predictions.csv"
+    rows.write_bytes(rows.read_bytes()[:-3])  # the second row is not whole
+    job = Results(tmp_path / "p.csv", {}, 3, columns)
+    assert (job.done, job.named) == (1, 1)
+    for i in (1, 2):
+        job.add({PREDICTIONS: [(f"{i}.jpg", "ä,b", 0.25)]}, images=1, named=1)
+    assert job.finish() == 3
+    assert (tmp_path / "p.csv").read_text() == "filename,class,score\n" + "".join(
+        f'{i}.jpg,"ä,b",0.25\n' for i in range(3)
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.csv"]
+
+
+def test_nothing_readable_is_an_error_and_writes_nothing(weights, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.jpg").write_text("no photo")
+    with pytest.raises(InputError, match="nor any other of 3 images can be read"):
+        run(weights, folder, tmp_path)
+    assert not list((tmp_path / "results").iterdir())
+    with pytest.raises(InputError, match=r"--output .*out\.txt: expected a name that ends in \.csv or \.parquet"):
+        run(weights, folder, tmp_path, output=str(tmp_path / "out.txt"))
+
+
+def test_copies_work_at_once_and_share_their_parameters(weights):
+    torch.manual_seed(0)
+    fused = TResNet(TResNetConfig((1, 1, 1, 1), width=0.25), 3).eval().fuse()
+    assert isinstance(fused, FusedTResNet)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        found = copies(fused, torch.device("cpu"))
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 3
+    pointers = [{p.data_ptr() for p in network.parameters()} for network in found]
+    assert pointers[0] == pointers[1] == pointers[2]
+    x = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert all(torch.equal(network(x), fused(x)) for network in found)
+
+
+def test_processes_of_a_job_share_the_photos(weights, many, expected, tmp_path):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}",
+        str(ROOT / "infer.py"), "--pic_path", str(many), "--model_path", str(weights), "--th=0.5", "-b16", "-j0",
+        "--device=cpu", "--output", str(tmp_path / "out.csv"),
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("00000.jpg: ") == 1
+    ours, theirs = (pd.read_csv(p, keep_default_na=False) for p in (tmp_path / "out.csv", expected / "predictions.csv"))
+    assert ours[["filename", "class"]].to_numpy().tolist() == theirs[["filename", "class"]].to_numpy().tolist()
+    close_scores(ours.score, theirs.score)
+    assert (tmp_path / "bad_images.csv").read_text() == (expected / "bad_images.csv").read_text()

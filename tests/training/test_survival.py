@@ -1,0 +1,274 @@
+"""kill -9 at random moments, and SIGTERM: the same command with --resume ends bit by bit where the undisturbed run does.
+
+`benchmarks/kill_resume.py` does the same a hundred times.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from killing import differing, outcome, survive, without_pictures
+
+from csl import InputError
+from csl.garments import make_garments
+from csl.machine.files import remove_stale, replacing
+from csl.runs.config import TrainConfig
+from csl.runs.folder import RunFolder
+from csl.training.experiment import train
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--model_name", "test_resnet", "--image_size", 32, "-b", 4, "--device", "cpu", "--save_every", 1]
+
+
+@pytest.fixture(scope="module")
+def garments(tmp_path_factory):
+    return make_garments(tmp_path_factory.mktemp("garments") / "set", num_train=12, num_val=4, size=40, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    for owner, name, nothing in without_pictures():
+        monkeypatch.setattr(owner, name, nothing)
+
+
+CASES = {
+    # both stages, dropout's generator, mask, no workers
+    "two stages": [
+        *TINY, "--epochs", 2, "--prior_path", "auto", "--prior_epochs", 1, "--partial_loss_mode", "selective", "-j", 0,
+        "--simulate_partial_type", "rps", "--dropout", 0.2, "--eval_every", 2,
+    ],
+    "loader workers": [*TINY, "--epochs", 3, "-j", 2, "--dropout", 0.2, "--on_bad_image", "skip"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_at_random_moments(case, server, garments, tmp_path):
+    argv = ["--data", garments, *CASES[case]]
+    log = tmp_path / "log.txt"
+    undisturbed = server.run([*argv, "--path_dest", tmp_path / "whole"], log)
+    assert undisturbed["status"] == 0, log.read_text()[-3000:]
+    expected = outcome(tmp_path / "whole")
+    hits = survive(server, argv, tmp_path / "killed", log, np.random.default_rng(7), 3, undisturbed["seconds"])
+    assert hits
+    assert differing(expected, outcome(tmp_path / "killed")) == []
+
+
+def test_tresnet_killed_while_it_writes(server, garments, tmp_path):
+    """The real network, whose checkpoint of 350 MB takes long to write: killed in the middle of the second."""
+    argv = [
+        "--data",
+        garments,
+        "--image_size",
+        32,
+        "-b",
+        6,
+        "--device",
+        "cpu",
+        "-j",
+        0,
+        "--max_steps",
+        2,
+        "--save_every",
+        1,
+    ]
+    argv += ["--ema_decay", 0]
+    log, run = tmp_path / "log.txt", tmp_path / "run"
+    ended = server.run([*argv, "--path_dest", run], log, half_written=run / "last.ckpt")
+    assert ended["status"] == -signal.SIGKILL, log.read_text()[-3000:]
+    assert list(run.glob(".last.ckpt.*.tmp"))
+    saved = torch.load(run / "last.ckpt", weights_only=True)
+    assert saved["step"] == 1
+    assert server.run([*argv, "--path_dest", run, "--resume"], log)["status"] == 0, log.read_text()[-3000:]
+    assert not list(run.glob(".*.tmp"))
+    resumed = outcome(run)
+    for path in run.glob("*.ckpt"):
+        path.unlink()
+    assert server.run([*argv, "--path_dest", tmp_path / "whole"], log)["status"] == 0
+    assert differing(outcome(tmp_path / "whole"), resumed) == []
+
+
+def test_sigterm_saves_and_leaves_with_143(server, garments, tmp_path):
+    argv = ["--data", garments, *TINY, "--epochs", 400, "-j", 0, "--print_freq", 1, "--path_dest", tmp_path / "run"]
+    log = tmp_path / "log.txt"
+    ended = server.run(argv, log, kill_after=0.1, signal_number=signal.SIGTERM, when="epoch 2, step 1/")
+    text = log.read_text()
+    assert ended["status"] == 143, text[-2000:]
+    assert "stopped by SIGTERM, state saved in" in text
+    assert "Traceback" not in text
+    step = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["step"]
+    assert server.run([*argv, "--resume", "--max_steps", step + 1], log)["status"] == 0
+    assert f"step {step}" in log.read_text()[len(text) :]
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["step"] == step + 1
+
+
+def test_a_signal_in_an_evaluation_does_not_wait_for_its_end(server, garments, tmp_path):
+    argv = ["--data", garments, *TINY, "--epochs", 2, "-j", 0, "--save_every", 10**6, "--path_dest"]
+    log, run = tmp_path / "log.txt", tmp_path / "run"
+    ended = server.run([*argv, run], log, signal_number=signal.SIGTERM, at_image="00013.jpg")  # the first to validate
+    assert ended["status"] == 143, log.read_text()[-3000:]
+    state = torch.load(run / "last.ckpt", weights_only=True)
+    assert (state["epoch"], state["step"], state["evaluated"]) == (0, 3, -1)
+    assert not (run / "log.jsonl").exists()
+    for path, options in ((run, ["--resume"]), (tmp_path / "whole", [])):
+        assert server.run([*argv, path, *options], log)["status"] == 0, log.read_text()[-3000:]
+    assert differing(outcome(tmp_path / "whole"), outcome(run)) == []
+
+
+# ---------------------------------------------------------------------------------------------- moments that are not random
+
+
+SMALL = {"model_name": "test_resnet", "image_size": 32, "batch_size": 6, "epochs": 1, "workers": 0, "device": "cpu"}
+
+
+def run_of(garments, path, **settings):
+    said = []
+    train(TrainConfig(**{**SMALL, "data": str(garments), "path_dest": str(path), **settings}), said.append)
+    return "\n".join(said)
+
+
+def test_one_process_works_in_a_folder_at_a_time(garments, tmp_path):
+    folder = tmp_path / "run"
+    run_of(garments, folder, max_steps=1)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    holds = "import sys; from csl.runs.folder import RunFolder; run = RunFolder(sys.argv[1]); run.claim(); print('yes'); input()"
+    with subprocess.Popen(
+        [sys.executable, "-uc", holds, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "yes\n"
+        for resume in (True, False):
+            with pytest.raises(InputError, match=f"process {other.pid} is at work in this folder"):
+                run_of(garments, folder, resume=resume)
+        other.kill()
+    assert {path: path.read_bytes() for path in before} == before
+    run_of(garments, folder, resume=True)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_over(garments, tmp_path):
+    said = run_of(garments, tmp_path / "run", resume=True)  # killed before there was a folder
+    assert "--resume: no last.ckpt in" in said
+    assert "starting from the beginning" in said
+    expected = outcome(tmp_path / "run")
+    for name in ("last.ckpt", "best.ckpt", "results.json"):
+        (tmp_path / "run" / name).unlink()
+    assert "starting from the beginning" in run_of(garments, tmp_path / "run", resume=True)
+    assert not list((tmp_path / "run").glob("earlier-*"))
+    assert differing(expected, outcome(tmp_path / "run")) == []
+    # Another command's beginnings are not this run's.
+    for name in ("last.ckpt", "best.ckpt"):
+        (tmp_path / "run" / name).unlink()
+    assert "is now in" in run_of(garments, tmp_path / "run", resume=True, lr=1e-3)
+    (aside,) = (tmp_path / "run").glob("earlier-*")
+    assert json.loads((aside / "config.json").read_text())["lr"] == TrainConfig().lr
+
+
+def test_other_settings_or_data_are_not_resumed(garments, tmp_path):
+    data = make_garments(tmp_path / "set", num_train=12, num_val=4, size=40, progress=False)
+    run_of(data, tmp_path / "run", max_steps=1, epochs=2)
+    with pytest.raises(InputError, match=r"other settings.*--lr 0\.1 \(was 0\.0002\), --seed 5 \(was 0\)"):
+        run_of(data, tmp_path / "run", resume=True, epochs=2, lr=0.1, seed=5)
+    csv = data / "attributes.csv"
+    whole = csv.read_text()
+    csv.write_text(whole.replace(",0,", ",1,", 1))
+    with pytest.raises(InputError, match=r"attributes\.csv: not the train data .* was started with: the labels differ"):
+        run_of(data, tmp_path / "run", resume=True, epochs=2)
+    csv.write_text("".join(whole.splitlines(keepends=True)[1:2]).join(["", ""]) or whole)
+    csv.write_text("\n".join(line for k, line in enumerate(whole.splitlines()) if k != 2) + "\n")
+    with pytest.raises(InputError, match=r"11 images \(were 12\)"):
+        run_of(data, tmp_path / "run", resume=True, epochs=2)
+    csv.write_text(whole)
+    run_of(data, tmp_path / "run", resume=True, epochs=2)
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
+COUNTS = {
+    "epoch": torch.zeros(2, dtype=torch.complex64),
+    "step": 7,
+    "evaluated": [1],
+    "loss_samples": -1,
+    "best": {"mAP": 0.5},
+    "ema/updates": "1",
+    "scheduler/last_epoch": None,
+}
+
+
+def test_a_state_whose_counts_are_none_is_not_resumed(garments, tmp_path):
+    run_of(garments, tmp_path / "run", max_steps=1, epochs=2)
+    path = tmp_path / "run" / "last.ckpt"
+    for place, value in COUNTS.items():
+        state = torch.load(path, weights_only=True)
+        whole = path.read_bytes()
+        *above, key = place.split("/")
+        (state[above[0]] if above else state)[key] = value
+        torch.save(state, path)
+        with pytest.raises(InputError, match=rf"last\.ckpt: {place}: (found .*)?expected"):
+            run_of(garments, tmp_path / "run", resume=True, epochs=2)
+        path.write_bytes(whole)
+    run_of(garments, tmp_path / "run", resume=True, epochs=2)
+
+
+@pytest.mark.parametrize("moved", [0, 1, 3, 100])
+def test_moving_an_earlier_run_aside_is_all_or_nothing(tmp_path, moved):
+    run = RunFolder(tmp_path)
+    names = ["config.json", "log.jsonl", "last.ckpt", "best.ckpt", "plots"]
+    for name in names:
+        (tmp_path / name).mkdir() if name == "plots" else (tmp_path / name).write_text(name)
+    rename, done = Path.rename, []
+
+    def killed(path, target):
+        if len(done) == moved:
+            raise KeyboardInterrupt
+        done.append(path)
+        return rename(path, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        if moved < len(names):
+            with pytest.raises(KeyboardInterrupt):
+                run.start()
+        else:
+            run.start()
+    aside = run.settle() if moved < len(names) else str(next(tmp_path.glob("earlier-*")))
+    assert sorted(os.listdir(aside)) == sorted(names)
+    assert os.listdir(tmp_path) == [Path(aside).name]
+    assert run.settle() is None
+    assert run.start() is None
+
+
+def test_temporary_files_of_dead_processes_are_cleared_away(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as alive:
+        for pid in (dead.pid, alive.pid, os.getpid()):
+            (tmp_path / f".last.ckpt.{pid}.tmp").write_text("half")
+        (tmp_path / ".mine.tmp").write_text("not ours")
+        removed = remove_stale(tmp_path)
+        alive.communicate(b"\n")
+    assert {p.name for p in removed} == {f".last.ckpt.{dead.pid}.tmp", f".last.ckpt.{os.getpid()}.tmp"}
+    assert {p.name for p in tmp_path.iterdir()} == {f".last.ckpt.{alive.pid}.tmp", ".mine.tmp"}
+
+
+def test_replacing_flushes_the_file_and_its_folder(tmp_path, monkeypatch):
+    flushed, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (flushed.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd)))
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+    assert flushed == [str(temporary), str(tmp_path)]
+
+
+def test_the_log_is_rewound_by_lines_and_survives_a_cut_one(tmp_path):
+    run = RunFolder(tmp_path)
+    for step in (2, 4, 4):
+        run.append_log({"step": step})
+    with open(run.log, "a") as file:
+        file.write('{"step": 6')
+    assert run.log_lines() == 3
+    run.rewind_log(2)
+    assert [json.loads(line)["step"] for line in run.log.read_text().splitlines()] == [2, 4]
+    assert time.time() - run.log.stat().st_mtime < 100
