@@ -11,8 +11,9 @@ All four take turns in one process, step by step, in an order that turns round; 
 timm is eager and channels-last, csl is the fused form that infer.py runs; both ONNX files run in ONNX Runtime through
 `csl.models.exported.onnx.OnnxNetwork`, the time of handing tensors over included. All have the same number of
 threads. While one is timed the threads of the others must be at rest: ONNX Runtime's go on waiting in a loop for a
-moment after a run, so each turn begins with a short pause. Weights are random (int8 speed does not depend on them); what int8 costs in mAP is
-printed by `python -m csl export --int8 --calibrate DIR --data DIR`. Writes benchmarks/results/export_speed.json.
+moment after a run, so each turn begins with a short pause. Weights are random (int8 speed does not depend on them);
+what int8 costs in mAP is printed by `python -m csl export --int8 --calibrate DIR --data DIR`.
+Writes benchmarks/results/export_speed.json.
 """
 
 import argparse

@@ -137,7 +137,7 @@ def test_one_process_works_in_a_folder_at_a_time(garments, tmp_path):
     folder = tmp_path / "run"
     run_of(garments, folder, max_steps=1)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
-    holds = "import sys; from csl.runs.folder import RunFolder; run = RunFolder(sys.argv[1]); run.claim(); print('yes'); input()"
+    holds = "import sys; from csl.runs.folder import RunFolder; r = RunFolder(sys.argv[1]); r.claim(); print('yes'); input()"
     with subprocess.Popen(
         [sys.executable, "-uc", holds, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
