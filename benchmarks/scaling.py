@@ -94,7 +94,9 @@ def measure(device, folder, args):
         twin = DistributedDataParallel(copy.deepcopy(model), device_ids=[device] if device.type == "cuda" else None)
         twin.register_comm_hook(volume, count_and_reduce)
         networks[True] = twin
-    optimizers = {reduced: create_optimizer(network) for reduced, network in networks.items()}
+    optimizers = {
+        reduced: create_optimizer(network, "adam", lr=1e-4, weight_decay=1e-4) for reduced, network in networks.items()
+    }
     averages = {False: ModelEma(model), True: ModelEma(networks[True].module) if together else None}
 
     def step(reduced):

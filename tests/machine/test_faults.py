@@ -336,10 +336,10 @@ class Poisoned(nn.Module):
 @pytest.fixture
 def poison(garments, tmp_path, monkeypatch):
     """poison(calls, kind, **settings) trains with a loss that is poisoned in these calls; what was said, and the run."""
-    create = experiment._create_loss
+    create = TrainConfig.create_loss
 
     def run(calls, kind="nan", **settings):
-        monkeypatch.setattr(experiment, "_create_loss", lambda *a: Poisoned(create(*a), calls, kind))
+        monkeypatch.setattr(TrainConfig, "create_loss", lambda *a: Poisoned(create(*a), calls, kind))
         said = []
         config = TrainConfig(
             **{**SMALL, "data": str(garments), "epochs": 3, "path_dest": str(tmp_path / "run"), **settings}
@@ -347,7 +347,7 @@ def poison(garments, tmp_path, monkeypatch):
         try:
             experiment.train(config, said.append)
         finally:
-            monkeypatch.setattr(experiment, "_create_loss", create)
+            monkeypatch.setattr(TrainConfig, "create_loss", create)
         return said
 
     return run, tmp_path / "run"

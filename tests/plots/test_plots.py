@@ -497,7 +497,7 @@ def test_tensorboard_holds_scalars_pictures_and_the_prior(tmp_path, photos):
     rng = np.random.default_rng(0)
     labels = partly_known(8, 21, rng)
     data = Annotations(photos, LabelMatrix.from_dense(labels), [f"Neck {c}" for c in range(21)])
-    board = Board(tmp_path, data, data, purge_step=1)
+    board = Board(tmp_path, data, data)
     priors = [rng.random(21), np.full(21, np.nan)]
     for epoch, prior in enumerate(priors, start=1):
         shown = scores_to_show(rng.random((7, 21)), np.arange(7))

@@ -37,10 +37,10 @@ from csl.models.abn import InPlaceABN, synchronise_abn
 from csl.models.tresnet import TResNet, TResNetConfig
 from csl.ops import selective_loss_ref
 from csl.ops.selective_loss_cpu import on_cpu
-from csl.runs.config import TrainConfig
+from csl.runs.config import TrainConfig, TrainOptions
 from csl.runs.folder import RunFolder
 from csl.training.experiment import train
-from csl.training.trainer import Trainer, TrainerOptions
+from csl.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not available")
 
@@ -89,7 +89,7 @@ def a_trainer(data, name, network=None):
         val_set,
         RunFolder("unused"),
         CPU,
-        TrainerOptions(epochs=2, amp="off", grad_accum=grad_accum),
+        TrainOptions(epochs=2, amp="off", grad_accum=grad_accum),
         lambda _: None,
     )
 
@@ -98,14 +98,14 @@ def step_of(trainer):
     """One step by the trainer's own code: what it leaves behind."""
     trainer.model.train()
     trainer.train_loader.batch_sampler.set_epoch(0)
-    batches = next(trainer._steps())
-    trainer._train_step(batches)
+    batches = next(trainer.steps())
+    trainer.train_step(batches)
     return {
         "gradients": {name: p.grad.clone() for name, p in trainer.model.named_parameters()},
         "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
         "average": {name: value.clone() for name, value in trainer.ema.module.state_dict().items()},
-        "prior": trainer.prior.over_processes().value(),
-        "loss": trainer._mean_loss(),
+        "prior": trainer.sums.prior.over_processes().value(),
+        "loss": trainer.sums.mean_loss(),
         "samples": [batch.indices for batch in batches],
     }
 

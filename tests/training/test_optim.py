@@ -13,7 +13,7 @@ from csl.training.optim import SCHEDULES, ModelEma, create_optimizer, create_sch
 
 def test_no_weight_decay_for_vectors():
     model = create_model("tresnet_m", num_classes=4)
-    plain, decay = create_optimizer(model, weight_decay=0.5).param_groups
+    plain, decay = create_optimizer(model, "adam", 1e-3, weight_decay=0.5).param_groups
     assert plain["weight_decay"] == 0
     assert decay["weight_decay"] == 0.5
     assert all(p.dim() <= 1 for p in plain["params"])
@@ -23,8 +23,8 @@ def test_no_weight_decay_for_vectors():
 
 @pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 6, 7, 10, 100])
 def test_one_cycle_rises_for_a_fifth_and_takes_every_step(total):
-    optimizer = create_optimizer(nn.Linear(2, 2), lr=1.0)
-    schedule = create_schedule(optimizer, 1.0, total)
+    optimizer = create_optimizer(nn.Linear(2, 2), "adam", weight_decay=0.0, lr=1.0)
+    schedule = create_schedule(optimizer, 1.0, total, "onecycle")
     rates, betas = [], []
     for _ in range(total):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -40,10 +40,10 @@ def test_one_cycle_rises_for_a_fifth_and_takes_every_step(total):
 
 
 def test_adam_is_l2_and_adamw_is_decoupled():
-    assert type(create_optimizer(nn.Linear(2, 2), "adam")) is torch.optim.Adam
-    assert type(create_optimizer(nn.Linear(2, 2), "adamw")) is torch.optim.AdamW
+    assert type(create_optimizer(nn.Linear(2, 2), "adam", 1e-3, 0.0)) is torch.optim.Adam
+    assert type(create_optimizer(nn.Linear(2, 2), "adamw", 1e-3, 0.0)) is torch.optim.AdamW
     with pytest.raises(InputError, match="expected one of adam, adamw"):
-        create_optimizer(nn.Linear(2, 2), "sgd")
+        create_optimizer(nn.Linear(2, 2), "sgd", 1e-3, 0.0)
 
 
 def test_ema_warms_up_and_copies_counters():
@@ -67,7 +67,7 @@ def test_ema_warms_up_and_copies_counters():
 
 
 def test_a_constant_schedule_changes_nothing():
-    optimizer = create_optimizer(nn.Linear(2, 2), lr=0.3)
+    optimizer = create_optimizer(nn.Linear(2, 2), "adam", weight_decay=0.0, lr=0.3)
     schedule = create_schedule(optimizer, 0.3, 20, "constant")
     before = copy.deepcopy(optimizer.state_dict()["param_groups"])
     for _ in range(20):
@@ -84,14 +84,14 @@ def test_a_constant_schedule_changes_nothing():
 def test_a_schedule_goes_on_from_its_state(name):
     rates = []
     for stop in (None, 7):
-        optimizer = create_optimizer(nn.Linear(2, 2), lr=1.0)
+        optimizer = create_optimizer(nn.Linear(2, 2), "adam", weight_decay=0.0, lr=1.0)
         schedule = create_schedule(optimizer, 1.0, 20, name)
         seen = []
         for step in range(20):
             if step == stop:
                 state, groups = schedule.state_dict(), optimizer.state_dict()
                 assert state["total_steps"] == 20
-                optimizer = create_optimizer(nn.Linear(2, 2), lr=1.0)
+                optimizer = create_optimizer(nn.Linear(2, 2), "adam", weight_decay=0.0, lr=1.0)
                 schedule = create_schedule(optimizer, 1.0, 20, name)
                 optimizer.load_state_dict(groups)
                 schedule.load_state_dict(state)
@@ -104,7 +104,7 @@ def test_a_schedule_goes_on_from_its_state(name):
 
 def test_unknown_schedules_and_decays():
     with pytest.raises(InputError, match="--schedule cosine: unknown, expected one of onecycle, constant"):
-        create_schedule(create_optimizer(nn.Linear(2, 2)), 1.0, 5, "cosine")
+        create_schedule(create_optimizer(nn.Linear(2, 2), "adam", 1e-3, 0.0), 1.0, 5, "cosine")
     for decay in (0.0, 1.0, -0.1):
         with pytest.raises(InputError, match="--ema_decay .*: expected more than 0 and less than 1"):
             ModelEma(nn.Linear(2, 2), decay)

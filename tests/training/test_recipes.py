@@ -67,8 +67,7 @@ def test_every_setting_exists_and_fits(name):
     side = settings.image_size
     check_image_size(settings.model_name, (side, side))
     TrainTransform(side, settings.augment)
-    options = settings.loss_options()
-    create_loss(settings.loss, **({"mode": settings.partial_loss_mode} if settings.loss == "csl" else {}) | options)
+    settings.create_loss()
     if settings.attributes:
         assert sum(len(values) if hasattr(values, "__len__") else values
                    for values in parse_attributes(settings.attributes).values()) == 21  # fmt: skip
@@ -131,7 +130,7 @@ def test_adam_does_not_see_that_the_loss_is_a_sum():
         torch.manual_seed(1)
         layer = torch.nn.Linear(40, 27)
         start = layer.weight.detach().clone()
-        optimizer = create_optimizer(layer, lr=1e-4, weight_decay=0.0)
+        optimizer = create_optimizer(layer, "adam", lr=1e-4, weight_decay=0.0)
         for _ in range(20):
             optimizer.zero_grad()
             F.binary_cross_entropy_with_logits(layer(x), y, reduction=reduction).backward()

@@ -137,9 +137,12 @@ def test_one_process_works_in_a_folder_at_a_time(garments, tmp_path):
     folder = tmp_path / "run"
     run_of(garments, folder, max_steps=1)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
-    holds = "import sys; from csl.runs.folder import RunFolder; r = RunFolder(sys.argv[1]); r.claim(); print('yes'); input()"
+    holds = "from csl.runs.folder import RunFolder\nwith RunFolder(sys.argv[1]).locked(): print('yes'); input()"
     with subprocess.Popen(
-        [sys.executable, "-uc", holds, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-uc", f"import sys; {holds}", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as other:
         assert other.stdout.readline() == "yes\n"
         for resume in (True, False):
@@ -231,14 +234,14 @@ def test_moving_an_earlier_run_aside_is_all_or_nothing(tmp_path, moved):
         patch.setattr(Path, "rename", killed)
         if moved < len(names):
             with pytest.raises(KeyboardInterrupt):
-                run.start()
+                run.archive_previous()
         else:
-            run.start()
-    aside = run.settle() if moved < len(names) else str(next(tmp_path.glob("earlier-*")))
+            run.archive_previous()
+    aside = run.recover() if moved < len(names) else str(next(tmp_path.glob("earlier-*")))
     assert sorted(os.listdir(aside)) == sorted(names)
     assert os.listdir(tmp_path) == [Path(aside).name]
-    assert run.settle() is None
-    assert run.start() is None
+    assert run.recover() is None
+    assert run.archive_previous() is None
 
 
 def test_temporary_files_of_dead_processes_are_cleared_away(tmp_path):

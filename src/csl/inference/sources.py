@@ -11,7 +11,7 @@ from csl.labels import Annotations, LabelMatrix
 from csl.labels.options import DataOptions
 from csl.labels.read import read_split, read_truth, recognised
 from csl.models import zoo
-from csl.runs.folder import RunFolder, find_last
+from csl.runs.folder import RunFolder, find_latest
 
 
 def checkpoint_path(given: str | None) -> Path:
@@ -23,7 +23,7 @@ def checkpoint_path(given: str | None) -> Path:
         InputError: there is none.
     """
     if given is None:
-        run = find_last()
+        run = find_latest()
         return run.best if run.best.exists() else run.last
     path = Path(given)
     if path.is_dir():

@@ -1,4 +1,7 @@
-"""What the machine does to a program, in one line: no memory, a dead worker, no deterministic implementation."""
+"""One-line messages for machine faults: no memory, a dead worker, a full disk, no deterministic implementation."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -8,7 +11,7 @@ _LESS_MEMORY = "a smaller --batch_size (with --grad_accum for the same step) or 
 
 
 def as_one_line(error: BaseException) -> InputError | None:
-    """The InputError that says what an error means which is nobody's mistake in the code; None for any other.
+    """Translate an error that is not a bug into a one-line InputError; None for any other error.
 
     MachineError for a GPU or a host without memory, a loader worker that was killed, a file that cannot be written or
     read; InputError for an operation that `--deterministic` rules out.
@@ -30,10 +33,28 @@ def as_one_line(error: BaseException) -> InputError | None:
     return None
 
 
+@contextmanager
+def in_one_line(where: Callable[[], str]) -> Iterator[None]:
+    """Raise the machine faults of the block as the errors of `as_one_line`, each with `where()` at its end.
+
+    Args:
+        where: says how far the work had come and where its last saved state is.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (RuntimeError, MemoryError, OSError) as error:
+        line = as_one_line(error)
+        if line is None:
+            raise
+        raise type(line)(f"{line}; {where()}") from error
+
+
 def _is_allocation(text):
     return "can't allocate memory" in text or "not enough memory" in text or "Cannot allocate memory" in text
 
 
 def _end(text, most=160):
-    """The last words, where a worker's error says what it was."""
+    """The last `most` characters: the end of a worker's traceback names the error."""
     return text if len(text) <= most else "... " + text[-most:]

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and reading JSON that a stranger may have written."""
+"""Write files whole or not at all, lock a folder, and parse JSON of unknown origin."""
 
 import contextlib
 import errno
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from csl.errors import InputError, MachineError
 
@@ -62,36 +62,37 @@ def remove_stale(folder: str | Path) -> list[Path]:
     return removed
 
 
-def claim(path: str | Path) -> IO | None:
-    """Lock a file for this process, until what is returned is closed; not for its children, which may outlive it.
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Hold the lock file `path` for the block; children of this process do not inherit the lock.
 
-    Returns None where files cannot be locked (Windows, some network file systems). The file stays, with the number of the
-    process in it.
+    Where files cannot be locked (Windows, some network file systems) the block runs without a lock. The file stays, with
+    the number of the process in it.
 
     Raises:
-        InputError: another process has it.
+        InputError: another process holds it.
     """
     try:
         import fcntl
     except ImportError:
-        return None
-    file = open(path, "a+")  # noqa: SIM115 (held by the caller)
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.seek(0)
-        owner = file.read(20).strip()
-        file.close()
-        raise InputError(
-            f"{Path(path).parent}: process {owner} is at work in this folder, expected one at a time"
-        ) from None
-    except OSError:
-        file.close()
-        return None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
+        yield
+        return
+    with open(path, "a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            raise InputError(
+                f"{Path(path).parent}: process {file.read(20).strip()} is at work in this folder: wait for it to end, "
+                "or choose another folder"
+            ) from None
+        except OSError:
+            pass  # this file system has no locks
+        else:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        yield
 
 
 def parse_json(text: str | bytes, place: str | Path) -> Any:
@@ -124,8 +125,8 @@ def _flush_folder(folder):
             os.close(descriptor)
 
 
-def runs(pid):
-    """Whether another process of that number runs."""
+def runs(pid: int) -> bool:
+    """Whether another process with this number runs."""
     if pid == os.getpid():
         return False
     try:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a run is under way: the step is finished and the state saved before it ends."""
+"""Defer SIGINT and SIGTERM, so that training ends its step and saves its state before it stops."""
 
 import os
 import signal
@@ -17,13 +17,13 @@ class Interrupted(Exception):
 
 
 class DeferredSignals:
-    """Notes the first SIGINT or SIGTERM, for whoever looks at `number`; a second one has its usual effect.
+    """Records the first SIGINT or SIGTERM in `number`; a second one has its usual effect.
 
     Args:
         say: prints one line.
 
     Attributes:
-        number: of the signal that came, None before.
+        number: the number of the signal that was received, None before.
     """
 
     def __init__(self, say: Callable[[str], None]):
@@ -31,8 +31,8 @@ class DeferredSignals:
         self.number: int | None = None
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Inside, signals are noted. In another thread than the main one nothing changes: it may not set handlers."""
+    def deferred(self) -> Iterator[None]:
+        """Record signals in the block instead of raising. Only the main thread may set handlers: others change nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -1,17 +1,19 @@
-"""A run is one folder: where each of its files is, how it starts, and how the last one is found."""
+"""The folder of a run: its files, its lock, the move of an earlier run, and which run is the latest."""
 
 import json
 import math
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from csl.errors import InputError
-from csl.machine.files import claim, parse_json, remove_stale, replacing
+from csl.machine.files import locked, parse_json, remove_stale, replacing
 
-LAST_RUN = Path("outputs") / "last_run.txt"
+LATEST = Path("outputs") / "last_run.txt"
 
 
 class RunFolder:
@@ -39,26 +41,34 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.plots = self.path / "plots"
         self.prior = self.path / "prior"
-        self._claim = None  # an open file, while this process works in the folder
-        self._moving = self.path / ".moving"  # names the folder that an earlier run is on its way into
+        self._is_locked = False
+        self._moving = self.path / ".moving"  # names the folder that an earlier run is being moved into
 
-    def claim(self) -> None:
-        """Keep others out of the folder for the life of this object: two that write the same files would ruin them.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the folder for the block. Where this object holds the lock already, it stays held.
 
         Raises:
-            InputError: another process is at work in it.
+            InputError: another process is at work in the folder.
         """
-        if self._claim is None:  # once: a process loses its lock of a file when it closes it anywhere
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._claim = claim(self.path / ".lock")
+        if self._is_locked:  # a process loses its lock on a file when it closes that file anywhere
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path / ".lock"):
+            self._is_locked = True
+            try:
+                yield
+            finally:
+                self._is_locked = False
 
-    def start(self) -> str | None:
-        """Make the folder; what an earlier run left in it moves into a folder beside, whose path is returned.
+    def archive_previous(self) -> str | None:
+        """Make the folder; move an earlier run in it into a folder beside, and return the path of that folder.
 
-        The move is all or nothing: one that was cut short is finished by `settle`.
+        The move is all or nothing: `recover` finishes one that was cut short.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self.settle()
+        self.recover()
         old = self._entries()
         if not old:
             return None
@@ -70,12 +80,12 @@ class RunFolder:
             aside = f"earlier-{stamp}-{number}"
         with replacing(self._moving) as temporary:
             temporary.write_text(aside)
-        return self.settle()
+        return self.recover()
 
-    def settle(self) -> str | None:
-        """Clear away what killed processes left: temporary files, and an earlier run half moved aside.
+    def recover(self) -> str | None:
+        """Clear away what a killed process left: temporary files, and an earlier run that was half moved.
 
-        Returns the folder of that earlier run, which is whole again then; None where there was none.
+        Returns the folder that the earlier run is in now, None where there was none.
         """
         for folder in (self.path, self.plots):
             remove_stale(folder)
@@ -113,13 +123,13 @@ class RunFolder:
         return content
 
     def last_state(self) -> str:
-        """Where the last state of training is, in words."""
+        """One clause that says where the last saved state of training is."""
         if self.last.exists():
             return f"the last good state is {self.last}"
         return "nothing was saved yet (--save_every N does oftener)"
 
     def append_log(self, entry: dict[str, Any]) -> None:
-        """Append one line to `log.jsonl`; what is not a number (a mAP without classes) becomes null."""
+        """Append one line to `log.jsonl`. A float that is not finite (a mAP without classes) becomes null."""
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
         with open(self.log, "a") as file:
             file.write(json.dumps(plain) + "\n")
@@ -129,17 +139,17 @@ class RunFolder:
         return _bytes(self.log).count(b"\n") if self.log.exists() else 0
 
     def rewind_log(self, lines: int) -> None:
-        """Keep the first `lines` of `log.jsonl`: what a killed run wrote behind its checkpoint is written again."""
+        """Keep the first `lines` of `log.jsonl`: a resumed run repeats the steps after its checkpoint and logs them again."""
         if not self.log.exists():
             return
         kept = _bytes(self.log).splitlines(keepends=True)[:lines]
         with replacing(self.log) as temporary:
             temporary.write_bytes(b"".join(kept))
 
-    def make_last(self) -> None:
-        """Have `find_last` find this run, from the same working folder."""
-        if LAST_RUN.parent.is_dir():
-            with replacing(LAST_RUN) as temporary:
+    def set_latest(self) -> None:
+        """Make this the run that `find_latest` returns in the same working folder."""
+        if LATEST.parent.is_dir():
+            with replacing(LATEST) as temporary:
                 temporary.write_text(os.path.relpath(self.path) + "\n")
 
 
@@ -158,17 +168,17 @@ def read_log(path: str | Path) -> list[dict]:
     return entries
 
 
-def find_last() -> RunFolder:
+def find_latest() -> RunFolder:
     """The run that `train.py` last finished or started here.
 
     Raises:
         InputError: there is none.
     """
-    if LAST_RUN.exists():
-        run = RunFolder(LAST_RUN.read_text(errors="replace").replace("\0", "\\0").strip())
+    if LATEST.exists():
+        run = RunFolder(LATEST.read_text(errors="replace").replace("\0", "\\0").strip())
         if run.best.exists() or run.last.exists():
             return run
-        raise InputError(f"{LAST_RUN}: names {run.path}, which holds no checkpoint yet, expected a run of train.py")
+        raise InputError(f"{LATEST}: names {run.path}, which holds no checkpoint yet, expected a run of train.py")
     raise InputError("no run to use in ./outputs: expected --model_path, or a run of `python train.py` before")
 
 

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: scalars, the class prior, and what the network says of some validation images."""
+"""TensorBoard's event files of a run: scalars, the class prior, and predictions for some validation images."""
 
 import math
 from collections.abc import Mapping
@@ -12,29 +12,25 @@ from csl.plots.predictions import choose_images, draw_contact_sheet, sheet_of
 from csl.plots.prior import draw_prior
 from csl.plots.training import frequency
 
-SHOWN = 8
+SHEET_IMAGES = 8
 """Validation images on the sheet of each epoch, always the same: about half a second to draw."""
 
 
 class Board:
-    """The event files of one run, written epoch by epoch.
+    """The event files of one run. A file is made when something is first written to it.
+
+    What an earlier, stopped run wrote of the same or a later epoch (or step) is hidden.
 
     Args:
         folder: of the event files.
-        train: its class frequencies stand beside the prior.
-        val: of whose images some are shown.
-        purge_step: epoch from which on TensorBoard forgets what an earlier, stopped run wrote.
-        threshold: over which a class is predicted, in [0, 1].
+        train: its class frequencies are drawn beside the prior.
+        val: some of its images are shown.
+        threshold: probability over which a class counts as predicted.
     """
 
-    def __init__(
-        self, folder: str | Path, train: Annotations, val: Annotations, purge_step: int, threshold: float = 0.5
-    ):
-        from torch.utils.tensorboard import SummaryWriter  # a second to import, and not needed by a test of two steps
-
-        self.val, self.threshold = val, threshold
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
-        self._annotated = frequency(train.labels)
+    def __init__(self, folder: str | Path, train: Annotations, val: Annotations, threshold: float = 0.5):
+        self.folder, self.train, self.val, self.threshold = Path(folder), train, val, threshold
+        self._epochs = self._steps = None  # writers
 
     def write(self, epoch: int, scalars: Mapping[str, Any], prior: np.ndarray, scores: tuple | None = None) -> None:
         """Add an epoch.
@@ -45,27 +41,48 @@ class Board:
             prior: [C] in [0, 1], NaN where nothing was estimated.
             scores: rows of `val` [S] and probabilities [S, C] of the images to show; None for none.
         """
-        for name, value in scalars.items():
-            if isinstance(value, float) and math.isfinite(value):
-                self._writer.add_scalar(name, value, epoch)
-        known = prior[np.isfinite(prior)]
-        if len(known):
-            self._writer.add_histogram("prior", known, epoch)
-        page = draw_prior(prior, self._annotated, self.val.classes, title=f"Class prior, epoch {epoch}")
+        if self._epochs is None:
+            self._epochs = _writer(self.folder, epoch)
+        _add_scalars(self._epochs, scalars, epoch)
+        estimated = prior[np.isfinite(prior)]
+        if len(estimated):
+            self._epochs.add_histogram("prior", estimated, epoch)
+        page = draw_prior(prior, frequency(self.train.labels), self.val.classes, title=f"Class prior, epoch {epoch}")
         self._add_page("prior/classes", page, epoch)
         if scores is not None and len(scores[0]):
             rows, probabilities = scores
             sheet = sheet_of(self.val, rows, probabilities, self.threshold)
             title = f"{len(rows)} of {len(self.val):,} validation images, epoch {epoch}"
             self._add_page("predictions", draw_contact_sheet(sheet, title, columns=4), epoch)
-        self._writer.flush()
+        self._epochs.flush()
 
-    def _add_page(self, name, page, epoch):
-        self._writer.add_image(name, page.pixels(), epoch, dataformats="HWC")
+    def write_step(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Add the results of an evaluation in the middle of an epoch, after `step` steps."""
+        if self._steps is None:
+            self._steps = _writer(self.folder / "steps", step)
+        _add_scalars(self._steps, scalars, step)
+        self._steps.flush()
 
     def close(self) -> None:
-        """Write what is left and close the files."""
-        self._writer.close()
+        """Close the files."""
+        for writer in (self._epochs, self._steps):
+            if writer is not None:
+                writer.close()
+
+    def _add_page(self, name, page, epoch):
+        self._epochs.add_image(name, page.pixels(), epoch, dataformats="HWC")
+
+
+def _writer(folder, purge_step):
+    from torch.utils.tensorboard import SummaryWriter  # takes a second to import, and a run of one step needs none
+
+    return SummaryWriter(str(folder), purge_step=purge_step)
+
+
+def _add_scalars(writer, scalars, at):
+    for name, value in scalars.items():
+        if isinstance(value, float) and math.isfinite(value):
+            writer.add_scalar(name, value, at)
 
 
 def scores_to_show(probabilities: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -75,5 +92,5 @@ def scores_to_show(probabilities: np.ndarray, indices: np.ndarray) -> tuple[np.n
         probabilities: [N, C] of all validation images that could be read.
         indices: int64 [N], their rows.
     """
-    chosen = choose_images(len(indices), SHOWN)
+    chosen = choose_images(len(indices), SHEET_IMAGES)
     return indices[chosen], probabilities[chosen]

@@ -1,5 +1,6 @@
 """What a run trains and validates on: annotations read, unreadable images left out, labels hidden, all of it checked."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,11 +27,17 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Data:
-    """What a run trains and validates on; `truth` holds all labels of `val` where they are known to us."""
+    """The annotations of a run.
+
+    Attributes:
+        train, val: the two splits.
+        truth, train_truth: all labels of `val` and `train`, where a truth.csv beside the annotations holds them.
+    """
 
     train: Annotations
     val: Annotations
     truth: LabelMatrix | None = None
+    train_truth: LabelMatrix | None = None
 
 
 def load_data(config: TrainConfig, say: Say = tqdm.write) -> Data:
@@ -53,7 +60,11 @@ def load_data(config: TrainConfig, say: Say = tqdm.write) -> Data:
         say(f"{name}: {part.source}: {part.summary()}{skipped}")
     if train.weights is not None:
         say(f"train: each epoch draws {len(train):,} images by the weight column of {train.source}, with replacement")
-    return Data(train, val, read_truth(options, "val", val))
+    truth, train_truth = read_truth(options, "val", val), None
+    if truth is not None:
+        with contextlib.suppress(InputError):  # truth.csv may hold the validation split alone
+            train_truth = read_truth(options, "train", train)
+    return Data(train, val, truth, train_truth)
 
 
 def check_fingerprints(data: Data, before: Any, folder: Path, say: Say) -> dict[str, dict]:
@@ -96,7 +107,7 @@ def without_bad_images(
     Raises:
         InputError: an image that cannot be read under `on_bad_image` "stop", or none that can.
     """
-    parts, left_out = [], {}
+    left_out = {}
     for name, part in (("train", data.train), ("val", data.val)):
         bad = _bad_images(part)
         for image in bad[:10]:
@@ -114,11 +125,11 @@ def without_bad_images(
             if not len(good):
                 raise InputError(f"{part.source}: none of the {len(part):,} {name} images can be read")
             say(f"{name}: {len(left_out[name]):,} bad images left out, {len(good):,} left")
-            part = part.select(good)
-            if name == "val" and data.truth is not None:
-                data = dataclasses.replace(data, truth=data.truth.select(good))
-        parts.append(part)
-    return Data(*parts, truth=data.truth), left_out
+            truth = {"train": "train_truth", "val": "truth"}[name]
+            known = getattr(data, truth)
+            selected = {name: part.select(good), truth: None if known is None else known.select(good)}
+            data = dataclasses.replace(data, **selected)
+    return data, left_out
 
 
 def _rows_of(before, name, part):
@@ -166,13 +177,3 @@ def with_simulated_labels(data: Data, config: TrainConfig, say: Say) -> Data:
     )
     say(table.to_string(max_rows=100))
     return data
-
-
-def training_truth(config: TrainConfig, train: Annotations, full_labels: LabelMatrix) -> LabelMatrix:
-    """All labels of the training images: those of a `truth.csv`, or those before the simulation."""
-    try:
-        options = dataclasses.replace(DataOptions.of(config), data=config.data or DEMO_DATA)
-        known = read_truth(options, "train", train)
-    except InputError:  # a truth of the validation split alone, which was read before; nothing but a picture lacks it
-        return full_labels
-    return full_labels if known is None else known

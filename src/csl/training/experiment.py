@@ -2,12 +2,13 @@
 
 import dataclasses
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from csl import checkpoint
@@ -16,7 +17,6 @@ from csl.data.loader import create_loader, default_workers
 from csl.data.photo_cache import open_cache
 from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import InputError
-from csl.losses import create_loss
 from csl.machine import distributed
 from csl.models import check_image_size, create_model
 from csl.models.abn import describe_abn, synchronise_abn
@@ -27,27 +27,21 @@ from csl.prior import read_prior
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.runs.record import changed_settings, config_of, deterministic, label_hash, settings_of
-from csl.training.data import (
-    Say,
-    check_fingerprints,
-    load_data,
-    training_truth,
-    with_simulated_labels,
-    without_bad_images,
-)
+from csl.training import report
+from csl.training.data import Data, Say, check_fingerprints, load_data, with_simulated_labels, without_bad_images
 from csl.training.optim import SCHEDULES
 from csl.training.summary import summarise
-from csl.training.trainer import Trainer, TrainerOptions
+from csl.training.trainer import Trainer
 
 DEFAULT_BACKBONE = "./tresnet_m.pth"
-"""Weights that are taken where no others are named, if the file is there: the original's default."""
+"""The starting weights if no others are named and this file exists: the original's default."""
 
 
-def train(config: TrainConfig, say: Say = tqdm.write) -> dict:
-    """Run the training that `config` describes; returns the results of its best epoch.
+def train(config: TrainConfig, say: Say = tqdm.write) -> dict[str, Any]:
+    """Run the training that `config` describes; returns the results of its best evaluation.
 
-    The processes of a job (`csl.machine.distributed`) do this together: rank 0 alone prints and writes. Those that torchrun has
-    started anew resume what they had saved.
+    The processes of a job (`csl.machine.distributed`) do this together: rank 0 alone prints and writes. Processes that
+    torchrun has restarted resume what they had saved.
 
     With `prior_path` "auto" a run in "ignore" mode comes first, in `{path_dest}/prior`, and estimates the class prior.
 
@@ -55,94 +49,91 @@ def train(config: TrainConfig, say: Say = tqdm.write) -> dict:
         InputError: bad input of any kind, before anything is overwritten.
         csl.machine.signals.Interrupted: stopped by a signal, resumable.
     """
-    with deterministic() if config.deterministic else nullcontext():
-        return _train(config, distributed.by_main(say))
+    with deterministic() if config.deterministic else nullcontext(), ExitStack() as lock:
+        return _train(config, lock, distributed.by_main(say))
 
 
-def _train(config, say):
+def _train(config, lock, say):
     _check(config)
+    set_abn_backend(config.abn)
     started = time.perf_counter()
     run = RunFolder(config.path_dest)
-    config = _resumed_after_restart(config, run, say)
     asked_to_resume = config.resume
-    if config.resume and run.path.exists() and distributed.is_main():
-        run.claim()
-    config = _if_resumable(config, run, say)
-    kept = distributed.object_from_main(run.read_config()) if config.resume else {}
-    with distributed.main_first():  # it may have to draw the demo set, and writes the caches
+    config = dataclasses.replace(config, resume=_resumes(config, run, lock, say))
+    before = distributed.object_from_main(run.read_config()) if config.resume else {}
+    with distributed.main_first():  # rank 0 may have to draw the demo set, and writes the caches
         data = load_data(config, say)
     if config.num_classes is not None and config.num_classes != len(data.train.classes):
         raise InputError(
             f"--num_classes {config.num_classes}: {data.train.source} has {len(data.train.classes)} classes"
         )
-    prints = check_fingerprints(data, kept.get("fingerprints"), run.path, say)
-    data, left_out = without_bad_images(data, config, say, kept.get("left_out"))
+    fingerprints = check_fingerprints(data, before.get("fingerprints"), run.path, say)
+    data, left_out = without_bad_images(data, config, say, before.get("left_out"))
     full_labels = data.train.labels
     data = with_simulated_labels(data, config, say)
-    model, line = _create_network(config, len(data.train.classes))  # before anything moves: a wrong file loses nothing
+    model, line = create_network(config, len(data.train.classes))  # before anything moves: a wrong file loses nothing
     say(line)
     _check_backends(model, config, say)
     prior = read_prior(config.prior_path, data.train.classes) if config.prior_path not in (None, "auto") else None
-
     if config.partial_loss_mode == "selective" and config.prior_path is None:
         say("selective mode without a prior (--prior_path auto estimates one): by likelihood alone")
 
     def record():
         if distributed.is_main():
             mask = label_hash(data.train.labels)
-            run.write_config(config_of(config, kept, {**prints, "mask": mask}, left_out))
+            run.write_config(config_of(config, before, {**fingerprints, "mask": mask}, left_out))
             if config.simulate_partial_type:
                 data.train.labels.save(run.partial_labels)
-            run.make_last()
+            run.set_latest()
 
-    if not config.resume:  # a resumed run is left as it is until its state has been accepted
+    if not config.resume:
         if distributed.is_main():
-            run.claim()
+            lock.enter_context(run.locked())
             _begin(run, config, asked_to_resume, say)
         record()
     if config.prior_path == "auto":
         prior = _estimate_prior(config, data, full_labels, run, say)
         # The stage drew random numbers: begin again, so that the start is that of a run with a prior from a file.
-        model, _ = _create_network(config, len(data.train.classes))
-    resumed = dataclasses.replace(config, resume=config.resume and distributed.object_from_main(run.last.exists()))
-    best = _fit(model, resumed, data, run, prior, say, accepted=record if config.resume else None)
+        model, _ = create_network(config, len(data.train.classes))
+    trainer = _create_trainer(model, config, data, run, prior, say)
+    _resume_if(config.resume and distributed.object_from_main(run.last.exists()), trainer, say)
+    if config.resume:
+        record()  # now: a run whose state is refused stays as it is
+    best = trainer.fit()
     if distributed.is_main():
-        summarise(config, data, full_labels, run, best, time.perf_counter() - started, say)
+        summarise(config, data, full_labels, run, best, trainer.best_scores, time.perf_counter() - started, say)
     return best
 
 
-def _resumed_after_restart(config, run, say):
-    """The settings with `resume`, where torchrun has started this job anew and it had saved something before."""
-    if config.resume or not distributed.restarts():
-        return config
-    ours = run.config.exists() and run.read_config().get("job") == distributed.job()
-    saved = ours and (run.last.exists() or RunFolder(run.prior).last.exists())
+def _resumes(config, run, lock, say):
+    """Whether to go on with the run in the folder: `--resume` or a restart by torchrun asks for it, and it has saved."""
+    restart = not config.resume and distributed.restarts() > 0
+    if not (config.resume or restart):
+        return False
+    saved = False
+    if distributed.is_main() and not (restart and run.read_config().get("job") != distributed.job()):
+        if run.path.exists():
+            lock.enter_context(run.locked())
+        for folder in (run, RunFolder(run.prior)):
+            folder.recover()
+            saved |= folder.last.exists()
     saved = distributed.object_from_main(saved)
-    say(f"restart {distributed.restarts()} by torchrun: " + ("resuming" if saved else "nothing saved, from the start"))
-    return dataclasses.replace(config, resume=saved)
-
-
-def _if_resumable(config, run, say):
-    """The settings without `resume` where there is nothing to go on with yet: a killed run may not have come that far."""
-    if not config.resume:
-        return config
-    found = None
-    if distributed.is_main():
-        run.settle()
-        RunFolder(run.prior).settle()
-        found = run.last.exists() or RunFolder(run.prior).last.exists()
-    if not distributed.object_from_main(found):
+    if restart:
+        say(
+            f"restart {distributed.restarts()} by torchrun: "
+            + ("resuming" if saved else "nothing saved, from the start")
+        )
+    elif not saved:
         say(f"--resume: no last.ckpt in {run.path} yet, starting from the beginning")
-        return dataclasses.replace(config, resume=False)
-    return config
+    return saved
 
 
 def _begin(run, config, asked_to_resume, say):
-    """Make room for a run from the beginning: an earlier one moves aside, but the beginnings of this one do not."""
+    """Make room for a run from the beginning: an earlier run moves aside, a killed beginning of this run does not."""
     ours = not changed_settings(settings_of(run.read_config()), config.to_dict()) if run.config.exists() else False
     if asked_to_resume and ours and not run.best.exists():
         run.rewind_log(0)
-    elif aside := run.start():
+    elif aside := run.archive_previous():
         say(f"the run that was in {run.path} is now in {aside}")
 
 
@@ -162,28 +153,27 @@ def _check(config):
         raise InputError(f"--schedule {config.schedule}: unknown, expected one of {', '.join(SCHEDULES)}")
     if config.prior_path is not None and config.loss != "csl":
         raise InputError(f"--prior_path: the loss {config.loss} takes no prior, expected --loss csl")
-    _create_loss(config, None)
-    set_abn_backend(config.abn)
+    config.create_loss()
 
 
-def _create_network(config, num_classes):
-    """The network with its starting weights, and one line that says where these are from."""
+def create_network(config: TrainConfig, num_classes: int) -> tuple[nn.Module, str]:
+    """The network with its starting weights, and a line that says where they are from."""
     torch.manual_seed(config.seed)
     model = create_model(config.model_name, num_classes, head=config.head, dropout=config.dropout)
     synchronise_abn(model, config.sync_abn and distributed.world_size() > 1)
-    millions = sum(p.numel() for p in model.parameters()) / 1e6
-    line = f"network: {config.model_name}, {num_classes} classes, {millions:.1f} M parameters"
     path = config.model_path
     if path is None and not Path(DEFAULT_BACKBONE).exists():
-        return model, f"{line}, from scratch (no {DEFAULT_BACKBONE}; --model_path names weights to start from)"
-    if path is None and config.model_name != "tresnet_m":
-        return model, f"{line}, from scratch ({DEFAULT_BACKBONE} is of another network)"
-    path = path or DEFAULT_BACKBONE
-    return model, f"{line}; {checkpoint.load_backbone(model, checkpoint.read(path))}"
+        weights = f", from scratch (no {DEFAULT_BACKBONE}; --model_path names weights to start from)"
+    elif path is None and config.model_name != "tresnet_m":
+        weights = f", from scratch ({DEFAULT_BACKBONE} is of another network)"
+    else:
+        weights = f"; {checkpoint.load_backbone(model, checkpoint.read(path or DEFAULT_BACKBONE))}"
+    parameters = sum(p.numel() for p in model.parameters())
+    return model, report.network(config, num_classes, parameters, weights)
 
 
 def _check_backends(model, config, say):
-    """Say what InPlace-ABN runs on; InputError where that, its synchronisation or a compiler is not to be had."""
+    """Say what InPlace-ABN runs on. Raise InputError if that, its synchronisation or the compiler is not available."""
     device = choose_device(config.device)
     line = describe_abn(model, device)
     if line is not None:
@@ -198,17 +188,9 @@ def _check_backends(model, config, say):
         check_compiler(device)
 
 
-def _create_loss(config, prior):
-    options = config.loss_options()
-    if config.loss == "csl":
-        options |= {"mode": config.partial_loss_mode, "prior": prior} if config.partial_loss_mode else {"prior": prior}
-    else:
-        options = {k: v for k, v in options.items() if k in ("clip", "gamma_pos", "gamma_neg")}
-    return create_loss(config.loss, **options)
-
-
 def _estimate_prior(config, data, full_labels, run, say):
     """The first stage: a temporary model in "ignore" mode, whose mean prediction over its last epoch is the prior."""
+    folder = RunFolder(run.prior)
     stage = dataclasses.replace(
         config,
         partial_loss_mode="ignore",
@@ -217,29 +199,31 @@ def _estimate_prior(config, data, full_labels, run, say):
         epochs=config.prior_epochs or config.epochs,
         prior_epochs=None,
         path_dest=str(run.prior),
-        resume=config.resume and distributed.object_from_main(RunFolder(run.prior).last.exists()),
+        resume=config.resume and distributed.object_from_main(folder.last.exists()),
     )
-    folder = RunFolder(run.prior)
     say(f"stage 1 of 2: the class prior, from {stage.epochs} epochs in ignore mode, in {folder.path}")
     if not stage.resume and distributed.is_main():
-        folder.start()
+        folder.archive_previous()
         folder.write_config(config_of(stage, {}, {}, None))
-    model, _ = _create_network(stage, len(data.train.classes))
-    # Weights change how often a class is seen, and the prior is how often it is there: each image once.
+    model, _ = create_network(stage, len(data.train.classes))
+    # Weights change how often a class is seen, but the prior is how frequent it is: each image once.
     data = dataclasses.replace(data, train=dataclasses.replace(data.train, weights=None))
-    _fit(model, stage, data, folder, None, say)
+    trainer = _create_trainer(model, stage, data, folder, None, say)
+    _resume_if(stage.resume, trainer, say)
+    trainer.fit()
     with distributed.main_first():  # which is the one that writes it
         prior = read_prior(folder.train_prior, data.train.classes)
     if distributed.is_main():
         from csl.plots import plot_run_prior
 
-        plot_run_prior(folder, data.train, training_truth(config, data.train, full_labels))
+        plot_run_prior(folder, data.train, full_labels if data.train_truth is None else data.train_truth)
     say(f"stage 2 of 2: {config.partial_loss_mode or 'negative'} mode with the prior of {folder.train_prior}")
     return prior
 
 
-def _fit(model: nn.Module, config, data, run, prior, say, accepted=None):
-    """Train; `accepted` is called once a state to go on from, if there is one, turned out to be that of this run."""
+def _create_trainer(
+    model: nn.Module, config: TrainConfig, data: Data, run: RunFolder, prior: Tensor | None, say: Say
+) -> Trainer:
     device = choose_device(config.device)
     if distributed.rank() > 0:  # each process draws dropout of its own; rank 0 draws what it would on its own
         torch.manual_seed(int(np.random.SeedSequence((config.seed, distributed.rank())).generate_state(1)[0]))
@@ -249,10 +233,9 @@ def _fit(model: nn.Module, config, data, run, prior, say, accepted=None):
     val_cache = open_cache(config.cache, data.val.images, val_transform, say)
     train_set = ImageDataset(data.train, transform, seed=config.seed, cache=train_cache)
     val_set = ImageDataset(data.val, val_transform, cache=val_cache)
-    names = {f.name for f in dataclasses.fields(TrainerOptions)} - {"describe"}
     trainer = Trainer(
         model,
-        _create_loss(config, prior),
+        config.create_loss(prior),
         create_loader(
             train_set,
             config.batch_size,
@@ -267,26 +250,22 @@ def _fit(model: nn.Module, config, data, run, prior, say, accepted=None):
         data.val,
         run,
         device,
-        TrainerOptions(
-            **{k: v for k, v in config.to_dict().items() if k in names},
-            describe={"model_name": config.model_name, "head": config.head, "config": config.to_dict()},
-        ),
+        config,
         say,
+        {"model_name": config.model_name, "head": config.head, "config": config.to_dict()},
     )
-    precision = {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}[trainer.amp_dtype]
-    batch = f"batch {trainer.global_batch}"
-    if trainer.processes > 1 or config.grad_accum > 1:
-        parts = f"{config.grad_accum} x {config.batch_size}" if config.grad_accum > 1 else f"{config.batch_size}"
-        batch += f" ({trainer.processes} processes x {parts}; --lr {config.lr:g} as given)"
     say(
-        f"training on {device}, {precision}, {config.epochs} epochs of {trainer.steps_per_epoch} steps, {batch}, "
-        f"image size {config.image_size}, {workers} workers, seed {config.seed}"
+        report.start(
+            config, device, trainer.amp_dtype, trainer.steps_per_epoch, trainer.global_batch, trainer.processes, workers
+        )
     )
-    if not config.resume and distributed.is_main():
-        run.rewind_log(0)  # where the first stage is resumed and the second was killed before it saved anything
-    if config.resume:
+    return trainer
+
+
+def _resume_if(resume, trainer, say):
+    run = trainer.run
+    if resume:
         trainer.resume()
-        say(f"resumed {run.last} at epoch {trainer.epoch + 1}, step {trainer.step}")
-    if accepted is not None:
-        accepted()
-    return trainer.fit()
+        say(f"resumed {run.last} at epoch {trainer.counts.epoch + 1}, step {trainer.counts.step}")
+    elif distributed.is_main():
+        run.rewind_log(0)  # a resumed first stage, after which the second was killed before it saved anything

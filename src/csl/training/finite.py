@@ -1,28 +1,33 @@
-"""Losses, gradients and weights that are no numbers: found in time, named, and never saved over good ones."""
+"""Stop training when a loss, gradient or weight is not finite, before it is saved over good weights."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from csl.data.dataset import Batch
 from csl.errors import InputError, Stopped
 from csl.machine import distributed
 from csl.runs.folder import RunFolder
 
 
 class FiniteWatch:
-    """Looks at what training makes, and stops it where that is not finite; all processes of a job call it together.
+    """Checks the loss of every step, and the weights before they are saved.
+
+    A loss is noted where it is computed and looked at when the next step begins, so that a GPU is not waited for.
+    With `skip` the step itself is checked, gradients too, before the optimizer takes it.
 
     Args:
         model, optimizer, scaler: of the training that is watched.
-        skip: steps that may be left out before training stops; 0 for none, and no waiting for the GPU.
-        images: paths of the training images, which batches have indices of.
-        run: the folder that the last good state is in.
+        skip: the number of steps that may be skipped before training stops.
+        images: paths of the training images, which the batches hold indices of.
+        run: the folder with the last good state.
         say: prints one line.
 
     Attributes:
-        skipped: steps left out because their loss or gradients were not finite.
+        skipped: steps skipped because their loss or gradients were not finite.
     """
 
     def __init__(
@@ -38,87 +43,104 @@ class FiniteWatch:
         self.model, self.optimizer, self.scaler, self.skip = model, optimizer, scaler, skip
         self.images, self.run, self.say = images, run, say
         self.skipped = 0
-        self._unchecked = None
+        self._noted: list[tuple[str, Tensor, torch.cuda.Event | None, Batch]] = []
 
-    def before_step(self) -> list[Tensor]:
-        """What `leaves_out` puts back: copies of the model's buffers, none where no step may be left out."""
-        return [buffer.clone() for buffer in self.model.buffers()] if self.skip else []
+    def state_dict(self) -> dict[str, int]:
+        """The number of skipped steps."""
+        return {"skipped": self.skipped}
 
-    def leaves_out(
-        self, place: tuple[int, int], losses: Sequence[Tensor], batches: Sequence, before: list[Tensor]
-    ) -> bool:
-        """Whether a step is not to be taken, once its gradients are there.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`; older files do not hold it."""
+        self.skipped = state.get("skipped", 0)
 
-        Without `skip` the loss alone is looked at, on a GPU that of the step before, which it is done with.
+    # ------------------------------------------------------------------------------------------------ without `skip`
+
+    def note(self, place: str, loss: Tensor, batch: Batch) -> None:
+        """Note the loss of a batch for `nonfinite`.
 
         Args:
-            place: epoch and step, both from 1.
-            losses: of the step's batches.
-            batches: the step's batches.
-            before: what `before_step` gave.
-
-        Raises:
-            InputError: the loss is not finite, or with `skip` it is the loss or gradients of one step too many.
-            Stopped: another process has such a loss, and names its images.
+            place: "epoch 1 at step 2", as in messages.
+            loss: a scalar on the device.
+            batch: what it is the loss of.
         """
         if self.skip:
-            return self._skips(place, losses, batches, before)
-        self._check((place, losses, batches))
-        return False
+            return
+        value, copied = loss.detach().to("cpu", non_blocking=True), None
+        if loss.is_cuda:
+            copied = torch.cuda.Event()
+            copied.record()
+        self._noted.append((place, value, copied, batch))
 
-    def check_rest(self) -> None:
-        """Look at the loss of the last step, which a GPU was still busy with. Raises as `leaves_out`."""
-        self._check(None)
+    def nonfinite(self) -> bool:
+        """Whether a loss that this process noted is not finite. Waits for these losses, not for work queued after them."""
+        for _, _, copied, _ in self._noted:
+            if copied is not None:
+                copied.synchronize()
+        self._noted = [one for one in self._noted if not math.isfinite(one[1].item())]
+        return bool(self._noted)
 
-    def check_weights(self, place: tuple[int, int]) -> None:
-        """Nothing is saved that training has already ruined: the last good checkpoint stays.
-
-        Args:
-            place: epoch from 1, and the steps done.
+    def stop(self) -> None:
+        """Stop all processes, of which at least one has noted a loss that is not finite.
 
         Raises:
-            InputError: the weights, or what the optimizer remembers, are not finite.
+            InputError: this process has; the message names the images.
+            Stopped: another process has.
         """
+        if not self._noted:
+            raise Stopped
+        place, loss, _, batch = self._noted[0]
+        raise InputError(
+            f"loss is {loss.item()} in {place} (images {self._names([batch])}): training stopped, "
+            f"{self.run.last_state()}; a lower --lr or --amp off may help, and --skip_nonfinite N leaves out N steps"
+        )
+
+    def check_losses(self) -> None:
+        """Check the losses noted so far, before anything is evaluated or saved; all processes call it. Raises as `stop`."""
+        if any(distributed.highest(self.nonfinite())):
+            self.stop()
+
+    def check_weights(self, place: str) -> None:
+        """Raise InputError if the weights or the optimizer's moments are not finite: the last good checkpoint stays."""
         state = [t for s in self.optimizer.state.values() for t in s.values() if isinstance(t, Tensor)]
         tensors = [t for t in [*self.model.state_dict().values(), *state] if t.is_floating_point()]
-        finite = torch.stack([t.isfinite().all().to(tensors[0].device) for t in tensors]).all()
-        if not finite:
+        if not torch.stack([t.isfinite().all().to(tensors[0].device) for t in tensors]).all():
             raise InputError(
-                f"the weights are no longer finite in epoch {place[0]} after step {place[1]}: training stopped without "
-                f"saving them, {self.run.last_state()}; a lower --lr or --amp off may help"
+                f"the weights are no longer finite in {place}: training stopped without saving them, "
+                f"{self.run.last_state()}; a lower --lr or --amp off may help"
             )
 
-    def _check(self, present):
-        due = present
-        if next(self.model.parameters()).is_cuda:
-            due, self._unchecked = self._unchecked, present
-        (epoch, step), losses, batches = due or ((0, 0), [], [])
-        wrong = [(loss, batch) for loss, batch in zip(losses, batches, strict=True) if not math.isfinite(loss.item())]
-        (any_wrong,) = distributed.highest(bool(wrong))
-        if wrong:
-            loss, batch = wrong[0]
-            raise InputError(
-                f"loss is {loss.item()} in epoch {epoch} at step {step} (images {self._named([batch])}): training "
-                f"stopped, {self.run.last_state()}; a lower --lr or --amp off may help, and --skip_nonfinite N leaves out "
-                "N steps"
-            )
-        if any_wrong:
-            raise Stopped  # by the process that has the images, which it names
+    # --------------------------------------------------------------------------------------------------- with `skip`
 
-    def _skips(self, place, losses, batches, before):
-        """Whether the step is left out as if its images were not there; counted on all processes."""
+    def before_step(self) -> list[Tensor]:
+        """Copies of the model's buffers, which `should_skip` restores; none without `skip`."""
+        return [buffer.clone() for buffer in self.model.buffers()] if self.skip else []
+
+    def should_skip(self, place: str, losses: Sequence[Tensor], batches: Sequence[Batch], before: list[Tensor]) -> bool:
+        """Whether to skip a step whose gradients are computed; the model's buffers are restored then.
+
+        Args:
+            place: "epoch 1 at step 2", as in messages.
+            losses: of the step's batches.
+            batches: of the step.
+            before: what `before_step` returned.
+
+        Raises:
+            InputError: more than `skip` steps had to be skipped.
+        """
+        if not self.skip:
+            return False
         own = finite = all(math.isfinite(loss.item()) for loss in losses)
-        if finite and not self.scaler.is_enabled():  # it looks at the gradients itself
+        if finite and not self.scaler.is_enabled():  # an enabled scaler checks the gradients itself
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             finite = bool(torch.stack([g.isfinite().all() for g in gradients]).all())
         (wrong,) = distributed.highest(not finite)
         if not wrong:
             return False
         self.skipped += 1
-        # Gradients are everyone's, a loss is one process's.
-        named = distributed.gather_objects((own, self._named(batches)))
+        # All processes share the gradients, but one process alone may have the loss.
+        named = distributed.gather_objects((own, self._names(batches)))
         images = next((names for fine, names in named if not fine), named[0][1])
-        what = f"loss or gradients are not finite in epoch {place[0]} at step {place[1]} (images {images})"
+        what = f"loss or gradients are not finite in {place} (images {images})"
         if self.skipped > self.skip:
             raise InputError(
                 f"{what}: {self.skipped - 1} steps were left out before (--skip_nonfinite {self.skip}); "
@@ -127,10 +149,10 @@ class FiniteWatch:
         self.say(f"{what}: step left out, {self.skipped} of --skip_nonfinite {self.skip}")
         self.optimizer.zero_grad(set_to_none=True)
         for buffer, value in zip(self.model.buffers(), before, strict=True):
-            buffer.copy_(value)  # running statistics have seen what made the loss so
+            buffer.copy_(value)  # the running statistics have seen these images
         return True
 
-    def _named(self, batches):
-        """The first images of a step, in words."""
+    def _names(self, batches):
+        """The first images of some batches, in words."""
         names = [self.images[i] for batch in batches for i in batch.indices.tolist()]
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -22,7 +22,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": plain, "weight_decay": 0.0}, {"params": decay, "weight_decay": weight_decay}]
 
 
-def create_optimizer(model: nn.Module, name: str = "adam", lr: float = 2e-4, weight_decay: float = 1e-4) -> Optimizer:
+def create_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float) -> Optimizer:
     """Adam (weight decay as an L2 term, as the original) or AdamW (decoupled), in PyTorch's fused form.
 
     Raises:
@@ -34,7 +34,7 @@ def create_optimizer(model: nn.Module, name: str = "adam", lr: float = 2e-4, wei
     return optimizer(parameter_groups(model, weight_decay), lr=lr, weight_decay=weight_decay, fused=True)
 
 
-def create_schedule(optimizer: Optimizer, lr: float, total_steps: int, name: str = "onecycle") -> LRScheduler:
+def create_schedule(optimizer: Optimizer, lr: float, total_steps: int, name: str) -> LRScheduler:
     """The learning rate over the steps of a run, as a scheduler with an attribute `total_steps`.
 
     Args:
@@ -75,7 +75,7 @@ class ModelEma:
         InputError: another decay.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.9997):
+    def __init__(self, model: nn.Module, decay: float):
         if not 0 < decay < 1:
             raise InputError(f"--ema_decay {decay:g}: expected more than 0 and less than 1, or 0 for no moving average")
         self.decay, self.updates = decay, 0
@@ -97,8 +97,8 @@ class ModelEma:
         torch._foreach_lerp_(averaged, present, 1 - decay)
 
     def state_dict(self) -> dict:
-        """The averaged state and the number of updates."""
-        return {"state": self.module.state_dict(), "updates": self.updates}
+        """The averaged state, in the default memory format, and the number of updates."""
+        return {"state": {k: v.contiguous() for k, v in self.module.state_dict().items()}, "updates": self.updates}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from `state_dict()`."""

@@ -1,6 +1,8 @@
-"""What a checkpoint of training holds beside the weights, and how a later process goes on from it as if none had stopped."""
+"""The state of training, as parts with `state_dict()`: what a resumed run needs to go on as if it had not stopped."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -8,103 +10,252 @@ from torch import Tensor, nn
 from csl.checkpoint import Checkpoint
 from csl.errors import InputError
 from csl.machine import distributed
+from csl.prior import ClassPrior
 from csl.runs.record import changed_settings
 
 
-def state_of(trainer: Any) -> dict[str, Any] | None:
-    """All that a resumed run of this `Trainer` needs, on rank 0; None on the others. All processes call it."""
-    parts = distributed.gather_objects_to_main(_part_of(trainer))
-    if not distributed.is_main():
-        return None
-    ema = trainer.ema
-    return {
-        "model": contiguous_state(trainer.model),
-        "ema": ema and {**ema.state_dict(), "state": contiguous_state(ema.module)},
-        "optimizer": trainer.optimizer.state_dict(),
-        "scheduler": trainer.schedule.state_dict(),
-        "scaler": trainer.scaler.state_dict(),
-        "epoch": trainer.epoch,
-        "step": trainer.step,
-        "global_batch": trainer.global_batch,
-        **parts[0],
-        "other_processes": parts[1:],
-        "best": trainer.best,
-        "best_weights": trainer.best.get("weights", "model"),
-        "bad_images": list(trainer.bad_images),
-        "skipped": trainer.finite.skipped,
-        "evaluated": trainer.evaluated,
-        "log_lines": trainer.run.log_lines(),
-        **trainer.description(),
-    }
+class Stateful(Protocol):
+    """A part of the state, the same on every process."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Go on from `state_dict()`."""
 
 
-def restore(trainer: Any, state: Checkpoint) -> None:
-    """Put the trainer where `state_of` was called, with any number of processes that makes the same global batch.
+class OwnState(Protocol):
+    """A part of the state that each process has of its own."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_parts` needs of this process."""
+
+    def load_parts(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from the `state_dict()` of each process of the earlier job, in the order of their ranks."""
+
+
+@dataclass
+class Counts:
+    """How far training has come, and the best it has reached.
+
+    Attributes:
+        epoch: the epoch under way, from 0.
+        step: steps done, over all epochs.
+        evaluated: the step of the last evaluation that ended an epoch or training, -1 before the first.
+        best: results of the best evaluation; {} before the first.
+        bad_images: a line for each image that became unreadable, in order.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    evaluated: int = -1
+    best: dict[str, Any] = field(default_factory=dict)
+    bad_images: dict[str, None] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts, and which weights are the best."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "evaluated": self.evaluated,
+            "best": self.best,
+            "best_weights": self.best.get("weights", "model"),
+            "bad_images": list(self.bad_images),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`. Older files do not hold `evaluated`: they were saved after an evaluation."""
+        self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
+        self.evaluated = state.get("evaluated", self.step)
+        self.bad_images = dict.fromkeys(state["bad_images"])
+
+
+class EpochSums:
+    """This process's sums over the epoch under way: the loss, and the class prior.
+
+    Attributes:
+        prior: the mean probability of each class over the images so far.
+        images: that the loss was summed over.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device):
+        self.num_classes, self.device = num_classes, device
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin an epoch."""
+        self.prior = ClassPrior(self.num_classes, self.device)
+        self.loss, self.images = torch.zeros((), device=self.device), 0
+
+    def update(self, logits: Tensor, loss: Tensor) -> None:
+        """Add a batch: its logits [B, C] and the sum of its losses."""
+        self.prior.update(logits)
+        self.loss += loss
+        self.images += len(logits)
+
+    def own_mean_loss(self) -> float:
+        """The loss per image of this process."""
+        return (self.loss / max(self.images, 1)).item()
+
+    def mean_loss(self) -> float:
+        """The loss per image over all processes, which all call this."""
+        total = torch.tensor([self.loss.item(), self.images], dtype=torch.float64)
+        loss, images = distributed.all_reduce_sum(total).tolist()
+        return loss / max(images, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums of this process."""
+        return {"prior_sum": self.prior.state_dict(), "loss_sum": self.loss.item(), "loss_samples": self.images}
+
+    def load_parts(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Take this process's part; where the number of processes changed, rank 0 takes the sum of all parts."""
+        rank = distributed.rank()
+        if len(parts) == distributed.world_size():
+            parts = parts[rank : rank + 1]
+        elif rank > 0:
+            parts = []
+        nothing = torch.zeros_like(self.prior.total, device="cpu")
+        self.prior.load_state_dict(
+            {
+                "total": sum((p["prior_sum"]["total"] for p in parts), nothing),
+                "samples": sum(p["prior_sum"]["samples"] for p in parts),
+            }
+        )
+        self.loss.fill_(sum(p["loss_sum"] for p in parts))
+        self.images = sum(p["loss_samples"] for p in parts)
+
+
+class Generators:
+    """PyTorch's random generators, which dropout draws from.
+
+    Args:
+        device: whose generator is saved beside the CPU's.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of the generators."""
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        return {"rng": {"torch": torch.get_rng_state(), "cuda": cuda}}
+
+    def load_parts(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Take this process's states; a process that an earlier job did not have keeps its own."""
+        if distributed.rank() >= len(parts):
+            return
+        states = parts[distributed.rank()]["rng"]
+        torch.set_rng_state(states["torch"])
+        if self.device.type == "cuda" and states["cuda"] is not None:
+            torch.cuda.set_rng_state(states["cuda"], self.device)
+
+
+class TrainingState:
+    """All parts of the state of training.
+
+    Args:
+        model: whose weights are saved under "model".
+        parts: saved under their names.
+        plain: parts whose entries are saved beside the names.
+        own: parts that each process has of its own.
+    """
+
+    def __init__(
+        self, model: nn.Module, parts: Mapping[str, Stateful], plain: Sequence[Stateful], own: Sequence[OwnState]
+    ):
+        self.model, self.parts, self.plain, self.own = model, parts, plain, own
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The whole state on rank 0, None on the other processes; all of them call this."""
+        own = distributed.gather_objects_to_main(_merged(self.own))
+        if own is None:
+            return None
+        return {
+            "model": contiguous_state(self.model),
+            "ema": None,  # where there is a moving average, it is a part
+            **{name: part.state_dict() for name, part in self.parts.items()},
+            **_merged(self.plain),
+            **own[0],
+            "other_processes": own[1:],
+        }
+
+    def load(self, state: Checkpoint) -> None:
+        """Go on from a file with `state_dict()`."""
+        content = state.extra
+        self.model.load_state_dict(content.get("model", state.state_dict))
+        for name, part in self.parts.items():
+            part.load_state_dict(content[name])
+        for part in self.plain:
+            part.load_state_dict(content)
+        for part in self.own:
+            part.load_parts([content, *content["other_processes"]])
+
+
+def contiguous_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict in the default memory format, so that a file does not depend on the format of training."""
+    return {k: v.contiguous() for k, v in model.state_dict().items()}
+
+
+def check_resumable(
+    state: Checkpoint, now: Mapping[str, Any], total_steps: int, steps_per_epoch: int, batch_of: str
+) -> None:
+    """Check that a saved state is one of this run, before anything of it is taken.
+
+    Args:
+        state: the file.
+        now: of this run, as in a file: classes, global_batch, scheduler, ema, config.
+        total_steps: of its schedule.
+        steps_per_epoch: of it.
+        batch_of: how its global batch comes about, as in messages.
 
     Raises:
         InputError: the state is of another network, data set, schedule or other settings.
     """
-    try:
-        _check(trainer, state)
-        _check_counts(trainer, state)
-        _take(trainer, state.extra, state.state_dict)
-    except InputError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise InputError(f"{state.path}: not the state of this run ({reason})") from error
-
-
-def contiguous_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict in the usual memory format, so that a file does not depend on how the network was trained."""
-    return {k: v.contiguous() for k, v in model.state_dict().items()}
-
-
-def _check(trainer, state):
-    path, extra, classes = state.path, state.extra, trainer.val.classes
-    if "optimizer" not in extra:
+    path, then = state.path, state.extra
+    if "optimizer" not in then:
         raise InputError(f"{path}: weights alone, expected the state of a run of train.py")
-    if state.classes != list(classes):
+    if state.classes != now["classes"]:
         raise InputError(f"{path}: {len(state.classes or [])} other classes than the data has, cannot resume")
-    if extra.get("global_batch", trainer.global_batch) != trainer.global_batch:
+    if then.get("global_batch", now["global_batch"]) != now["global_batch"]:
         raise InputError(
-            f"{path}: {extra['global_batch']} images a step, this command has {trainer.global_batch} "
-            f"({trainer.processes} processes x --batch_size x --grad_accum); expected the same"
+            f"{path}: {then['global_batch']} images a step, this command has {now['global_batch']} ({batch_of}); "
+            "expected the same"
         )
-    total = extra["scheduler"]["total_steps"]
-    if total != trainer.schedule.total_steps:
+    config = now.get("config") or {}
+    if then["scheduler"]["total_steps"] != total_steps:
         raise InputError(
-            f"{path}: a schedule of {total} steps, this command has {trainer.schedule.total_steps}; resume "
+            f"{path}: a schedule of {then['scheduler']['total_steps']} steps, this command has {total_steps}; resume "
             "with the data, --epochs and --batch_size it was started with"
         )
-    if extra["scheduler"].keys() != trainer.schedule.state_dict().keys():
-        raise InputError(f"{path}: made with another schedule than --schedule {trainer.options.schedule}")
-    if (extra["ema"] is None) != (trainer.ema is None):
-        found = "no moving average" if extra["ema"] is None else "a moving average"
+    if then["scheduler"].keys() != now["scheduler"].keys():
+        raise InputError(f"{path}: made with another schedule than --schedule {config.get('schedule')}")
+    if (then["ema"] is None) != (now["ema"] is None):
+        found = "no moving average" if then["ema"] is None else "a moving average"
         raise InputError(
-            f"{path}: holds {found} of the weights, this command has --ema_decay "
-            f"{trainer.options.ema_decay:g}; resume with the one it was started with"
+            f"{path}: holds {found} of the weights, this command has --ema_decay {config.get('ema_decay', 0):g}; resume "
+            "with the one it was started with"
         )
-    if changed := changed_settings(extra.get("config") or {}, trainer.options.describe.get("config") or {}):
+    if changed := changed_settings(then.get("config") or {}, config):
         raise InputError(f"{path}: the run was started with other settings, expected the same: {', '.join(changed)}")
+    _check_counts(state, total_steps, steps_per_epoch)
 
 
-def _check_counts(trainer, state):
-    """What is counted and compared with. Tensors are checked by who loads them; counts PyTorch takes as they are."""
-    extra, per_epoch = state.extra, trainer.steps_per_epoch
-    epoch = _whole(state, extra["epoch"], "epoch", 0, trainer.schedule.total_steps // per_epoch)
-    step = _whole(state, extra["step"], "step", epoch * per_epoch, (epoch + 1) * per_epoch)
-    _whole(state, extra.get("evaluated", step), "evaluated", -1, step)
-    _whole(state, extra.get("skipped", 0), "skipped", 0, step)
-    _whole(state, extra["log_lines"], "log_lines", 0)
+def _check_counts(state, total_steps, per_epoch):
+    """Check the numbers that are counted and compared; the parts check their own tensors when they load them."""
+    content = state.extra
+    epoch = _whole(state, content["epoch"], "epoch", 0, total_steps // per_epoch)
+    step = _whole(state, content["step"], "step", epoch * per_epoch, (epoch + 1) * per_epoch)
+    _whole(state, content.get("evaluated", step), "evaluated", -1, step)
+    _whole(state, content.get("skipped", 0), "skipped", 0, step)
+    _whole(state, content["log_lines"], "log_lines", 0)
     for name in ("last_epoch", "_step_count"):
-        _whole(state, extra["scheduler"].get(name, 0), f"scheduler/{name}", 0)
-    if extra["ema"] is not None:
-        _whole(state, extra["ema"]["updates"], "ema/updates", 0)
-    for part in (extra, *extra["other_processes"]):
+        _whole(state, content["scheduler"].get(name, 0), f"scheduler/{name}", 0)
+    if content["ema"] is not None:
+        _whole(state, content["ema"]["updates"], "ema/updates", 0)
+    for part in (content, *content["other_processes"]):
         _whole(state, part["loss_samples"], "loss_samples", 0)
         _whole(state, part["prior_sum"]["samples"], "prior_sum/samples", 0)
-    best = extra["best"]
+    best = content["best"]
     kinds = {"epoch": int, "step": int, "weights": str, "mAP": float, "mAP_negative": float}
     if best != {} and not (
         isinstance(best, dict) and best.keys() == kinds.keys() and all(type(best[k]) is kinds[k] for k in kinds)
@@ -120,50 +271,5 @@ def _whole(state, value, name, low, high=None):
     return value
 
 
-def _take(trainer, extra, weights):
-    trainer.model.load_state_dict(extra.get("model", weights))
-    if trainer.ema is not None:
-        trainer.ema.load_state_dict(extra["ema"])
-    trainer.optimizer.load_state_dict(extra["optimizer"])
-    trainer.schedule.load_state_dict(extra["scheduler"])
-    trainer.scaler.load_state_dict(extra["scaler"])
-    _take_part(trainer, [extra, *extra["other_processes"]])
-    trainer.epoch, trainer.step, trainer.best = extra["epoch"], extra["step"], extra["best"]
-    trainer.bad_images = dict.fromkeys(extra["bad_images"])
-    trainer.finite.skipped, trainer.evaluated = extra.get("skipped", 0), extra.get("evaluated", trainer.step)
-    if distributed.is_main():
-        trainer.run.rewind_log(extra["log_lines"])
-
-
-def _part_of(trainer):
-    """What each process has of its own: its generator, and its part of the epoch's sums."""
-    cuda = torch.cuda.get_rng_state(trainer.device) if trainer.device.type == "cuda" else None
-    return {
-        "rng": {"torch": torch.get_rng_state(), "cuda": cuda},
-        "prior_sum": trainer.prior.state_dict(),
-        "loss_sum": trainer.loss_sum.item(),
-        "loss_samples": trainer.loss_samples,
-    }
-
-
-def _take_part(trainer, parts):
-    """Go on from the parts of as many processes, or of another number: then rank 0 has all the sums."""
-    mine, rank = parts, distributed.rank()
-    if len(parts) == trainer.processes:
-        mine = parts[rank : rank + 1]
-    elif rank > 0:
-        mine = []
-    nothing = torch.zeros_like(trainer.prior.total, device="cpu")
-    trainer.prior.load_state_dict(
-        {
-            "total": sum((p["prior_sum"]["total"] for p in mine), nothing),
-            "samples": sum(p["prior_sum"]["samples"] for p in mine),
-        }
-    )
-    trainer.loss_sum.fill_(sum(p["loss_sum"] for p in mine))
-    trainer.loss_samples = sum(p["loss_samples"] for p in mine)
-    if rank < len(parts):
-        torch.set_rng_state(parts[rank]["rng"]["torch"])
-        cuda = parts[rank]["rng"]["cuda"]
-        if trainer.device.type == "cuda" and cuda is not None:
-            torch.cuda.set_rng_state(cuda, trainer.device)
+def _merged(parts):
+    return {name: value for part in parts for name, value in part.state_dict().items()}

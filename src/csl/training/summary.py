@@ -1,15 +1,17 @@
-"""The end of a run: its results in `results.json`, its pictures, and what to run next."""
+"""The end of a run: `results.json`, the pictures, and the last lines."""
 
 import json
-from collections.abc import Callable
+from typing import Any
 
 from csl.labels import LabelMatrix
 from csl.machine.files import replacing
 from csl.metrics import mean_average_precision
 from csl.predict import Predictor
+from csl.predict.scoring import Scores
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
-from csl.training.data import Data, training_truth
+from csl.training import report
+from csl.training.data import Data, Say
 
 
 def summarise(
@@ -17,44 +19,38 @@ def summarise(
     data: Data,
     full_labels: LabelMatrix,
     run: RunFolder,
-    best: dict,
+    best: dict[str, Any],
+    scores: Scores | None,
     seconds: float,
-    say: Callable[[str], None],
+    say: Say,
 ) -> None:
-    """Say where the results are, what they are, and what to run next; write `results.json` and the plots.
+    """Write `results.json` and the plots of a run, and say what its results are and what to run next.
 
     Args:
         config: of the run.
-        data: what it was trained and validated on.
+        data: of the run.
         full_labels: of the training images, before any were hidden.
         run: its folder.
-        best: results of its best epoch.
-        seconds: that it took.
+        best: results of its best evaluation.
+        scores: the validation scores behind `best`; None scores `best.ckpt` anew, after a resume.
+        seconds: that the run took.
         say: prints one line.
     """
-    results = {"best": best, "seconds": round(seconds, 1)}
-    predictor = Predictor.load(run.best, device=config.device, amp=config.amp)
-    scores = predictor.score(data.val.images, config.batch_size, config.workers, roots=data.val.roots)
+    if scores is None:
+        predictor = Predictor.load(run.best, device=config.device, amp=config.amp)
+        scores = predictor.score(data.val.images, config.batch_size, config.workers, roots=data.val.roots)
+    all_labels = None
     if data.truth is not None:
-        results["mAP_all_labels"] = mean_average_precision(scores.probabilities[0], data.truth[scores.indices])
+        all_labels = mean_average_precision(scores.probabilities[0], data.truth[scores.indices])
+    results = {"best": best, "seconds": round(seconds, 1)}
+    results |= {} if all_labels is None else {"mAP_all_labels": all_labels}
     with replacing(run.path / "results.json") as temporary:
         temporary.write_text(json.dumps(results, indent=2))
     from csl.plots import plot_training  # matplotlib is imported when a picture is wanted
 
-    truth = training_truth(config, data.train, full_labels)
+    truth = full_labels if data.train_truth is None else data.train_truth
     full = full_labels if config.simulate_partial_type else None
     plots = plot_training(run, data.train, full, truth, data.val, scores)
-    run.make_last()  # another may have ended meanwhile
-    say("")
-    weights = "EMA weights" if best["weights"] == "ema" else "regular weights"
-    counts = data.val.labels.counts()
-    defined = int(((counts.positives > 0) & (counts.negatives > 0)).sum())
-    say(
-        f"mAP on annotated entries {best['mAP']:.2f} (epoch {best['epoch']}, {weights}; mean over {defined:,} of "
-        f"{len(data.val.classes):,} classes on {len(data.val):,} images)"
-    )
-    say(f"mAP with un-annotated as negative {best['mAP_negative']:.2f}")
-    if "mAP_all_labels" in results:
-        say(f"mAP with all labels known {results['mAP_all_labels']:.2f}")
-    say(f"took {seconds:.0f} s; results in {run.path}: best.ckpt, log.jsonl, {', '.join(p.name for p in plots)}")
-    say("next: python validate.py    python infer.py    tensorboard --logdir " + str(run.path))
+    run.set_latest()  # another run may have ended meanwhile
+    for line in report.result(best, data.val, all_labels, seconds, run.path, plots):
+        say(line)
