@@ -1,9 +1,8 @@
-"""Name what is in photos: `python infer.py --help`."""
+"""Name what is in photos: `python infer.py --help` explains the flags."""
 
 import sys
 
-from csl.cli import infer
-from csl.cli.parsing import run
+from csl.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(run(infer.main, infer.parser()))
+    sys.exit(main(["infer", *sys.argv[1:]], prog="infer.py"))

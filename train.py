@@ -1,9 +1,8 @@
-"""Train on partially annotated images: `python train.py --help`."""
+"""Train on partially annotated images: `python train.py --help` explains the flags."""
 
 import sys
 
-from csl.cli import train
-from csl.cli.parsing import run
+from csl.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(run(train.main, train.parser()))
+    sys.exit(main(["train", *sys.argv[1:]], prog="train.py"))

@@ -1,9 +1,8 @@
-"""Measure a network on annotated images: `python validate.py --help`."""
+"""Measure a network on annotated images: `python validate.py --help` explains the flags."""
 
 import sys
 
-from csl.cli import validate
-from csl.cli.parsing import run
+from csl.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(run(validate.main, validate.parser()))
+    sys.exit(main(["validate", *sys.argv[1:]], prog="validate.py"))

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from csl.cli import infer, parsing, tools, train, validate
+from csl import __main__ as tools
+from csl.cli import infer, parsing, train, validate
 
 COUNTS = {"train": 8, "val": 4}
 SMALL = {

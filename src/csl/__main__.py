@@ -1,8 +1,55 @@
-"""`python -m csl TOOL`: see `csl.cli.tools`."""
+"""The command `csl` (also `python -m csl`): train, validate, infer, and the tools."""
 
+import importlib
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from csl.cli.tools import main
+from csl.cli import parsing
+
+# A command is a module with DESCRIPTION, parser() and main(flags). Its name is one word or two.
+COMMANDS = {
+    "train": "csl.cli.train",
+    "validate": "csl.cli.validate",
+    "infer": "csl.cli.infer",
+    "export": "csl.cli.export",
+    "prepare attributes": "csl.cli.prepare_attributes",
+    "prepare nuswide": "csl.cli.prepare_nuswide",
+    "prepare shards": "csl.cli.prepare_shards",
+    "reproduce": "csl.cli.reproduce",
+    "zoo": "csl.cli.zoo",
+}
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run the command that the first words name; returns the exit status.
+
+    Args:
+        argv: the words after the program's name; None for this process's.
+        prog: the command's name in its messages, such as "train.py"; None for `csl NAME`.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    program = "csl" if Path(sys.argv[0]).stem == "csl" else "python -m csl"
+    group = argv[0] if argv and any(name.startswith(f"{argv[0]} ") for name in COMMANDS) else None
+    if not argv or argv[0] in ("-h", "--help") or (group and (argv[1:2] in ([], ["-h"], ["--help"]))):
+        print(_usage(program, group or ""))
+        return 0
+    name = next((" ".join(argv[:words]) for words in (2, 1) if " ".join(argv[:words]) in COMMANDS), None)
+    if name is None:
+        given = " ".join(argv[:2] if group else argv[:1])
+        print(f"{program}: error: {given}: unknown, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    command = importlib.import_module(COMMANDS[name])
+    parser = command.parser()
+    parser.prog = prog or f"{program} {name}"
+    return parsing.run(command.main, parser, argv[len(name.split()) :])
+
+
+def _usage(program, group):
+    commands = {name: importlib.import_module(module) for name, module in COMMANDS.items() if name.startswith(group)}
+    lines = [f"  {name:20}{command.DESCRIPTION}" for name, command in commands.items()]
+    return "\n".join([f"usage: {program} COMMAND [flags]    ({program} COMMAND --help explains)", "", *lines])
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from csl.cli import infer, parsing, tools, train, validate
+from csl import __main__ as tools
+from csl.cli import infer, parsing, train, validate
 from csl.runs.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +101,7 @@ def test_unknown_flags_are_refused():
 @pytest.mark.parametrize(
     ("words", "status", "lines"),
     [
-        ("", 0, 6), ("--help", 0, 6), ("prepare", 0, 3), ("prepare --help", 0, 3), ("prepare x", 2, 0), ("x", 2, 0),
+        ("", 0, 9), ("--help", 0, 9), ("prepare", 0, 3), ("prepare --help", 0, 3), ("prepare x", 2, 0), ("x", 2, 0),
     ],
 )  # fmt: skip
 def test_tools_are_listed(capsys, words, status, lines):

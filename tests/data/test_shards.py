@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from csl.cli import tools
+from csl import __main__ as tools
 from csl.data.checking import find_bad_images
 from csl.data.dataset import ImageDataset
 from csl.data.images import check_image, identity, load_pixels, load_rgb, open_image

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from csl import InputError, checkpoint
-from csl.cli import tools
+from csl import __main__ as tools
 from csl.inference.sources import checkpoint_path
 from csl.machine.download import download, file_sha256
 from csl.models import create_model, zoo

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from csl import InputError, checkpoint
-from csl.cli import tools
+from csl import __main__ as tools
 from csl.models import architecture, create_model
 from csl.models.timm_weights import EPS, from_timm, to_timm
 

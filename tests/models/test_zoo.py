@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from csl import InputError, checkpoint
-from csl.cli import tools
+from csl import __main__ as tools
 from csl.inference.sources import checkpoint_path
 from csl.models import CONFIGS, HEADS, create_model, zoo
 

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from csl import InputError
-from csl.cli import tools
+from csl import __main__ as tools
 from csl.data.loader import EpochBatches
 from csl.labels import parse_attributes, read_attributes
 from csl.plots import plot_distribution, value_counts

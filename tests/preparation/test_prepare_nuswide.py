@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from csl import InputError
-from csl.cli import tools
+from csl import __main__ as tools
 from csl.labels import read_annotations, read_nuswide
 from csl.preparation.nuswide import prepare_nuswide
 

@@ -12,9 +12,9 @@ import torch
 from killing import differing, outcome, without_pictures
 
 from csl import InputError
+from csl.__main__ import main as tools
 from csl.cli import parsing
 from csl.cli import train as train_flags
-from csl.cli.tools import main as tools
 from csl.garments import make_garments
 from csl.labels import Annotations, ImagePaths, LabelMatrix
 from csl.runs.config import TrainConfig

@@ -2,8 +2,9 @@
 
 import argparse
 
-from csl.cli import parsing
+from csl.cli import flags
 from csl.labels import parse_attributes
+from csl.preparation.attributes import prepare_attributes
 
 DESCRIPTION = "Split photos with an attribute CSV into train, val and test, and balance the rare values."
 EPILOG = """read are attributes_cleaned.csv with images_cleaned/images, or attributes.csv with images. written are
@@ -16,26 +17,23 @@ examples:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the tool."""
-    p = parsing.create_parser(DESCRIPTION, EPILOG)
-    p.add_argument("--data", metavar="DIR", required=True, help="folder of the photos and their CSV")
-    p.add_argument("--out", metavar="DIR", help="where to write (--data); an earlier preparation there is replaced")
-    p.add_argument(
+    p, group = flags.parser_of(prepare_attributes, DESCRIPTION, EPILOG)
+    g = group("photos")
+    g.add("--data", metavar="DIR", required=True, help="folder of the photos and their CSV")
+    g.add("--out", metavar="DIR", help="where to write (--data); an earlier preparation there is replaced")
+    g.add(
         "--balance",
         metavar="RULE",
-        help="sampler: train.py draws by weight; original: the fork's augmented copies; none (sampler)",
+        help="sampler: train.py draws by weight; original: the fork's augmented copies; none",
     )
-    p.add_argument("--seed", type=int, metavar="S", help="of the split and the augmentation (1337)")
-    p.add_argument("--attributes", metavar="SPEC", help="sizes of attributes: neck:7,sleeve_length:4,pattern:10")
-    p.add_argument("--ignore_columns", metavar="A,B", type=parsing.names, help="columns that are no attributes")
-    p.add_argument("--on_bad_image", choices=("stop", "skip"), help="what an unreadable image does (stop)")
-    p.add_argument("-j", "--workers", type=int, metavar="N", help="processes (one a core, at most 8)")
+    g.add("--seed", type=int, metavar="S", help="random seed of the split and the augmentation")
+    g.shared("attributes")
+    g.shared("ignore_columns", "on_bad_image", "workers")
     return p
 
 
-def main(flags: dict) -> None:
+def main(given: dict) -> None:
     """Prepare as the flags say."""
-    from csl.preparation.attributes import prepare_attributes
-
-    if "attributes" in flags:
-        flags = {**flags, "attributes": parse_attributes(flags["attributes"])}
-    prepare_attributes(**flags)
+    if "attributes" in given:
+        given = {**given, "attributes": parse_attributes(given["attributes"])}
+    prepare_attributes(**given)

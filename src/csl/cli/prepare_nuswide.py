@@ -2,7 +2,8 @@
 
 import argparse
 
-from csl.cli import parsing
+from csl.cli import flags, parsing
+from csl.preparation.nuswide import prepare_nuswide
 
 DESCRIPTION = "Make the NUS-WIDE tutorial's subset: 27 labels, 5,000 images to train, 1,000 to test."
 EPILOG = """read are train.json and test.json of the tutorial, or the official Groundtruth, ImageList and Concepts81.txt.
@@ -14,17 +15,16 @@ example:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the tool."""
-    p = parsing.create_parser(DESCRIPTION, EPILOG)
-    p.add_argument("--data", metavar="DIR", required=True, help="folder of NUS-WIDE")
-    p.add_argument("--out", metavar="DIR", help="where to write (--data)")
-    p.add_argument("--labels", metavar="A,B", type=parsing.names, help="these labels, instead of the most frequent")
-    p.add_argument("--num_labels", type=int, metavar="C", help="most frequent labels to keep (27)")
-    p.add_argument("--num_images", type=int, metavar="N", help="images to keep, five in six to train (6000)")
+    p, group = flags.parser_of(prepare_nuswide, DESCRIPTION, EPILOG)
+    g = group("photos")
+    g.add("--data", metavar="DIR", required=True, help="folder of NUS-WIDE")
+    g.add("--out", metavar="DIR", help="where to write (--data)")
+    g.add("--labels", metavar="A,B", type=parsing.names, help="these labels, instead of the most frequent")
+    g.add("--num_labels", type=int, metavar="C", help="most frequent labels to keep")
+    g.add("--num_images", type=int, metavar="N", help="images to keep, five in six to train")
     return p
 
 
-def main(flags: dict) -> None:
+def main(given: dict) -> None:
     """Make the subset as the flags say."""
-    from csl.preparation.nuswide import prepare_nuswide
-
-    prepare_nuswide(**flags)
+    prepare_nuswide(**given)

@@ -1,0 +1,130 @@
+"""The flags that several scripts take, each written once, and groups of flags that show the defaults of their options."""
+
+import argparse
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from csl.cli import parsing
+
+DATA = (
+    "images", "metadata", "debug_mode", "attributes", "ignore_columns", "keep_unlabelled_images", "classes_file",
+    "strict_labels", "follow_links",
+)  # fmt: skip
+"""How annotations are read: the fields of `DataOptions` beside `data`."""
+
+NETWORK = ("model_path", "model_name", "num_classes", "image_size")
+"""Which trained network is used."""
+
+MACHINE = ("batch_size", "workers", "cache", "device", "amp", "abn", "compile")
+"""What a trained network runs on."""
+
+_SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "images": (("--images",), {"metavar": "DIR", "help": "folder of the images, if not beside the annotations"}),
+    "metadata": (("--metadata",), {"metavar": "DIR", "help": "folder of train.json and val.json, if not in --data"}),
+    "debug_mode": (("--debug_mode",), {"metavar": "LAYOUT", "help": "COCO layout on_farm or hyperml (detected)"}),
+    "attributes": (
+        ("--attributes",),
+        {"metavar": "SPEC", "help": "sizes of the attributes in a CSV: neck:7,sleeve_length:4,pattern:10"},
+    ),
+    "ignore_columns": (
+        ("--ignore_columns",),
+        {"metavar": "A,B", "type": parsing.names, "help": "CSV columns that are not attributes"},
+    ),
+    "keep_unlabelled_images": (
+        ("--keep_unlabelled_images",),
+        {"action": "store_true", "help": "COCO: keep images without any annotation"},
+    ),
+    "classes_file": (
+        ("--classes_file",),
+        {"metavar": "FILE", "help": "OpenImages: list of MIDs, instead of the trainable classes"},
+    ),
+    "strict_labels": (
+        ("--strict_labels",),
+        {"action": "store_true", "help": "OpenImages: stop at the first malformed row"},
+    ),
+    "follow_links": (
+        ("--follow_links",),
+        {"action": "store_true", "help": "allow image paths and links that lead out of the data folder"},
+    ),
+    "on_bad_image": (
+        ("--on_bad_image",),
+        {"choices": ("stop", "skip"), "help": "stop at an unreadable image, or skip it"},
+    ),
+    "model_path": (("--model_path",), {"metavar": "FILE", "help": "checkpoint or .onnx (best.ckpt of the last run)"}),
+    "model_name": (
+        ("--model_name",),
+        {"metavar": "NAME", "help": "network of a file that does not name it, such as timm's (the file's)"},
+    ),
+    "num_classes": (
+        ("--num_classes",),
+        {"type": int, "metavar": "C", "help": "expected number of classes (the file's)"},
+    ),
+    "image_size": (
+        ("--image_size",),
+        {"type": parsing.size, "metavar": "PX", "help": "side, or HEIGHTxWIDTH (the run's; else 448)"},
+    ),
+    "batch_size": (("-b", "--batch_size"), {"type": int, "metavar": "B", "help": "images at a time"}),
+    "workers": (
+        ("-j", "--workers"),
+        {"type": int, "metavar": "N", "help": "processes that decode images (one per core, at most 8)"},
+    ),
+    "cache": (("--cache",), {"metavar": "DIR", "help": "folder that keeps resized photos for the next epoch or run"}),
+    "device": (("--device",), {"metavar": "DEV", "help": "cuda, cuda:1 or cpu (a GPU if there is one)"}),
+    "amp": (
+        ("--amp",),
+        {"choices": ("auto", "bf16", "fp16", "off"), "help": "low precision; auto uses it on a GPU only"},
+    ),
+    "abn": (
+        ("--abn",),
+        {"metavar": "NAME", "help": "keep InPlace-ABN as layers, run by auto, triton, torch or inplace-abn"},
+    ),
+    "compile": (
+        ("--compile",),
+        {"action": "store_true", "help": "torch.compile the network: takes minutes before the first image"},
+    ),
+    "print_freq": (
+        ("-p", "--print_freq", "--printfreq"),
+        {"dest": "print_freq", "type": int, "metavar": "N", "help": "steps between printed lines, without a terminal"},
+    ),
+}
+
+
+def parser_of(
+    options: Callable[..., Any], description: str, epilog: str
+) -> tuple[argparse.ArgumentParser, Callable[[str], "Group"]]:
+    """A parser, and a function that adds a `Group` with a title to it.
+
+    Args:
+        options: a dataclass or function; the flags have the names and the defaults of its arguments.
+        description, epilog: of the help.
+    """
+    parser = parsing.create_parser(description, epilog)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(options).parameters.items()}
+    return parser, lambda title: Group(parser.add_argument_group(title), defaults)
+
+
+class Group:
+    """An argument group. The help of a flag ends with the default of its option, if that is a number or a word.
+
+    Args:
+        group: of the parser.
+        defaults: of the options, by name.
+    """
+
+    def __init__(self, group: argparse._ArgumentGroup, defaults: dict[str, Any]):
+        self._group, self._defaults = group, defaults
+
+    def add(self, *flags: str, help: str, default: str | None = None, **settings: Any) -> None:
+        """Add a flag as `argparse` does; `default` is shown in place of the option's."""
+        name = settings.get("dest") or flags[-1].removeprefix("--")
+        value = self._defaults.get(name)
+        if default is None and type(value) in (int, float, str):
+            default = f"{value:g}" if type(value) is not str else value
+        self._group.add_argument(*flags, help=help if default is None else f"{help} ({default})", **settings)
+
+    def shared(self, *names: str) -> None:
+        """Add flags that several scripts take."""
+        for name in names:
+            flags, settings = _SHARED[name]
+            self.add(*flags, **settings)

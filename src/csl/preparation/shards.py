@@ -1,0 +1,46 @@
+"""Annotated images of one or more splits into tar shards: `csl prepare shards`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from csl.data.write_shards import write_shards
+from csl.errors import InputError
+from csl.labels.options import DataOptions
+from csl.labels.read import read_split
+
+
+@dataclass(kw_only=True)
+class ShardOptions(DataOptions):
+    """The flags of `csl prepare shards`, which explain each (`csl.cli.prepare_shards`)."""
+
+    out: str
+    split: list[str] = field(default_factory=lambda: ["train", "val"])
+    size_mb: float | None = None
+    count: int | None = None
+    on_bad_image: str = "stop"
+
+
+def prepare_shards(options: ShardOptions, say: Callable[[str], None] = print) -> None:
+    """Write the shards that the options describe, and say what they hold.
+
+    Raises:
+        InputError: a size that is not positive, a split without images, or as `write_shards`.
+    """
+    for name in ("size_mb", "count"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise InputError(f"--{name} {value:g}: expected more than 0")
+    parts, classes, groups = {}, None, None
+    for split in options.split:
+        part = read_split(options, split, classes, groups)
+        classes, groups = part.classes, part.groups
+        if not len(part):
+            raise InputError(f"{part.source}: no images in the split {split}")
+        say(f"{split}: {part.source}: {part.summary()}")
+        parts[split] = part
+    shard_bytes = None if options.size_mb is None else int(options.size_mb * 1e6)
+    summary = write_shards(parts, options.out, shard_bytes, options.count, options.on_bad_image)
+    shards = summary["shards"]
+    images = ", ".join(f"{count:,} {split}" for split, count in summary["images"].items())
+    megabytes = sum(one["bytes"] for one in shards) / 1e6
+    say(f"{images} images in {len(shards)} shards, {megabytes:,.1f} MB; next: python train.py --data {options.out}")
