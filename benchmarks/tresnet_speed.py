@@ -35,7 +35,7 @@ from torch import nn
 from csl.machine.allocator import prefer_large_pages
 from csl.models import create_model
 from csl.models.abn import InPlaceABN
-from csl.models.fuse import fuse
+from csl.models.fusion import fuse
 from csl.models.tresnet import BlurPool, SqueezeExcite
 from csl.ops import blur_ref, get_abn_backend, resolve_backend, set_abn_backend, squeeze_excite_ref
 

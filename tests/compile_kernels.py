@@ -41,31 +41,30 @@ def compile_instead(kernel, *args, grid, warmup, **options):
 
 def launches():
     """Every kernel of the package, in the shapes, types and layouts of training on a GPU."""
-    from csl.ops import blur_triton, inplace_abn_triton, selective_loss_triton, squeeze_excite_triton
+    from csl.ops import SelectiveOptions, abn_triton, blur_pool_triton, excitation_triton, selective_triton
 
     x = torch.zeros(2, 64, 8, 8, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
     vector, attention = torch.zeros(64), torch.zeros(2, 64, dtype=torch.bfloat16)
     for images in (x, x.contiguous().float()):
-        inplace_abn_triton.statistics(images)
+        abn_triton.statistics(images)
         for slope in (1e-3, 1.0):
-            inplace_abn_triton.backward_sums(images, images, vector, vector, slope)
-            inplace_abn_triton.backward_input(images, images, vector, vector, vector, torch.zeros(2, 64), slope)
-            inplace_abn_triton.normalise(images, vector, vector, vector, slope)
-        inplace_abn_triton.normalise(images, vector, vector, vector, 1.0, images)
-        blur_triton.blur_backward(blur_triton.blur(images), 8, 8)
-        squeeze_excite_triton.join(images, attention, images)
+            abn_triton.backward_sums(images, images, vector, vector, slope)
+            abn_triton.backward_input(images, images, vector, vector, vector, torch.zeros(2, 64), slope)
+            abn_triton.normalise(images, vector, vector, vector, slope)
+        abn_triton.normalise(images, vector, vector, vector, 1.0, images)
+        blur_pool_triton.blur_backward(blur_pool_triton.blur(images), 8, 8)
+        excitation_triton.join(images, attention, images)
         for joined in (images, None):
-            squeeze_excite_triton.backward_sums(images, images, joined)
+            excitation_triton.backward_sums(images, images, joined)
     logits, targets = torch.zeros(4, 80, dtype=torch.bfloat16), torch.zeros(4, 80, dtype=torch.int8)
     for mode, scope in (
         ("selective", "batch"),
         ("selective", "sample"),
         ("ignore_normalize_classes", "batch"),
-        (None, ""),
+        (None, "batch"),
     ):
-        selective_loss_triton.on_gpu(
-            logits, targets, mode, 0.05, 0.0, 1.0, 4.0, 1.0, 1.0, 1.0, 5, torch.zeros(80), 0.5, scope, mode is None
-        )
+        options = SelectiveOptions(mode, 0.05, 0.0, 1.0, 4.0, topk_scope=scope, focal_gradient=mode is None)
+        selective_triton.on_gpu(logits, targets, torch.zeros(80), options)
 
 
 if __name__ == "__main__":

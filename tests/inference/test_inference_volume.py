@@ -19,7 +19,7 @@ from csl.garments import make_garments
 from csl.inference.infer import InferenceOptions, infer
 from csl.inference.tables import BAD, PREDICTIONS, Results
 from csl.models import create_model
-from csl.models.fuse import FusedTResNet
+from csl.models.fusion import FusedTResNet, fuse
 from csl.models.tresnet import TResNet, TResNetConfig
 from csl.predict.streaming import copies
 
@@ -221,7 +221,7 @@ def test_nothing_readable_is_an_error_and_writes_nothing(weights, tmp_path):
 
 def test_copies_work_at_once_and_share_their_parameters(weights):
     torch.manual_seed(0)
-    fused = TResNet(TResNetConfig((1, 1, 1, 1), width=0.25), 3).eval().fuse()
+    fused = fuse(TResNet(TResNetConfig((1, 1, 1, 1), width=0.25), 3).eval())
     assert isinstance(fused, FusedTResNet)
     before = torch.get_num_threads()
     try:

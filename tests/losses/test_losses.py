@@ -1,4 +1,4 @@
-"""csl.losses and csl.ops.selective_loss: recorded numbers, float64 loops, finite differences, and each other."""
+"""csl.losses and csl.ops.selective: recorded numbers, float64 loops, finite differences, and each other."""
 
 import math
 
@@ -47,7 +47,7 @@ def test_asl_equals_recorded(case):
 
 
 def loop(logits, targets, mode, clip, gammas, alphas, topk, prior, threshold, scope):
-    """The formula of ops/selective_loss.py, entry by entry in Python floats."""
+    """The formula of ops/selective_formula.py, entry by entry in Python floats."""
     batch, classes = logits.shape
     terms, order = {}, []
     for b in range(batch):
@@ -148,15 +148,23 @@ def test_float32_equals_the_plain_twin(batch, classes, seed, mode, clip, topk, s
     torch.testing.assert_close(grad, exact, rtol=1e-3, atol=2e-6)
 
 
-@pytest.mark.parametrize("mode", ALL_MODES)
-def test_blocks_of_rows_make_no_difference(mode, monkeypatch):
-    logits, targets, prior = problem(7, 11, 3)
-    loss = PartialSelectiveLoss(mode, prior=prior, clip=0.05, alpha_unann=0.5)
-    whole, whole_grad = value_and_gradient(loss, logits, targets)
-    monkeypatch.setattr("csl.ops.selective_loss_cpu.BLOCK", 33)  # three rows, three, one
-    parts, parts_grad = value_and_gradient(loss, logits, targets)
-    assert parts == pytest.approx(whole, rel=1e-12)
-    torch.testing.assert_close(parts_grad, whole_grad, rtol=1e-12, atol=1e-15)
+@pytest.mark.parametrize("scope", ["batch", "sample"])
+def test_loss_and_gradient_of_many_classes_equal_the_plain_twin(scope):
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(16, 4000)).requires_grad_()
+    targets = torch.randint(-1, 2, (16, 4000))
+    results = []
+    for function in (selective_loss, selective_loss_ref):
+        loss = function(logits, targets, mode="selective", gamma_unann=4.0, topk_scope=scope)
+        results.append((loss, *torch.autograd.grad(loss, logits)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_logits_that_are_no_number_give_a_loss_that_is_none():
+    logits, targets = torch.randn(16, 4000), torch.full((16, 4000), -1)
+    logits[3, 5] = torch.nan
+    assert selective_loss(logits, targets, mode="selective").isnan()
 
 
 @pytest.mark.parametrize("scope", ["batch", "sample"])

@@ -135,12 +135,12 @@ def test_an_exported_graph_has_pytorchs_operators_alone():
 
 
 def test_sizes_that_cannot_be_blurred():
-    from csl.ops import blur_triton
+    from csl.ops import blur_pool_triton
 
     with pytest.raises(InputError, match="1 x 5, expected 2 or more pixels"):
         blur(image((1, 3, 1, 5), "contiguous"))
     with pytest.raises(InputError, match=r"a gradient of \(3, 3\), expected half of 4 x 6"):
-        blur_triton.blur_backward(image((1, 3, 3, 3), "contiguous"), 4, 6)
+        blur_pool_triton.blur_backward(image((1, 3, 3, 3), "contiguous"), 4, 6)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -151,12 +151,12 @@ def test_an_empty_batch(layout):
 
 
 def test_operators_pass_pytorchs_own_checks():
-    from csl.ops import blur_triton
+    from csl.ops import blur_pool_triton
 
     tests = ("test_schema", "test_faketensor")
     x = image((2, 5, 7, 4), "channels-last", torch.float32)
-    torch.library.opcheck(blur_triton.blur_op, (x,), test_utils=tests)
-    torch.library.opcheck(blur_triton.blur_backward_op, (blur_triton.blur(x), 7, 4), test_utils=tests)
+    torch.library.opcheck(blur_pool_triton.blur_op, (x,), test_utils=tests)
+    torch.library.opcheck(blur_pool_triton.blur_backward_op, (blur_pool_triton.blur(x), 7, 4), test_utils=tests)
 
 
 def test_every_kernel_compiles_for_a_gpu(tmp_path):

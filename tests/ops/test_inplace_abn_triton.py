@@ -91,9 +91,9 @@ def test_large_means_cost_no_digits(channels_last):
     tensors = example((4, 6, 30, 30), channels_last, shift=1e4)
     x = tensors[0].double()
     mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-    from csl.ops import inplace_abn_triton
+    from csl.ops import abn_triton
 
-    got = inplace_abn_triton.statistics(tensors[0])
+    got = abn_triton.statistics(tensors[0])
     close(got[0], mean, 1e-6)
     close(got[1], var, 1e-4)
 
@@ -163,15 +163,15 @@ def test_two_runs_give_the_same_bits():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_residual_addition_and_relu_in_the_same_pass(dtype, channels_last):
-    from csl.ops import inplace_abn_torch, inplace_abn_triton
+    from csl.ops import abn_torch, abn_triton
 
     x, factor, bias, shortcut = example((3, 11, 5, 7), channels_last, dtype)
     shortcut[0, 0, 0, 0] = torch.nan
     mean = torch.linspace(-1, 1, 11, device=DEVICE)
     turned = shortcut.transpose(2, 3).contiguous().transpose(2, 3)
-    plain = inplace_abn_torch.normalise(x, mean, factor, bias, 1.0, shortcut)
+    plain = abn_torch.normalise(x, mean, factor, bias, 1.0, shortcut)
     for given in (shortcut, turned, shortcut.float()):
-        joined = inplace_abn_triton.normalise(x, mean, factor, bias, 1.0, given)
+        joined = abn_triton.normalise(x, mean, factor, bias, 1.0, given)
         torch.testing.assert_close(
             joined, plain, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-6, equal_nan=True
         )
@@ -179,13 +179,13 @@ def test_residual_addition_and_relu_in_the_same_pass(dtype, channels_last):
 
 
 def test_bfloat16_is_rounded_to_nearest_even():
-    from csl.ops import inplace_abn_triton
+    from csl.ops import abn_triton
 
     values = [1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-8), 1 + 2**-8 + 2**-20, 2 - 2**-9, 3e38, 1e-30, 0.0, torch.inf]
     x = torch.tensor(values, device=DEVICE).view(-1, 1)
     zero, one = torch.zeros(1, device=DEVICE), torch.ones(1, device=DEVICE)
     # The values are float32's: they reach the kernel as its shortcut, and its own term is 0.
-    y = inplace_abn_triton.normalise(torch.zeros_like(x, dtype=torch.bfloat16), zero, one, zero, 1.0, x)
+    y = abn_triton.normalise(torch.zeros_like(x, dtype=torch.bfloat16), zero, one, zero, 1.0, x)
     assert torch.equal(y, x.relu().bfloat16())
 
 
@@ -225,7 +225,7 @@ def test_compiled_tresnet_is_one_graph(training, backend):
 
 
 def test_operators_pass_pytorchs_own_checks():
-    from csl.ops import inplace_abn_triton as kernels
+    from csl.ops import abn_triton as kernels
 
     x, weight, bias, grad = example((2, 5, 3, 4), True)
     mean, var = kernels.statistics(x)
@@ -293,7 +293,7 @@ def test_gpu_more_than_two_to_the_31_elements():
 
 @pytest.mark.gpu
 def test_gpu_more_than_two_to_the_31_elements_backward():
-    from csl.ops import inplace_abn_triton
+    from csl.ops import abn_triton
 
     shape = (41, 64, 1024, 1024)
     free = torch.cuda.mem_get_info()[0]
@@ -301,11 +301,11 @@ def test_gpu_more_than_two_to_the_31_elements_backward():
         pytest.skip(f"{free / 2**30:.0f} GiB of GPU memory free")
     y = torch.empty(shape, dtype=torch.bfloat16, device="cuda", memory_format=torch.channels_last).normal_()
     one, zero = torch.ones(64, device="cuda"), torch.zeros(64, device="cuda")
-    sums = inplace_abn_triton.backward_sums(y, y, zero, one, 1.0)  # of y and of its squares
+    sums = abn_triton.backward_sums(y, y, zero, one, 1.0)  # of y and of its squares
     exact = (
         torch.stack([torch.stack([i.float().sum((1, 2)), i.float().square().sum((1, 2))]) for i in y]).double().sum(0)
     )
     torch.testing.assert_close(sums[1].double(), exact[1], rtol=1e-4, atol=0)
     assert (sums[0].double() - exact[0]).abs().max() <= 1e-5 * exact[1].max()
-    dx = inplace_abn_triton.backward_input(y, y, zero, one, 2 * one, torch.zeros_like(sums), 1.0)
+    dx = abn_triton.backward_input(y, y, zero, one, 2 * one, torch.zeros_like(sums), 1.0)
     assert torch.equal(dx[-1], 2 * y[-1])

@@ -1,16 +1,12 @@
 """csl.ops.pointwise_abn against its three steps: values, statistics, every gradient, and what is stored for them."""
 
-import importlib
-
 import pytest
 import torch
 
 from csl import InputError
 from csl.models.abn import InPlaceABN
 from csl.models.tresnet import ConvABN, TResNet, TResNetConfig
-from csl.ops import pointwise_abn, pointwise_abn_ref
-
-pointwise = importlib.import_module("csl.ops.pointwise_abn")  # the package has the function by that name
+from csl.ops import pointwise, pointwise_abn, pointwise_abn_ref
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # of the kernels; else they run in Triton's interpreter
 SHAPES = [((4, 5, 6, 7), 9), ((2, 3, 1, 1), 4), ((1, 7, 3, 2), 2), ((3, 16, 5, 5), 64)]

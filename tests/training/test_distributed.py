@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import weakref
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +34,6 @@ from csl.machine import distributed
 from csl.models import create_model
 from csl.models.abn import InPlaceABN, synchronise_abn
 from csl.models.tresnet import TResNet, TResNetConfig
-from csl.ops import selective_loss_ref
-from csl.ops.selective_loss_cpu import on_cpu
 from csl.runs.config import TrainConfig, TrainOptions
 from csl.runs.folder import RunFolder
 from csl.training.experiment import train
@@ -72,7 +69,7 @@ def a_trainer(data, name, network=None):
         if isinstance(module, InPlaceABN):  # no block is its shortcut alone
             nn.init.uniform_(module.weight, 0.5, 1.5)
     prior = torch.linspace(0, 1, len(train_set.classes))
-    options = {"topk_scope": "global", "likelihood_topk": 2, "prior": prior, "prior_threshold": 0.9, "clip": 0.01}
+    options = {"topk_scope": "sample", "likelihood_topk": 2, "prior": prior, "prior_threshold": 0.9, "clip": 0.01}
     return Trainer(
         synchronise_abn(network.double()),
         PartialSelectiveLoss(mode, **options if mode == "selective" else {}),
@@ -128,7 +125,6 @@ def in_job(rank, folder, ports, data, run):
         assert distributed.object_from_main("a" if rank == 0 else "b") == "a"
 
         found = {name: step_of(a_trainer(data, name)) for name in STEPS}
-        found["losses"] = losses_of_part(rank)
         found["not a number"] = stop_at_nan(data, rank)
         torch.save(found, f"{rank}.pt")
 
@@ -165,39 +161,6 @@ def stop_at_nan(data, rank):
         assert all(torch.equal(before[name], value) for name, value in trainer.model.named_parameters())
         return type(error).__name__, str(error)
     return None
-
-
-PARTS = (3, 5)  # samples of the ranks
-LOSS = {"mode": "selective", "clip": 0.0, "gamma_pos": 0.0, "gamma_neg": 1.0, "gamma_unann": 2.0, "alpha_pos": 1.0,
-        "alpha_neg": 1.0, "alpha_unann": 0.5, "likelihood_topk": 2, "prior": None, "prior_threshold": 0.05,
-        "topk_scope": "global", "focal_gradient": False}  # fmt: skip
-
-
-def loss_problem(tied):
-    """Logits [8, 13] and targets; rank 0's un-annotated entries are the likelier ones, so that it has more of the K."""
-    rng = torch.Generator().manual_seed(3)
-    logits = torch.randn(8, 13, generator=rng, dtype=torch.float64)
-    logits[: PARTS[0]] += 1
-    if tied:
-        logits = logits.round()
-    targets = torch.randint(-2, 2, (8, 13), generator=rng).clamp(min=-1)
-    return logits, targets
-
-
-def losses_of_part(rank):
-    """Gradient of this rank's part by each implementation, of distinct and of tied logits."""
-    found = {}
-    for tied in (False, True):
-        logits, targets = (t.split(PARTS)[rank].contiguous() for t in loss_problem(tied))
-        found["cpu", tied] = on_cpu(logits, targets, *LOSS.values())[1]
-        leaf = logits.clone().requires_grad_()
-        selective_loss_ref(leaf, targets, *LOSS.values()).backward()
-        found["plain", tied] = leaf.grad
-        if find_spec("triton") and os.environ.get("TRITON_INTERPRET") == "1":
-            from csl.ops.selective_loss_triton import on_gpu
-
-            found["triton", tied] = on_gpu(logits.float(), targets, *LOSS.values(), block=32)[1]
-    return found
 
 
 # ----------------------------------------------------------------------------------------------------------- fixtures
@@ -273,33 +236,6 @@ def test_two_processes_with_half_the_batch_equal_one_with_all_of_it(pair, data, 
             assert torch.equal(value, ranks[1][part][key]), key
     for here, parts in zip(whole["samples"], zip(*(r["samples"] for r in ranks), strict=True), strict=True):
         assert torch.equal(here, torch.cat(parts))
-
-
-def test_the_global_top_k_is_that_of_the_joined_batch(pair):
-    for tied in (False, True):
-        logits, targets = loss_problem(tied)
-        _, joined = on_cpu(logits, targets, *{**LOSS, "topk_scope": "batch"}.values())
-        _, apart = zip(
-            *(
-                on_cpu(x, t, *{**LOSS, "topk_scope": "batch"}.values())
-                for x, t in zip(logits.split(PARTS), targets.split(PARTS), strict=True)
-            ),
-            strict=True,
-        )
-        assert not torch.allclose(joined, torch.cat(apart))  # the scopes differ here
-        for kind in {kind for kind, _ in pair[1][0]["losses"]}:
-            found = torch.cat([found["losses"][kind, tied] for found in pair[1]])
-            if kind == "plain" and tied:  # it picks among those that tie
-                assert found.abs().sum() == pytest.approx(joined.abs().sum().item())
-            else:
-                torch.testing.assert_close(found.double(), joined, rtol=1e-5, atol=1e-7)
-
-
-def test_global_is_batch_in_one_process():
-    logits, targets = loss_problem(tied=True)
-    for function in (on_cpu, lambda *arguments: (selective_loss_ref(*arguments),)):
-        found, expected = (function(logits, targets, *{**LOSS, "topk_scope": s}.values()) for s in ("global", "batch"))
-        assert all(map(torch.equal, found, expected))
 
 
 def test_a_loss_that_is_no_number_on_one_process_stops_both_before_the_step(pair):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from csl.models import fuse
-from csl.models.fuse import FusedConv, FusedSE, FusedTResNet
+from csl.models.fusion import FusedConv, FusedSE, FusedTResNet
 from csl.models.heads import MLDecoderHead
 from csl.models.tresnet import SIZE_STEP, BlurPool
 

@@ -1,5 +1,7 @@
 """Losses for multi-label classification with partial labels, by name."""
 
+from typing import Any
+
 from torch import nn
 
 from csl.errors import InputError
@@ -12,8 +14,8 @@ LOSSES: dict[str, type[nn.Module]] = {
 }
 
 
-def create_loss(name: str, **options) -> nn.Module:
-    """The loss of that name in `LOSSES`; `options` are its constructor's.
+def create_loss(name: str, **options: Any) -> nn.Module:
+    """Create the loss of that name in `LOSSES` with its constructor's options.
 
     Raises:
         InputError: an unknown name.

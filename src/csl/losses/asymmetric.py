@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from csl.errors import InputError
 from csl.losses.targets import check_targets
-from csl.ops.selective_loss import FLOOR, selective_loss
+from csl.ops import SelectiveOptions, selective_loss
+from csl.ops.selective_formula import FLOOR
 
 
 class AsymmetricLoss(nn.Module):
@@ -18,7 +19,7 @@ class AsymmetricLoss(nn.Module):
         eps: least probability inside a logarithm. Only the published 1e-8 is computed.
         disable_torch_grad_focal_loss: stop the gradient through the focusing weight.
 
-    Un-annotated entries (-1) count as negatives, which is what ASL knows of them.
+    Un-annotated entries (-1) count as negatives: ASL has no third state.
 
     Raises:
         InputError: a value out of range; in `forward`, shapes that do not fit or a label outside {1, 0, -1}.
@@ -33,29 +34,18 @@ class AsymmetricLoss(nn.Module):
         disable_torch_grad_focal_loss: bool = True,
     ):
         super().__init__()
-        if not 0 <= (clip or 0) < 1:
-            raise InputError(f"--clip {clip}: expected a margin in [0, 1)")
         if eps != FLOOR:
             raise InputError(f"AsymmetricLoss: eps {eps}, expected {FLOOR}")
-        if gamma_neg < 0 or gamma_pos < 0:
-            raise InputError(f"--gamma_neg {gamma_neg}, --gamma_pos {gamma_pos}: expected 0 or more")
-        self.gamma_neg, self.gamma_pos, self.clip = gamma_neg, gamma_pos, clip or 0.0
-        self.disable_torch_grad_focal_loss = disable_torch_grad_focal_loss
+        self.options = SelectiveOptions(
+            "negative", clip or 0.0, gamma_pos, gamma_neg, gamma_unann=gamma_neg,
+            focal_gradient=not disable_torch_grad_focal_loss,
+        )  # fmt: skip
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Logits [B, C] and targets [B, C] to the summed loss, a float32 scalar."""
         check_targets(logits, targets, (-1, 0, 1))
         with torch.autocast(logits.device.type, enabled=False):
-            return selective_loss(
-                logits,
-                targets,
-                mode="negative",
-                clip=self.clip,
-                gamma_pos=self.gamma_pos,
-                gamma_neg=self.gamma_neg,
-                gamma_unann=self.gamma_neg,
-                focal_gradient=not self.disable_torch_grad_focal_loss,
-            )
+            return selective_loss(logits, targets, options=self.options)
 
 
 class AsymmetricLossOptimized(AsymmetricLoss):

@@ -5,7 +5,7 @@ from torch import nn
 from csl.errors import InputError
 from csl.models.backbones import TimmWithHead, create_timm, create_timm_features
 from csl.models.features import FeatureExtractor, truncate
-from csl.models.fuse import fuse
+from csl.models.fusion import fuse
 from csl.models.heads import HEADS
 from csl.models.tresnet import CONFIGS, TResNet, check_size
 

@@ -84,12 +84,6 @@ class TResNet(nn.Module):
         check_size(x.shape[-2:])
         return self.head(self.body(x))
 
-    def fuse(self) -> nn.Module:
-        """The inference form, a new module: see `csl.models.fuse`."""
-        from csl.models.fuse import fuse  # which is built from this file's blocks
-
-        return fuse(self)
-
     def _initialise(self):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -185,7 +179,9 @@ class SqueezeExcite(nn.Module):
         self.fc1 = nn.Conv2d(channels, inner, 1)
         self.fc2 = nn.Conv2d(inner, channels, 1)
 
-    def forward(self, x: Tensor, shortcut: Tensor | None = None, with_attention: bool = False):
+    def forward(
+        self, x: Tensor, shortcut: Tensor | None = None, with_attention: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """[B, C, H, W] -> [B, C, H, W], scaled; with a shortcut of that shape, relu(scaled + shortcut).
 
         With `with_attention` that and the attention [B, C, 1, 1].

@@ -1,17 +1,15 @@
 """Which implementation `csl.ops.inplace_abn` runs on: Triton kernels, PyTorch's operators or the inplace-abn package."""
 
 import importlib.util
-import os
 import warnings
 
 import torch
 
 from csl.errors import InputError
+from csl.ops.interpreter import INTERPRETED
 
 BACKENDS = ("auto", "triton", "torch", "inplace-abn")
 """auto: Triton on a CUDA device where it works, else PyTorch. inplace-abn: the compiled package, where it is installed."""
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # which Triton, too, reads when it is imported
 
 _chosen = "auto"
 _resolved: dict[tuple[str, str], tuple[str, str]] = {}  # (name, device type) -> backend, reason
@@ -90,43 +88,13 @@ def runs_on_triton(x: torch.Tensor) -> bool:
 
 
 def _triton_obstacle(device):
-    """Why the kernels cannot run on a device, or None: the way to know is to run them, and to look at the numbers."""
+    """Why the kernels cannot run on a device, in a few words, or None."""
     if device.type != "cuda" and not INTERPRETED:
         return f"it needs a CUDA device, not {device.type}"
     try:
-        from csl.ops import inplace_abn_torch, inplace_abn_triton
+        from csl.ops.abn_probe import compare_kernels  # importing Triton takes a second
 
-        with torch.autocast(device.type, enabled=False):
-            pairs = zip(_one_step(inplace_abn_triton, device), _one_step(inplace_abn_torch, device), strict=True)
-            for kernels, plain in (*pairs, *_other_kernels(device)):
-                torch.testing.assert_close(kernels, plain, rtol=1e-4, atol=1e-4)
+        compare_kernels(device)
     except Exception as error:  # a missing compiler, driver or package: each its own exception
         return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
     return None
-
-
-def _one_step(parts, device):
-    """A small forward and backward by the parts of a backend: statistics, output, sums and input gradient."""
-    x = torch.linspace(-2, 3, 96, dtype=torch.float32, device=device).sin().view(2, 3, 4, 4) * 3  # [B, C, H, W]
-    factor, bias = torch.tensor([[0.5, 1.0, 2.0], [0.1, -0.2, 0.0]], dtype=torch.float32, device=device)
-    statistics = parts.statistics(x)
-    y = parts.normalise(x, statistics[0], factor, bias, 1e-2)
-    sums = parts.backward_sums(x.cos(), y, bias, 1 / factor, 1e-2)
-    return statistics, y, sums, parts.backward_input(x.cos(), y, bias, 1 / factor, factor, sums / 32, 1e-2)
-
-
-def _other_kernels(device):
-    """What the kernels of blur and squeeze-and-excitation give, and what they should."""
-    from csl.ops import blur_triton, squeeze_excite_triton
-    from csl.ops.blur import blur_ref
-
-    x = torch.linspace(-2, 3, 150, dtype=torch.float32, device=device).sin().view(2, 3, 5, 5)  # [B, C, H, W]
-    attention = torch.linspace(0.1, 0.9, 6, dtype=torch.float32, device=device).view(2, 3)
-    blurred = blur_ref(x)  # [B, C, 3, 3]
-    yield blur_triton.blur(x), blurred
-    # The adjoint's definition: autograd may be off here.
-    yield (blur_triton.blur_backward(blurred.cos(), 5, 5) * x).sum(), (blurred.cos() * blurred).sum()
-    joined = torch.relu(x * attention[:, :, None, None] + x.cos())
-    yield squeeze_excite_triton.join(x, attention, x.cos()), joined
-    dz = x.sin() * (joined > 0)
-    yield squeeze_excite_triton.backward_sums(x.sin(), x, joined), (dz, (dz * x).sum((2, 3)))

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from csl.ops.abn_backend import INTERPRETED
+from csl.ops.interpreter import INTERPRETED
 
 ACC = {torch.float32: tl.float32, torch.float64: tl.float64}
 
@@ -61,6 +61,6 @@ def splits_for(device: torch.device, tiles: int, columns: int) -> int:
     return max(1, min(tiles, 4 * processors // max(columns, 1)))
 
 
-def device_of(x: Tensor):
+def device_of(x: Tensor) -> torch.cuda.device:
     """Launches go to the current device, which need not be x's: a context manager that makes it so."""
     return torch.cuda.device(x.device if x.is_cuda else -1)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from csl.data.dataset import BadImage
 from csl.models.exported.onnx import OnnxNetwork
-from csl.models.fuse import FusedTResNet
+from csl.models.fusion import FusedTResNet
 from csl.predict.scoring import to_input
 
 MOST_COPIES = 4

@@ -46,11 +46,11 @@ class _TritonBlur(torch.autograd.Function):
 
 def _kernels():
     """Forward and backward; as operators where a graph is captured."""
-    from csl.ops import blur_triton
+    from csl.ops import blur_pool_triton
 
     if torch.compiler.is_compiling():
-        return blur_triton.blur_op, blur_triton.blur_backward_op
-    return blur_triton.blur, blur_triton.blur_backward
+        return blur_pool_triton.blur_op, blur_pool_triton.blur_backward_op
+    return blur_pool_triton.blur, blur_pool_triton.blur_backward
 
 
 class _Blur(torch.autograd.Function):

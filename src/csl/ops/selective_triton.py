@@ -3,8 +3,7 @@
 The K-th largest logit of the un-annotated entries is found by radix selection: a histogram of the leading 11 bits of the
 logits tells the bin it lies in, a histogram of the next 11 bits inside that bin the next bin, and so on. Every
 launch is known beforehand and nothing is read back, so that the device is never waited for; the memory is one
-histogram for each pass, whatever K is. Over the batches of all processes the histograms are added up, and that is all
-that these send each other.
+histogram for each pass, whatever K is.
 """
 
 import torch
@@ -12,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from csl.machine import distributed
+from csl.ops.selective_formula import SelectiveOptions
 
 BINS = 2048
 PASSES = ((21, 11), (10, 11), (0, 10))
@@ -117,27 +116,13 @@ def _loss_kernel(
 
 
 def on_gpu(
-    logits: Tensor,
-    targets: Tensor,
-    mode: str | None,
-    clip: float,
-    gamma_pos: float,
-    gamma_neg: float,
-    gamma_unann: float,
-    alpha_pos: float,
-    alpha_neg: float,
-    alpha_unann: float,
-    likelihood_topk: int,
-    prior: Tensor | None,
-    prior_threshold: float,
-    topk_scope: str,
-    focal_gradient: bool,
-    block: int = 4096,
+    logits: Tensor, targets: Tensor, prior: Tensor | None, options: SelectiveOptions, block: int = 4096
 ) -> tuple[Tensor, Tensor]:
     """The loss and its gradient [B, C] in float32, of logits in float32 or half precision; see `selective_loss`.
 
     block: entries of one program, a power of 2.
     """
+    o = options
     logits, targets = logits.contiguous(), targets.contiguous()
     if targets.dtype == torch.bool:
         targets = targets.to(torch.int8)
@@ -146,33 +131,30 @@ def on_gpu(
     entries = logits.numel()
     if entries == 0:
         return gradient.sum(), gradient
-    selected = mode == "selective" and likelihood_topk > 0
+    selected = o.mode == "selective" and o.likelihood_topk > 0
     state = row_weight = rare = gradient  # a pointer for what is not used
     if selected:
-        rows = batch if topk_scope == "sample" else 1
+        rows = batch if o.topk_scope == "sample" else 1
         state = torch.zeros(rows, 3, dtype=torch.int64, device=device)
-        state[:, 1] = likelihood_topk * (batch // rows)
-        if topk_scope == "global":
-            state[:, 1] = distributed.all_reduce_sum(state[:, 1].contiguous())
+        state[:, 1] = o.likelihood_topk * (batch // rows)
         histograms = torch.zeros(len(PASSES), rows, BINS, dtype=torch.int32, device=device)
         grid = (rows, triton.cdiv(entries // rows, block))
         for (shift, bits), histogram in zip(PASSES, histograms, strict=True):
             _count_kernel[grid](logits, targets, state, histogram, entries // rows, shift, bits, BINS, block)
-            if topk_scope == "global":
-                distributed.all_reduce_sum(histogram)
             _descend_kernel[(rows,)](state, histogram, bits, BINS)
-    if mode == "ignore_normalize_classes":
+    if o.mode == "ignore_normalize_classes":
         row_weight = 1 / (1 + (targets != -1).sum(1).float()) + 1
-    uses_prior = mode == "selective" and prior is not None and bool(prior_threshold)
+    uses_prior = o.mode == "selective" and prior is not None and bool(o.prior_threshold)
     if uses_prior:
-        rare = (prior <= prior_threshold).float()
+        rare = (prior <= o.prior_threshold).float()
     programs = triton.cdiv(entries, block)
     partial = torch.empty(programs, dtype=torch.float32, device=device)
     _loss_kernel[(programs,)](
-        logits, targets, gradient, partial, state, rare, row_weight, classes, entries, float(clip),
-        float(gamma_pos), float(gamma_neg), float(gamma_unann), float(alpha_pos), float(alpha_neg), float(alpha_unann),
-        IGNORED=mode in ("ignore", "ignore_normalize_classes"), NORMALIZED=mode == "ignore_normalize_classes",
-        SELECTED=selected, PER_SAMPLE=topk_scope == "sample", RARE=uses_prior, FOCAL_GRADIENT=focal_gradient,
+        logits, targets, gradient, partial, state, rare, row_weight, classes, entries, float(o.clip),
+        float(o.gamma_pos), float(o.gamma_neg), float(o.gamma_unann),
+        float(o.alpha_pos), float(o.alpha_neg), float(o.alpha_unann),
+        IGNORED=o.mode in ("ignore", "ignore_normalize_classes"), NORMALIZED=o.mode == "ignore_normalize_classes",
+        SELECTED=selected, PER_SAMPLE=o.topk_scope == "sample", RARE=uses_prior, FOCAL_GRADIENT=o.focal_gradient,
         BLOCK=block,
     )  # fmt: skip
     return partial.sum(), gradient

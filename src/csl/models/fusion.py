@@ -2,13 +2,11 @@
 
     act(xhat * (|w| + eps) + b),  xhat = (conv(x) - mean) / sqrt(var + eps)     is     act(conv'(x) + b')
 
-with conv' and b' computed in float64 once. On a CPU the weights are laid out for oneDNN when a layer first runs, and bias,
-activation and residual addition happen inside its convolution; elsewhere, and while a graph is being captured, the
-same layers are PyTorch's own operations.
+with conv' and b' computed in float64 once. On a CPU bias, activation and residual addition happen inside oneDNN's
+convolution (`csl.models.onednn`); elsewhere, and while a graph is being captured, they are PyTorch's own operations.
 """
 
 import copy
-import functools
 from collections import OrderedDict
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from csl.models.abn import InPlaceABN
 from csl.models.heads import MLDecoderHead
+from csl.models.onednn import OneDNNConv
 from csl.models.tresnet import BasicBlock, BlurPool, Bottleneck, SpaceToDepth, SqueezeExcite, TResNet, check_size
 
 
@@ -61,52 +60,19 @@ class FusedConv(nn.Module):
         super().__init__()
         self.weight, self.bias = (nn.Parameter(t, requires_grad=False) for t in (weight, bias))
         self.padding, self.activation, self.slope = padding, activation, slope
-        self._prepared, self._prepared_for = None, None  # the weight as the last call wanted it
+        self._onednn = OneDNNConv()
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """[B, in, H, W], and [B, out, H, W] to add before a ReLU, which may be overwritten -> [B, out, H, W]."""
-        captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if captured or (x.requires_grad and torch.is_grad_enabled()):
-            return self._activate(F.conv2d(x, self.weight, self.bias, padding=self.padding), other)
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        if device == "cpu" and _onednn_runs(dtype):
-            return self._onednn(x.to(dtype), other)
-        weight, bias = self._weights(dtype, device)
-        return self._activate(F.conv2d(x.to(dtype), weight, bias, padding=self.padding), other)
-
-    def _onednn(self, x, other):
-        x = x.contiguous(memory_format=torch.channels_last)
-        padding = [self.padding, self.padding]
-        place = *self._weights(x.dtype, tuple(x.shape)), padding, [1, 1], [1, 1], 1
-        act = None if self.activation == "none" else self.activation
-        scalars = [self.slope] if act == "leaky_relu" else []
-        if other is None:
-            return torch.ops.mkldnn._convolution_pointwise(x, *place, act or "none", scalars, "")
-        other = other.to(x.dtype).contiguous(memory_format=torch.channels_last)
-        return torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *place, "add", 1.0, act, scalars, "")
-
-    def _activate(self, y, other):
+        if self._onednn.takes(x):
+            return self._onednn(x, self.weight, self.bias, self.padding, self.activation, self.slope, other)
+        x, weight, bias = self._onednn.cast(x, self.weight, self.bias)
+        y = F.conv2d(x, weight, bias, padding=self.padding)
         if other is not None:
             y = y.add_(other)
         if self.activation == "relu":
             return F.relu_(y)
         return F.leaky_relu_(y, self.slope) if self.activation == "leaky_relu" else y
-
-    def _weights(self, dtype, layout):
-        """Weight and bias in `dtype`, cached: cast, and laid out for inputs of that shape where `layout` is one."""
-        version = None if self.weight.is_inference() else self.weight._version
-        wanted = (dtype, layout, self.weight.data_ptr(), version)
-        if self._prepared_for != wanted:
-            weight, bias = self.weight.to(dtype), self.bias.to(dtype)
-            if isinstance(layout, tuple):
-                reorder = torch.ops.mkldnn._reorder_convolution_weight
-                weight = reorder(weight, [self.padding, self.padding], [1, 1], [1, 1], 1, list(layout))
-            self._prepared, self._prepared_for = (weight, bias), wanted
-        return self._prepared
-
-    def __getstate__(self):
-        return self.__dict__ | {"_prepared": None, "_prepared_for": None}  # oneDNN's layout cannot be copied
 
     def extra_repr(self) -> str:
         """The layer's settings, for `print(model)`."""
@@ -211,33 +177,9 @@ def _linear(conv):
 
 
 def _fix_queries(head):
-    """The first residual and normalisation of ML-Decoder's queries, which are fixed, done once; halved, as it doubles them."""
+    """Precompute norm1(2 q), as the queries are constants; stored as half of it, because the layer doubles its input."""
     decoder = head.decoder
     layer = decoder.layers[0]
     with torch.no_grad():
         decoder.query_embed.weight.copy_(layer.norm1(2 * decoder.query_embed.weight) / 2)
     layer.norm1 = nn.Identity()
-
-
-@functools.cache
-def _onednn_runs(dtype):
-    """Whether PyTorch's oneDNN convolution with post-operations is here and gives what `F.conv2d` gives in `dtype`.
-
-    These operators are what `torch.compile` freezes a CPU network to, and no documented interface: a small convolution is
-    tried once, and a PyTorch in which they are missing, or other than expected, goes the plain way.
-    """
-    if not torch.backends.mkldnn.is_available() or dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return False
-    ramp = torch.arange(4 * 16.0).view(1, 16, 2, 2).contiguous(memory_format=torch.channels_last).to(dtype) / 64 - 0.5
-    weight, bias = torch.ones(16, 16, 1, 1, dtype=dtype) / 16, torch.ones(16, dtype=dtype) / 4
-    leaky, relu = FusedConv(weight, bias, 0, "leaky_relu", 0.5), FusedConv(weight, bias, 0, "relu")
-    try:
-        alone, added = leaky._onednn(ramp, None), relu._onednn(ramp, ramp.clone())
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    plain = F.conv2d(ramp.float(), weight.float(), bias.float())
-    expected = F.leaky_relu(plain, 0.5), F.relu(plain + ramp)
-    return all(
-        a.dtype == dtype and torch.allclose(a.float(), e.float(), atol=0.02)
-        for a, e in zip((alone, added), expected, strict=True)
-    )

@@ -91,9 +91,9 @@ def _kernels(x):
     """The Triton kernels, where they are to be had; a graph that is captured fuses the plain operations itself."""
     if torch.compiler.is_compiling() or not runs_on_triton(x):
         return None
-    from csl.ops import squeeze_excite_triton
+    from csl.ops import excitation_triton
 
-    return squeeze_excite_triton
+    return excitation_triton
 
 
 def _attention(mean, weight1, bias1, weight2, bias2):

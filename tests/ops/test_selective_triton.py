@@ -13,8 +13,8 @@ from csl.ops import selective_loss
 
 INTERPRETED = """
 import itertools, torch
-from csl.ops import selective_loss_ref
-from csl.ops.selective_loss_triton import on_gpu
+from csl.ops import SelectiveOptions, selective_loss_ref
+from csl.ops.selective_triton import on_gpu
 
 torch.manual_seed(0)
 modes, topks = (None, "ignore", "ignore_normalize_classes", "selective"), (0, 3, 50)
@@ -24,7 +24,7 @@ for mode, scope, topk, clip, focal in itertools.product(modes, ("batch", "sample
         # in bfloat16, distinct values, as ties are shared by the kernel and drawn by the twin
         logits = (((torch.randperm(65) - 32) / 4).view(5, 13)).to(dtype)
         targets = torch.where(torch.rand(5, 13) < known, torch.randint(0, 2, (5, 13)), -1).to(torch.int8)
-        options = mode, clip, 0.0, 1.0, 2.5, 1.0, 0.5, 2.0, topk, torch.rand(13), 0.5, scope, focal
+        options = torch.rand(13), SelectiveOptions(mode, clip, 0.0, 1.0, 2.5, 1.0, 0.5, 2.0, topk, 0.5, scope, focal)
         x = logits.float().requires_grad_()
         expected = selective_loss_ref(x, targets, *options)
         expected.backward()
@@ -32,14 +32,15 @@ for mode, scope, topk, clip, focal in itertools.product(modes, ("batch", "sample
         torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(gradient, x.grad, rtol=1e-3, atol=2e-6)
 inf, nan = torch.inf, torch.nan
-options = "selective", 0.0, 0.0, 1.0, 2.0, 1.0, 1.0, 1.0, 2, None, 0.05, "batch", False
+options = None, SelectiveOptions("selective", likelihood_topk=2)
 loss, gradient = on_gpu(torch.tensor([[inf, -inf, inf, -inf]]), torch.tensor([[1, 0, 0, 1]]), *options, block=32)
 torch.testing.assert_close(loss, -2 * torch.tensor(1e-8).log())
 assert not gradient.any()
 loss, _ = on_gpu(torch.tensor([[nan, 1.0, 2.0, 3.0]]), torch.tensor([[1, 0, -1, -1]]), *options, block=32)
 assert loss.isnan()
 loss, tied = on_gpu(torch.tensor([[2.0, 1, 1, 1, 0, 9]]), torch.tensor([[-1, -1, -1, -1, -1, 0]]), *options, block=32)
-_, every = on_gpu(torch.tensor([[2.0, 1, 1, 1, 0, 9]]), torch.tensor([[-1, -1, -1, -1, -1, 0]]), None, *options[1:], block=32)
+x, t = torch.tensor([[2.0, 1, 1, 1, 0, 9]]), torch.tensor([[-1, -1, -1, -1, -1, 0]])
+_, every = on_gpu(x, t, None, SelectiveOptions(), block=32)
 torch.testing.assert_close(tied / every, torch.tensor([[0, 2 / 3, 2 / 3, 2 / 3, 1, 1]]))
 """
 

@@ -1,4 +1,4 @@
-"""The parts of `csl.ops.inplace_abn` in plain PyTorch: what each kernel of inplace_abn_triton.py computes.
+"""The parts of `csl.ops.inplace_abn` in plain PyTorch: what each kernel of abn_triton.py computes.
 
 Synchronised statistics on a CPU run on these, as a process group must step in between the sums and their use.
 """

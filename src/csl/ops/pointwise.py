@@ -25,8 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from csl.errors import InputError
-from csl.ops.abn_backend import backend_for
-from csl.ops.inplace_abn import (
+from csl.ops.abn import (
     batch_statistics,
     inplace_abn,
     inplace_abn_ref,
@@ -35,6 +34,7 @@ from csl.ops.inplace_abn import (
     sign_of,
     update_running,
 )
+from csl.ops.abn_backend import backend_for
 
 
 def pointwise_abn_ref(

@@ -18,6 +18,7 @@ a convolution's output that nobody else wants; a compiled graph plans its memory
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -26,7 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from csl.errors import InputError
-from csl.ops import inplace_abn_torch
+from csl.ops import abn_torch
 from csl.ops.abn_backend import backend_for
 
 ACTIVATIONS = ("leaky_relu", "identity")
@@ -119,7 +120,12 @@ def sign_of(weight: Tensor) -> Tensor:
 
 
 def update_running(
-    running_mean: Tensor | None, running_var: Tensor | None, mean: Tensor, var: Tensor, count, momentum: float
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    count: int | Tensor,
+    momentum: float,
 ) -> None:
     """Move running statistics towards a batch's mean and biased variance [C] of `count` values a channel."""
     if running_mean is not None:
@@ -127,8 +133,8 @@ def update_running(
         running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
 
 
-def batch_statistics(x: Tensor, backend: str, group: dist.ProcessGroup | None):
-    """Mean and biased variance [C] of the batch, or of the group's batches together, and how many values that is."""
+def batch_statistics(x: Tensor, backend: str, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, int | Tensor]:
+    """Mean and biased variance [C] of the batch, or of the group's batches together, and the number of values."""
     x = x.detach()
     statistics = parts_of(backend)[0](x)  # [2, C]
     count = x.numel() // x.shape[1]
@@ -146,12 +152,12 @@ def batch_statistics(x: Tensor, backend: str, group: dist.ProcessGroup | None):
     return mean.to(statistics.dtype), var.to(statistics.dtype), total.to(statistics.dtype)
 
 
-def parts_of(backend: str):
+def parts_of(backend: str) -> tuple[Callable[..., Tensor], ...]:
     """statistics, normalise, backward_sums and backward_input of a backend; as operators where a graph is captured."""
     if backend == "torch":
-        parts = inplace_abn_torch
+        parts = abn_torch
         return parts.statistics, parts.normalise, parts.backward_sums, parts.backward_input
-    from csl.ops import inplace_abn_triton as parts
+    from csl.ops import abn_triton as parts  # importing Triton takes a second
 
     if torch.compiler.is_compiling():
         return parts.statistics_op, parts.normalise_op, parts.backward_sums_op, parts.backward_input_op
