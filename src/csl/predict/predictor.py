@@ -38,7 +38,7 @@ class Predictor:
     """A trained network, ready for images.
 
     Attributes:
-        model: images [B, 3, H, W] in [0, 1] to logits [B, C], on `device`; in inference form (`csl.models.fuse`)
+        model: images [B, 3, H, W] in [0, 1] to logits [B, C], on `device`; in inference form (`csl.models.fusion`)
             but for what `abn` says.
         classes: C names; MIDs where the checkpoint has those.
         groups: for attributes, the slice of classes of each.
