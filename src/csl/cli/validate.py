@@ -1,8 +1,6 @@
 """The flags of validate.py."""
 
 import argparse
-import json
-from pathlib import Path
 
 from csl.cli import parsing
 from csl.errors import InputError
@@ -81,66 +79,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(flags: dict) -> None:
     """Measure as the flags say, print the numbers, write validation.csv and validation.json."""
-    from csl.inference.evaluate import evaluate
-    from csl.inference.sources import annotations_for, checkpoint_path, destination
-    from csl.labels.options import DataOptions
-    from csl.predict import Predictor
+    from csl.inference.validate import ValidateOptions, validate
 
-    path = checkpoint_path(flags.get("model_path"))
-    names = ("model_name", "num_classes", "image_size", "device", "amp", "abn", "compile")
-    predictor = Predictor.load(path, **{k: flags[k] for k in names if k in flags})
-    predictor.cache = flags.get("cache")
-    if predictor.abn:
-        print(predictor.abn)
-    if "data_dir" in flags and "data" in flags:
-        raise InputError(f"--data {flags['data']}: given beside {flags['data_dir']}, expected one of them")
-    data = DataOptions.of({**flags, "data": flags.get("data", flags.get("data_dir"))})
-    annotations, truth = annotations_for(
-        data, flags.get("split", "val"), predictor.config, predictor.classes, predictor.groups
-    )
-    options = {
-        name: flags[flag]
-        for flag, name in (("thre", "threshold"), ("batch_size", "batch_size"), ("workers", "workers"))
-        if flag in flags
-    }
-    chosen = None
-    if "plot_classes" in flags:
-        from csl.plots import named_classes
-
-        chosen = named_classes(flags["plot_classes"], annotations.classes, annotations.keys)
-    result = evaluate(predictor, annotations, **options)
-    if result is None:  # rank 0 has it
-        return
-
-    for reason in result.bad:
-        print(f"bad image, left out: {reason}")
-    numbers = result.numbers
-    print(f"mAP on annotated entries          {numbers['mAP']:6.2f}")
-    print(f"mAP with un-annotated as negative {numbers['mAP_negative']:6.2f}")
-    if truth is not None:
-        from csl.metrics import mean_average_precision
-
-        numbers["mAP_all_labels"] = mean_average_precision(result.probabilities, truth[result.indices])
-        print(f"mAP with all labels known         {numbers['mAP_all_labels']:6.2f}")
-    thre = options.get("threshold", 0.8)
-    print(f"at {thre:g}:  " + "  ".join(f"{k} {numbers[k]:.2f}" for k in ("P_C", "R_C", "F_C", "P_O", "R_O", "F_O")))
-    for average in ("micro", "macro", "samples"):
-        values = "  ".join(f"{k} {numbers[f'{average}_{k}']:6.2f}" for k in ("precision", "recall", "f1"))
-        print(f"at 0.5, {average:8}{values}")
-    if result.attributes is not None:
-        print(result.attributes.round(1).to_string(index=False))
-    folder = Path(destination(flags.get("path_dest"), path))
-    folder.mkdir(parents=True, exist_ok=True)
-    result.classes.to_csv(folder / "validation.csv", index=False)
-    (folder / "validation.json").write_text(
-        json.dumps({"checkpoint": str(path), "data": annotations.source, **numbers}, indent=2)
-    )
-    print(f"{len(result.indices):,} images of {annotations.source}; every class in {folder / 'validation.csv'}")
-    if flags.get("plots") or chosen:
-        from csl.plots.validation import plot_validation  # matplotlib is imported when a picture is wanted
-
-        made = plot_validation(
-            folder / "plots", flags.get("split", "val"), annotations, result.indices, result.probabilities,
-            result.targets, thre, truth, chosen,
-        )  # fmt: skip
-        print(f"pictures in {folder / 'plots'}: {', '.join(path.name for path in made)}")
+    folder = flags.pop("data_dir", None)
+    if folder is not None and "data" in flags:
+        raise InputError(f"--data {flags['data']}: given beside {folder}, expected one of them")
+    flags.setdefault("data", folder)
+    flags.pop("print_freq", None)
+    validate(ValidateOptions(**flags))
