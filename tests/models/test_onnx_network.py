@@ -12,7 +12,7 @@ import torch
 from csl import InputError, checkpoint
 from csl.export import ExportOptions, export
 from csl.garments import make_garments
-from csl.inference.evaluate import evaluate
+from csl.inference.validate import evaluate
 from csl.labels import read_annotations
 from csl.models import create_model
 from csl.models.onnx_network import OnnxNetwork

@@ -17,7 +17,9 @@ examples:
 def parser() -> argparse.ArgumentParser:
     """The parser of the tool; its names are the fields of `ExportOptions`."""
     p, group = flags.parser_of(ExportOptions, DESCRIPTION, EPILOG)
-    group("network").shared(*flags.NETWORK)
+    g = group("network")
+    g.add("--model_path", metavar="FILE", help="checkpoint (best.ckpt of the last run)")
+    g.shared("model_name", "num_classes", "image_size")
     g = group("file")
     g.add("--format", metavar="FORMAT", help="onnx, pt2 (torch.export) or safetensors (weights)")
     g.add("--out", metavar="FILE", help="the file to write (beside the checkpoint, by the format's ending)")

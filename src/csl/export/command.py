@@ -20,8 +20,9 @@ from csl.export.int8 import quantise
 from csl.export.network import import_onnx, write_checked
 from csl.export.weights import check_weights, write_weights
 from csl.garments import make_garments
-from csl.inference.evaluate import evaluate
+from csl.inference.options import NetworkOptions
 from csl.inference.sources import annotations_for, checkpoint_path
+from csl.inference.validate import evaluate
 from csl.labels.class_set import ClassSet
 from csl.labels.options import DataOptions
 from csl.machine.files import replacing
@@ -56,7 +57,7 @@ class ExportOptions:
     data: str | None = None
     images: str | None = None
     split: str = "val"
-    batch_size: int = 32
+    batch_size: int = NetworkOptions.batch_size
     workers: int | None = None
 
 

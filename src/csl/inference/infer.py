@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from csl.errors import InputError, printable
+from csl.inference.options import NetworkOptions, load_predictor
 from csl.inference.sources import annotations_for, checkpoint_path, destination
 from csl.inference.tables import BAD, PREDICTIONS, SCORE, Results, fingerprint
 from csl.labels import read_class_descriptions
@@ -18,7 +19,7 @@ from csl.labels.names import table_cell
 from csl.labels.options import DataOptions
 from csl.machine import distributed
 from csl.plots import plot_predictions, title_of
-from csl.predict import Predictor, attribute_table, attribute_values, find_images, name_scores
+from csl.predict import attribute_table, attribute_values, find_images, name_scores
 from csl.predict.scoring import show_bar
 
 CLASS_DESCRIPTIONS = "./data/oidv6-class-descriptions.csv"
@@ -33,32 +34,29 @@ SAY_SECONDS = 60
 """Between two lines on how far it is, where there is no terminal for a bar."""
 
 
-@dataclass
-class InferenceOptions:
-    """The flags of `infer.py`, which explain each (`csl.cli.infer`)."""
+@dataclass(kw_only=True)
+class InferenceOptions(NetworkOptions, DataOptions):
+    """The flags of `infer.py` (`csl.cli.infer` explains each).
+
+    Attributes:
+        pic_path: an image, a folder, or a list file with a path a line; None for the validation images of the run.
+        all_val_inference: name all validation images instead of the first few.
+        dataset_type: "OpenImages" shows names instead of MIDs.
+        class_description_path: file of the names of MIDs; None for `CLASS_DESCRIPTIONS`.
+        th: least score of a class that is named, in [0, 1]; None for 0.97 (OpenImages) or 0.7.
+        top_k: most classes named for an image, 1 or more.
+        path_dest: results go to its folder `results`; None for the run's folder, or ./outputs.
+        output: the table, .csv or .parquet; None for predictions.csv among the results.
+    """
 
     pic_path: str | None = None
     all_val_inference: bool = False
-    data: str | None = None
-    images: str | None = None
-    follow_links: bool = False
-    model_path: str | None = None
-    model_name: str | None = None
-    num_classes: int | None = None
-    image_size: int | tuple[int, int] | None = None
     dataset_type: str | None = None
     class_description_path: str | None = None
     th: float | None = None
     top_k: int = 30
     path_dest: str | None = None
     output: str | None = None
-    batch_size: int = 32
-    workers: int | None = None
-    cache: str | None = None
-    device: str | None = None
-    amp: str = "auto"
-    abn: str | None = None
-    compile: bool = False
 
 
 def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path:
@@ -76,13 +74,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     say = distributed.by_main(say)
     open_images = (options.dataset_type or "").lower() in OPEN_IMAGES
     path = checkpoint_path(options.model_path)
-    predictor = Predictor.load(
-        path, options.model_name, options.num_classes, options.image_size, default_image_size=224,
-        device=options.device, amp=options.amp, abn=options.abn, compile=options.compile,
-    )  # fmt: skip
-    predictor.cache = options.cache
-    if predictor.abn:
-        say(predictor.abn)
+    predictor = load_predictor(options, path, say, default_image_size=224)
     classes = _names(predictor, open_images, options.class_description_path, say)
     threshold = options.th if options.th is not None else 0.97 if open_images else 0.7
 
@@ -96,8 +88,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
             f"--pic_path: not given, and {path} is of no run whose images could be shown; expected an image"
         )
     else:
-        data = DataOptions.of(options)
-        annotations, _ = annotations_for(data, "val", predictor.config, predictor.classes, predictor.groups)
+        annotations, _ = annotations_for(options, "val", predictor.config, predictor.classes, predictor.groups)
         if not options.all_val_inference:
             annotations = annotations.select(range(min(SHOWN, len(annotations))))
             say(f"no --pic_path: the first {len(annotations)} validation images of {annotations.source}")

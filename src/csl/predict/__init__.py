@@ -1,6 +1,7 @@
 """From images to names and scores."""
 
 from csl.predict.predictor import (
+    DEFAULT_BATCH_SIZE,
     DEFAULT_IMAGE_SIZE,
     Prediction,
     Predictor,
@@ -11,6 +12,7 @@ from csl.predict.predictor import (
 )
 
 __all__ = [
+    "DEFAULT_BATCH_SIZE",
     "DEFAULT_IMAGE_SIZE",
     "Prediction",
     "Predictor",

@@ -31,6 +31,7 @@ from csl.predict.streaming import Scored, copies, stream
 from csl.runs.folder import RunFolder
 
 DEFAULT_IMAGE_SIZE = 448
+DEFAULT_BATCH_SIZE = 32
 
 
 @dataclass
@@ -147,7 +148,7 @@ class Predictor:
     def score(
         self,
         images: Sequence[str],
-        batch_size: int = 32,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         workers: int | None = None,
         progress: str | None = None,
         shared: bool = False,
@@ -171,7 +172,7 @@ class Predictor:
     def stream(
         self,
         images: Sequence[str],
-        batch_size: int = 32,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         workers: int | None = None,
         roots: Sequence[str] = (),
     ) -> Iterator[Scored]:

@@ -1,5 +1,6 @@
-"""A network on annotated images: the numbers that `validate.py` prints."""
+"""`validate.py`: a network measured on annotated images."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,11 +8,101 @@ import numpy as np
 import pandas as pd
 
 from csl.errors import InputError
+from csl.inference.options import NetworkOptions, load_predictor
+from csl.inference.sources import annotations_for, checkpoint_path, destination
 from csl.labels import Annotations
+from csl.labels.options import DataOptions
 from csl.machine import distributed
 from csl.metrics import averaged_scores, class_table, group_accuracy, mean_average_precision, precision_recall_f1
 from csl.predict import Predictor
 from csl.predict.scoring import gather_scores
+
+
+@dataclass(kw_only=True)
+class ValidateOptions(NetworkOptions, DataOptions):
+    """The flags of `validate.py` (`csl.cli.validate` explains each).
+
+    Attributes:
+        split: "train", "val" or "test".
+        thre: threshold of P_C ... F_O, in [0, 1].
+        path_dest: folder of the results; None for the run's folder, or ./outputs.
+        plots: draw pictures, too.
+        plot_classes: names of the classes whose precision-recall curves are drawn; implies `plots`.
+        dataset_type: accepted for the original's command lines and not used: the format is detected.
+    """
+
+    split: str = "val"
+    thre: float = 0.8
+    path_dest: str | None = None
+    plots: bool = False
+    plot_classes: list[str] | None = None
+    dataset_type: str | None = None
+
+
+def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> dict[str, float]:
+    """Measure a network on a split, print the numbers and write `validation.csv` and `validation.json`.
+
+    With several processes (`csl.machine.distributed`) each scores a part of the images; rank 0 prints and writes.
+
+    Args:
+        options: as the flags of `validate.py`.
+        say: prints one line.
+
+    Returns:
+        The numbers of `validation.json`, name -> percent; {} on other ranks than 0.
+
+    Raises:
+        InputError: no such checkpoint or annotations, other classes than the network's, a class of `plot_classes` that
+            does not exist, or no image that can be read.
+    """
+    say = distributed.by_main(say)
+    path = checkpoint_path(options.model_path)
+    predictor = load_predictor(options, path, say)
+    annotations, truth = annotations_for(options, options.split, predictor.config, predictor.classes, predictor.groups)
+    chosen = None
+    if options.plot_classes is not None:
+        from csl.plots import named_classes  # matplotlib is imported only if a picture is wanted
+
+        chosen = named_classes(options.plot_classes, annotations.classes, annotations.keys)
+    result = evaluate(predictor, annotations, options.thre, options.batch_size, options.workers, say)
+    if result is None:  # rank 0 has it
+        return {}
+    numbers = result.numbers
+    if truth is not None:
+        numbers["mAP_all_labels"] = mean_average_precision(result.probabilities, truth[result.indices])
+    _print(result, options.thre, say)
+    folder = destination(options.path_dest, path)
+    folder.mkdir(parents=True, exist_ok=True)
+    result.classes.to_csv(folder / "validation.csv", index=False)
+    (folder / "validation.json").write_text(
+        json.dumps({"checkpoint": str(path), "data": annotations.source, **numbers}, indent=2)
+    )
+    say(f"{len(result.indices):,} images of {annotations.source}; every class in {folder / 'validation.csv'}")
+    if options.plots or chosen:
+        from csl.plots.validation import plot_validation
+
+        made = plot_validation(
+            folder / "plots", options.split, annotations, result.indices, result.probabilities,
+            result.targets, options.thre, truth, chosen,
+        )  # fmt: skip
+        say(f"pictures in {folder / 'plots'}: {', '.join(picture.name for picture in made)}")
+    return numbers
+
+
+def _print(result, threshold, say):
+    numbers = result.numbers
+    for reason in result.bad:
+        say(f"bad image, left out: {reason}")
+    say(f"mAP on annotated entries          {numbers['mAP']:6.2f}")
+    say(f"mAP with un-annotated as negative {numbers['mAP_negative']:6.2f}")
+    if "mAP_all_labels" in numbers:
+        say(f"mAP with all labels known         {numbers['mAP_all_labels']:6.2f}")
+    say(f"at {threshold:g}:  " + "  ".join(f"{k} {numbers[k]:.2f}" for k in ("P_C", "R_C", "F_C", "P_O", "R_O", "F_O")))
+    for average in ("micro", "macro", "samples"):
+        values = "  ".join(f"{k} {numbers[f'{average}_{k}']:6.2f}" for k in ("precision", "recall", "f1"))
+        say(f"at 0.5, {average:8}{values}")
+    if result.attributes is not None:
+        say(result.attributes.round(1).to_string(index=False))
 
 
 @dataclass(frozen=True)
@@ -40,8 +131,8 @@ class Evaluation:
 def evaluate(
     predictor: Predictor,
     annotations: Annotations,
-    threshold: float = 0.8,
-    batch_size: int = 32,
+    threshold: float = ValidateOptions.thre,
+    batch_size: int = NetworkOptions.batch_size,
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Evaluation | None:
@@ -78,14 +169,14 @@ def evaluate(
         probabilities=probabilities,
         targets=targets,
         indices=scores.indices,
-        numbers=summarise(probabilities, targets, threshold),
+        numbers=metric_numbers(probabilities, targets, threshold),
         classes=class_table(probabilities, targets, annotations.classes),
         attributes=group_accuracy(probabilities, targets, annotations.groups) if annotations.groups else None,
         bad=[image.reason for image in scores.bad],
     )
 
 
-def summarise(probabilities: np.ndarray, targets: np.ndarray, threshold: float) -> dict[str, float]:
+def metric_numbers(probabilities: np.ndarray, targets: np.ndarray, threshold: float) -> dict[str, float]:
     """Both mAPs, P R F per class and overall at `threshold`, and micro, macro and samples averages at 0.5, in percent."""
     numbers = {
         "mAP": mean_average_precision(probabilities, targets),

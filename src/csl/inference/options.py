@@ -1,0 +1,57 @@
+"""The settings that every script with a trained network shares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from csl.predict import DEFAULT_BATCH_SIZE, DEFAULT_IMAGE_SIZE, Predictor
+
+
+@dataclass(kw_only=True)
+class NetworkOptions:
+    """Which network runs, and how.
+
+    Attributes:
+        model_path: a checkpoint, an exported file, the folder of a run or the name of published weights; None for the
+            best checkpoint of the last run (`csl.inference.sources.checkpoint_path`).
+        model_name: the network's name, needed for a foreign file of a timm network.
+        num_classes: the number of classes that the file is expected to have.
+        image_size: side or (H, W) in pixels; None for the size that the network was trained with.
+        device: "cuda", "cuda:1", "cpu"; None for a GPU where there is one.
+        amp: "auto", "bf16", "fp16" or "off" (`csl.predict.scoring.autocast_dtype`).
+        abn: None to fold InPlace-ABN into the convolutions, or the backend that runs its layers.
+        compile: compile the network when it first runs.
+        batch_size: images at a time, in each process.
+        workers: processes that decode images; None for one a core.
+        cache: folder where resized photos are kept for the next time.
+    """
+
+    model_path: str | None = None
+    model_name: str | None = None
+    num_classes: int | None = None
+    image_size: int | tuple[int, int] | None = None
+    device: str | None = None
+    amp: str = "auto"
+    abn: str | None = None
+    compile: bool = False
+    batch_size: int = DEFAULT_BATCH_SIZE
+    workers: int | None = None
+    cache: str | None = None
+
+
+def load_predictor(
+    options: NetworkOptions, path: Path, say: Callable[[str], None], default_image_size: int = DEFAULT_IMAGE_SIZE
+) -> Predictor:
+    """Load the network of the file `path` as the options say; one line tells what runs InPlace-ABN's layers.
+
+    Raises:
+        InputError: as `Predictor.load`.
+    """
+    predictor = Predictor.load(
+        path, options.model_name, options.num_classes, options.image_size, default_image_size,
+        device=options.device, amp=options.amp, abn=options.abn, compile=options.compile,
+    )  # fmt: skip
+    predictor.cache = options.cache
+    if predictor.abn:
+        say(predictor.abn)
+    return predictor
