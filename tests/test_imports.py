@@ -14,16 +14,14 @@ PACKAGE = Path(csl.__file__).parent
 # Low to high: a part may import what stands on a line above its own, and itself.
 LAYERS = [
     {"errors"},
-    {"ops"},
-    {"machine"},
+    {"machine", "ops"},
     {"labels", "metrics"},
     {"losses", "models", "data", "prior", "garments"},
     {"checkpoint", "runs"},
     {"predict"},
     {"plots"},
-    {"inference", "preparation"},
+    {"inference", "preparation", "training"},
     {"export"},
-    {"training"},
     {"cli"},
     {"__main__"},
 ]
@@ -113,3 +111,32 @@ def test_importing_is_cheap():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def unannotated(path):
+    """Public functions and methods of a file with an argument or a result that has no type."""
+
+    def of(body, prefix):
+        for node in body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                yield from of(node.body, f"{prefix}{node.name}.")
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            if any(ast.unparse(decorator) == "triton.jit" for decorator in node.decorator_list):
+                continue  # Triton reads annotations itself
+            arguments = [
+                *node.args.posonlyargs,
+                *node.args.args,
+                *node.args.kwonlyargs,
+                node.args.vararg,
+                node.args.kwarg,
+            ]
+            bare = [a.arg for a in arguments if a is not None and a.annotation is None and a.arg not in ("self", "cls")]
+            if bare or node.returns is None:
+                yield f"{path.relative_to(PACKAGE)}:{node.lineno} {prefix}{node.name}: {', '.join(bare) or 'result'}"
+
+    return of(ast.parse(path.read_text()).body, "")
+
+
+def test_public_names_are_annotated():
+    assert not [line for path in PACKAGE.rglob("*.py") for line in unannotated(path)]

@@ -85,7 +85,7 @@ def _bytes(network, num_classes, head):
 
 
 def _describe(name, image_size=None, num_classes=None, head=None, layer=None):
-    from csl.export.networks import describe
+    from csl.export.describe import describe
 
     print(describe(name, image_size, num_classes, head, layer))
 

@@ -15,9 +15,9 @@ from csl import checkpoint
 from csl.data.images import load_rgb
 from csl.data.transforms import EvalTransform
 from csl.errors import InputError
+from csl.export.checked import import_onnx, write_checked
 from csl.export.form import ExportForm
 from csl.export.int8 import quantise
-from csl.export.network import import_onnx, write_checked
 from csl.export.weights import check_weights, write_weights
 from csl.garments import make_garments
 from csl.inference.options import NetworkOptions

@@ -60,7 +60,13 @@ def plot_prior(
 
 
 @styled()
-def draw_prior(prior, annotated, classes, truth=None, title="Class prior") -> Page:
+def draw_prior(
+    prior: np.ndarray,
+    annotated: np.ndarray,
+    classes: Sequence[str],
+    truth: np.ndarray | None = None,
+    title: str = "Class prior",
+) -> Page:
     """The page that `plot_prior` writes."""
     known = {"estimated": prior, "annotated": annotated} | ({} if truth is None else {"true": truth})
     known = {name: np.asarray(values, dtype=np.float64) for name, values in known.items()}

@@ -1,4 +1,4 @@
-"""What all pictures share: colours, type, and a sheet of paper measured in inches. matplotlib is imported when one is made.
+"""The style of all pictures: colours, type, and a page measured in inches. matplotlib is imported when one is drawn.
 
 The colours are those of Okabe and Ito, "Color Universal Design" (https://jfly.uni-koeln.de/color/), told apart by
 readers with any of the common colour deficiencies, and tints of them; wherever colour means something, a symbol, a
@@ -7,13 +7,19 @@ place or a word says it too.
 
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from csl.machine.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.text import Text
 
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#dddddd"  # text, secondary text, lines
 
@@ -29,8 +35,8 @@ _FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans", "A
 
 
 @contextmanager
-def styled():
-    """matplotlib's settings while a picture is made or drawn; those of the caller are as before afterwards.
+def styled() -> Iterator[None]:
+    """Set matplotlib's settings while a picture is drawn, and restore the caller's afterwards.
 
     A decorator as well: `@styled()`.
     """
@@ -85,13 +91,13 @@ class Page:
         FigureCanvasAgg(self.figure)
         self._renderer = self.figure.canvas.get_renderer()
 
-    def axes(self, left: float, top: float, width: float, height: float, **options):
-        """Axes at that place."""
+    def axes(self, left: float, top: float, width: float, height: float, **options: Any) -> "Axes":
+        """Add axes at that place."""
         box = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
         return self.figure.add_axes(box, **options)
 
-    def text(self, left: float, top: float, text: str, size: float = BODY, **options):
-        """Text with its upper left corner at that place (`ha` and `va` change the corner)."""
+    def text(self, left: float, top: float, text: str, size: float = BODY, **options: Any) -> "Text":
+        """Add text with its upper left corner at that place (`ha` and `va` change the corner)."""
         options = {"ha": "left", "va": "top", **options}
         return self.figure.text(left / self.width, 1 - top / self.height, text, size=size, **options)
 
@@ -126,7 +132,7 @@ class Page:
         y = self.height * DPI - round(top * DPI) - len(pixels)
         self.figure.figimage(pixels, round(left * DPI), y, zorder=-1)
 
-    def line(self, left: float, top: float, right: float, colour: str, dash="-", width: float = 2.0) -> None:
+    def line(self, left: float, top: float, right: float, colour: str, dash: str = "-", width: float = 2.0) -> None:
         """A horizontal line between two places."""
         from matplotlib.lines import Line2D
 
@@ -202,7 +208,7 @@ def share(value: float) -> str:
     return f"{percent:.{np.clip(decimals, 0, 6)}f} %"
 
 
-def log_axis(axis, linear_below: float | None = None, percent: bool = False) -> None:
+def log_axis(axis: "Axis", linear_below: float | None = None, percent: bool = False) -> None:
     """Make an axis (`axes.xaxis`) logarithmic, or from `linear_below` on, so that 0 has a place.
 
     Its ticks are plain numbers, or with `percent` shares in percent.
