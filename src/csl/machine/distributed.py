@@ -188,6 +188,9 @@ def process_group(device_name: str | None = None) -> Iterator[None]:
             raise InputError(f"{here} processes on a machine of {gpus} GPUs, expected no more, or --device cpu")
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     store, number, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    store.set_timeout(TIMEOUT)
+    # torchrun's store outlives its processes: those of a restart must not find the addresses of the dead.
+    store = dist.PrefixStore(f"csl/{restarts()}", store)
     backend = "nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=TIMEOUT)
     _control = dist.new_group(backend="gloo", timeout=TIMEOUT) if on_gpu else None
