@@ -9,7 +9,7 @@ batch 16, int8 at least 2.5 times.
 
 All four take turns in one process, step by step, in an order that turns round; a rate is the batch over the median step.
 timm is eager and channels-last, csl is the fused form that infer.py runs; both ONNX files run in ONNX Runtime through
-`csl.models.exported.onnx.OnnxNetwork`, the time of handing tensors over included. All have the same number of
+`csl.models.onnx_network.OnnxNetwork`, the time of handing tensors over included. All have the same number of
 threads. While one is timed the threads of the others must be at rest: ONNX Runtime's go on waiting in a loop for a
 moment after a run, so each turn begins with a short pause. Weights are random (int8 speed does not depend on them);
 what int8 costs in mAP is printed by `python -m csl export --int8 --calibrate DIR --data DIR`.
@@ -33,7 +33,7 @@ from csl.export import ExportOptions, export
 from csl.garments import make_garments
 from csl.machine.allocator import prefer_large_pages
 from csl.models import create_model, fuse
-from csl.models.exported.onnx import OnnxNetwork
+from csl.models.onnx_network import OnnxNetwork
 
 RESULTS = Path(__file__).parent / "results" / "export_speed.json"
 MODEL, SIZE, CLASSES = "tresnet_m", 224, 80

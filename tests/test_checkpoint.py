@@ -94,7 +94,7 @@ def test_timm_network_round_trip(tmp_path):
     checkpoint.write(tmp_path / "ours.ckpt", {"model": net.state_dict(), "model_name": "resnet18", "num_classes": 5})
     assert checkpoint.load_model(tmp_path / "ours.ckpt")[1].model_name == "resnet18"
     torch.save(net.state_dict(), tmp_path / "foreign.pth")
-    with pytest.raises(InputError, match="expected --model_name"):
+    with pytest.raises(InputError, match="give its --model_name"):
         checkpoint.load_model(tmp_path / "foreign.pth")
     assert checkpoint.load_model(tmp_path / "foreign.pth", "resnet18")[1].num_classes == 5
     other = create_model("resnet18", num_classes=3)

@@ -29,12 +29,13 @@ from csl.data.photo_cache import PhotoCache
 from csl.garments import make_garments
 from csl.inference.tables import _Journal
 from csl.labels import LabelMatrix, read_annotations, read_class_descriptions
+from csl.labels.class_set import ClassSet
 from csl.labels.openimages import reader as openimages
 from csl.labels.openimages.classes import read_class_list
 from csl.labels.openimages.mid_to_classes import read_mid_to_classes
 from csl.labels.shard_index import META, meta_json, sample_json
-from csl.models.exported import Description, OnnxNetwork, Pt2Network
-from csl.models.exported.pt2 import METADATA
+from csl.models.description import Architecture, Description
+from csl.models.onnx_network import OnnxNetwork
 from csl.predict import find_images
 from csl.prior import read_prior
 from csl.runs.config import TrainConfig
@@ -159,17 +160,6 @@ def mutate_file(data, path: Path) -> None:
         path.write_text(json.dumps(tree), encoding="utf-8", errors="surrogatepass")
     elif how == "structure" and path.suffix in (".csv", ".txt", ".jsonl", ".lst"):
         path.write_bytes(mutate_table(data, content, b" " if path.suffix == ".txt" else b","))
-    elif how == "structure" and path.suffix == ".pt2":
-        with zipfile.ZipFile(path) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-        name = data.draw(st.sampled_from([name for name in members if not name.endswith("serialization_id")]))
-        if name.endswith(".json") and data.draw(st.booleans()):
-            content = json.dumps(mutate_tree(data, json.loads(members[name]))).encode(errors="surrogatepass")
-        else:
-            content = mutate_bytes(data, members[name])
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            for member in members:
-                archive.writestr(member, content if member == name else members[member])
     else:
         path.write_bytes(mutate_bytes(data, content))
 
@@ -339,7 +329,7 @@ def shard(folder):
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
 
-        add(META, meta_json(["cat", "dog"], ["cat", "dog"], None, -1))
+        add(META, meta_json(ClassSet(["cat", "dog"], ["cat", "dog"]), -1))
         for key, classes, values, split in samples:
             add(f"{key}.jpg", PICTURES["jpg"])
             add(f"{key}.json", sample_json(f"{key}.jpg", split, classes, values, None))
@@ -378,14 +368,7 @@ def legacy_checkpoint(path):
     torch.save({"state_dict": NETWORK}, path, _use_new_zipfile_serialization=False)
 
 
-DESCRIPTION = Description("test_resnet", "linear", CLASSES, CLASSES, None, 8).to_metadata()
-
-
-def exported_program(path):
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 8), torch.nn.ReLU(), torch.nn.Flatten())
-    shapes = ({0: torch.export.Dim("batch", min=1, max=64)},)
-    program = torch.export.export(network, (torch.zeros(2, 3, 8, 8),), dynamic_shapes=shapes)
-    torch.export.save(program, path, extra_files={METADATA: json.dumps(DESCRIPTION)})
+DESCRIPTION = Description(Architecture("test_resnet"), ClassSet(CLASSES, CLASSES), 8).to_metadata()
 
 
 def exported_onnx(path):
@@ -441,7 +424,6 @@ READERS |= {
         "journal.jsonl", '{"images": 4, "named": 4, "sizes": {"a": [1, 2]}}\n' * 2, read_journal
     ),
     "photo cache": (kept_photo, find_photo),
-    "exported .pt2": one_file("network.pt2", exported_program, Pt2Network),
     "exported .onnx": one_file("network.onnx", exported_onnx, OnnxNetwork),
     "log.jsonl": one_file("log.jsonl", '{"epoch": 1, "step": 2}\n{"epoch": 2, "step": 4}\n', read_log),
     "checkpoint of old PyTorch": one_file("old.pth", legacy_checkpoint, checkpoint.read),

@@ -1,8 +1,8 @@
-"""Every checkpoint format in, one out. Reading a file never executes code from it.
+"""Reads every checkpoint format and writes one. Reading a file never executes code from it.
 
 Read: `{"model", "num_classes", "idx_to_class"}` (the published releases), `{"model"}`, `{"state_dict"}`, a bare state
 dict, keys under `module.` or `_orig_mod.`, with or without `num_batches_tracked`; `.safetensors`; timm's TResNets; and
-what `write` wrote. The tensors tell which TResNet and which head it is. The name of published weights (`csl.models.zoo`)
+files of `write`. The tensors tell the TResNet and its head. The name of published weights (`csl.models.zoo`)
 stands for their file.
 """
 
@@ -11,9 +11,8 @@ import json
 import pickle
 import re
 import warnings
-import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +21,25 @@ import torch
 from torch import Tensor, nn
 
 from csl.errors import InputError, shown
-from csl.labels.names import check_class_names
-from csl.machine.archive import check_archive
+from csl.labels.class_set import ClassSet
+from csl.machine.archive import check_archive, check_sums
 from csl.machine.files import replacing
 from csl.models import CONFIGS, TimmWithHead, TResNet, architecture, create_model, timm_weights, zoo
+from csl.models.description import Architecture, checked_size
 from csl.models.recognition import recognise
 
 FORMAT = "csl-1"
 
-# What PyTorch's unpickler says of something that it does not run, in 2.6 ("Unsupported global: GLOBAL a.b was not"), later
-# ("unsupported GLOBAL a.b whose module is blocked"), and of an operation of pickle that tensors do not need.
+# PyTorch's messages for a global that it refuses, in 2.6 ("Unsupported global: GLOBAL a.b was not") and later
+# ("unsupported GLOBAL a.b whose module is blocked"), and for an operation of pickle that tensors do not need.
 _REFUSED = re.compile(
     r"unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]*\w)|WeightsUnpickler error: (?!.*(global|class))", re.I
 )
 
 _PREFIXES = ("module.", "_orig_mod.")
 
-# Published files hold class numbers as NumPy scalars. Rebuilding one runs these and nothing else; the old name of the
-# module is the one such files carry.
+# Published files hold class numbers as NumPy scalars. Rebuilding a scalar runs only these functions; such files use the
+# module's old name.
 _scalar = np.float64(0).__reduce__()[0]
 _SAFE_GLOBALS = [
     _scalar,
@@ -52,36 +52,59 @@ _SAFE_GLOBALS = [
 
 @dataclass
 class Checkpoint:
-    """A network's weights and what the file says of them.
+    """A network's weights and the facts that the file states about them.
 
     Attributes:
         path: the file.
         state_dict: tensors by the original's parameter names, without wrapper prefixes.
-        num_classes: classes of the head, None where the network is not recognised.
-        model_name: recognised from the tensors or recorded, None for a timm network in a foreign file.
-        head: "linear", "bottleneck" or "ml_decoder".
-        num_groups: queries of an ML-Decoder head.
-        classes: class names (MIDs for OpenImages), None where the file has none.
-        groups: for attributes, the slice of classes of each.
-        extra: all else that was in the file (`epoch`, `optimizer`, `config`, ...).
+        architecture: recognised from the tensors or recorded. Its name is None for a timm network in a foreign file, its
+            `num_classes` where the network is not recognised.
+        class_set: class names, keys and attributes; None where the file has no names.
+        extra: everything else in the file (`epoch`, `optimizer`, `config`, ...).
     """
 
     path: Path
     state_dict: dict[str, Tensor]
-    num_classes: int | None = None
-    model_name: str | None = None
-    head: str = "linear"
-    num_groups: int | None = None
-    classes: list[str] | None = None
-    groups: dict[str, slice] | None = None
+    architecture: Architecture = field(default_factory=Architecture)
+    class_set: ClassSet | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def model_name(self) -> str | None:
+        """`architecture.name`."""
+        return self.architecture.name
+
+    @property
+    def head(self) -> str:
+        """`architecture.head`."""
+        return self.architecture.head
+
+    @property
+    def num_classes(self) -> int | None:
+        """`architecture.num_classes`."""
+        return self.architecture.num_classes
+
+    @property
+    def num_groups(self) -> int | None:
+        """`architecture.num_groups`."""
+        return self.architecture.num_groups
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Class names (MIDs for OpenImages), None where the file has none."""
+        return self.class_set and self.class_set.classes
+
+    @property
+    def groups(self) -> dict[str, slice] | None:
+        """Attribute -> slice of its classes."""
+        return self.class_set and self.class_set.groups
 
 
 def locate(path: str | Path) -> Path:
-    """The file that `path` means: itself, or the download of published weights of that name.
+    """The file itself, or the download if `path` is the name of published weights.
 
     Raises:
-        InputError: neither, or a download that failed.
+        InputError: there is no such file or name, or the download failed.
     """
     if Path(path).is_file():
         return Path(path)
@@ -91,22 +114,16 @@ def locate(path: str | Path) -> Path:
 
 
 def check_whole(path: Path) -> None:
-    """Raise InputError unless a `.pth` file can be read and, where it is an archive, its checksums hold.
-
-    PyTorch does not look at the checksums when it loads a file.
-    """
+    """Raise InputError unless a `.pth` file can be read and the checksums of an archive hold."""
     _read_torch(path)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if (damaged := archive.testzip()) is not None:
-                raise InputError(f"{path}: a damaged file, {damaged} has another checksum")
+    check_sums(path)
 
 
 def read(path: str | Path) -> Checkpoint:
     """Read a checkpoint of any format named at the head of this file, on the CPU.
 
     Raises:
-        InputError: a missing, damaged or foreign file, or one that holds more than tensors and plain values.
+        InputError: the file is missing, damaged or foreign, or holds more than tensors and plain values.
     """
     path = locate(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
@@ -121,19 +138,9 @@ def read(path: str | Path) -> Checkpoint:
     except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:  # some keys of a network, not all
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: tensors of no known network ({type(error).__name__}: {reason})") from error
-    _check_description(extra, state, num_classes, path)
-    classes = _classes(extra, num_classes, path)
-    return Checkpoint(
-        path=path,
-        state_dict=state,
-        num_classes=num_classes or extra.get("num_classes"),
-        model_name=recorded or model_name,
-        head=head,
-        num_groups=num_groups,
-        classes=classes,
-        groups={k: slice(*v) for k, v in extra["groups"].items()} if extra.get("groups") is not None else None,
-        extra=extra,
-    )
+    _check_facts(extra, state, num_classes, path)
+    architecture = Architecture(recorded or model_name, head, num_classes or extra.get("num_classes"), num_groups)
+    return Checkpoint(path, state, architecture, _class_set(extra, num_classes, path), extra)
 
 
 def write(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -146,13 +153,15 @@ def write(path: str | Path, content: Mapping[str, Any]) -> None:
         try:
             torch.save({"format": FORMAT, **content}, _WhileOpen(file))
         except RuntimeError as error:
-            # Of closing an archive cut short, which hides why: a full disk, a worker that died.
+            # Closing the unfinished archive raises this and hides the cause: a full disk, a dead worker.
             raise error.__context__ or error from error
 
 
 class _WhileOpen:
-    """A file for `torch.save`, whose writer ends its archive when it is freed: after an error that is after the file is closed,
-    and an exception then would end the process."""
+    """A file for `torch.save`, which writes the footer of its archive in a destructor.
+
+    If saving failed, the file is already closed then: ignore the write instead of aborting the process.
+    """
 
     def __init__(self, file):
         self.file = file
@@ -168,36 +177,40 @@ class _WhileOpen:
 def load_model(
     path: str | Path, model_name: str | None = None, num_classes: int | None = None
 ) -> tuple[nn.Module, Checkpoint]:
-    """The network a checkpoint holds, with its weights, in eval mode on the CPU.
+    """The network of a checkpoint with its weights, in eval mode on the CPU.
 
     Args:
         path: the file.
-        model_name: needed for a foreign file of a timm network; a TResNet is told by its tensors.
-        num_classes: what the caller expects, None for whatever the file has.
+        model_name: required for a foreign file of a timm network; a TResNet is recognised by its tensors.
+        num_classes: number of classes that the caller expects, None for any.
 
     Raises:
-        InputError: another network than `model_name`, another class count, or keys that do not fit.
+        InputError: the file holds another network than `model_name`, another class count, or keys that do not fit.
     """
     checkpoint = read(path)
     model_name = model_name and architecture(model_name)
     name = checkpoint.model_name or model_name
     if name is None:
-        raise InputError(f"{path}: the network cannot be told from its tensors, expected --model_name to name it")
+        raise InputError(f"{path}: the tensors do not tell the network, give its --model_name")
     if model_name is not None and model_name != name:
         raise InputError(f"--model_name {model_name}: {path} holds {name}")
     found = checkpoint.num_classes or _output_width(checkpoint.state_dict)
     if num_classes is not None and found is not None and num_classes != found:
         raise InputError(f"--num_classes {num_classes}: {path} has {found} classes")
     if found is None and num_classes is None:
-        raise InputError(f"{path}: has no classifier, expected --num_classes, or to train from it")
-    model = create_model(name, num_classes=found or num_classes, head=checkpoint.head, num_groups=checkpoint.num_groups)
-    checkpoint.num_classes, checkpoint.model_name = found or num_classes, name
+        raise InputError(f"{path}: has no classifier, give --num_classes or train from it")
+    checkpoint.architecture = replace(checkpoint.architecture, name=name, num_classes=found or num_classes)
+    model = create_model(**vars(checkpoint.architecture))
     load_weights(model, checkpoint)
     return model.eval(), checkpoint
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Load every tensor; InputError with the sorted missing, unexpected and misshapen keys where they do not fit."""
+    """Load every tensor.
+
+    Raises:
+        InputError: keys or shapes do not fit; names the missing, unexpected and misshapen ones.
+    """
     expected, found = model.state_dict(), checkpoint.state_dict
     optional = {k for k in expected if k.endswith("num_batches_tracked")}
     missing = sorted(expected.keys() - found.keys() - optional)
@@ -210,10 +223,10 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def load_backbone(model: nn.Module, checkpoint: Checkpoint) -> str:
-    """Load all but the head, for fine-tuning on other classes; returns one line that counts the tensors.
+    """Load everything except the head, for fine-tuning on other classes; returns a line that counts the tensors.
 
     Raises:
-        InputError: no tensor of the file fits the model's body.
+        InputError: more than half of the body's tensors are missing or have another shape.
     """
     expected, found = model.state_dict(), checkpoint.state_dict
     if isinstance(model, TimmWithHead):
@@ -236,7 +249,7 @@ def load_backbone(model: nn.Module, checkpoint: Checkpoint) -> str:
 
 
 def _other_slopes(model, checkpoint):
-    """A note where the weights fit and the leaky slopes do not: the two origins of v2."""
+    """A note if the weights fit but the leaky slopes differ, as between the two origins of TResNet-L v2."""
     config = CONFIGS.get(checkpoint.model_name)
     if not isinstance(model, TResNet) or config is None or config.slope == model.config.slope:
         return ""
@@ -244,7 +257,7 @@ def _other_slopes(model, checkpoint):
 
 
 def _head_filter(model):
-    """Tells the keys of a model's classifier."""
+    """A function that tells whether a key belongs to the model's classifier."""
     if hasattr(model, "get_classifier"):  # timm
         classifier = model.get_classifier()
         names = {n for n, m in model.named_modules() if m is classifier}
@@ -253,29 +266,27 @@ def _head_filter(model):
 
 
 def _output_width(state):
-    """Rows of the last matrix: the class count of a foreign network whose head is a linear layer."""
+    """Rows of the last matrix: the class count of a foreign network with a linear head."""
     matrices = [v for k, v in state.items() if v.dim() == 2 and k.endswith("weight")]
     return len(matrices[-1]) if matrices else None
 
 
 def _read_torch(path):
     check_archive(path)
-    # Beside what the unpickler itself refuses, a damaged file makes it trip over its own stack, or a rebuilt tensor over
-    # its storage (IndexError, TypeError, AssertionError, ...), hence the wide net.
+    # A damaged file raises many types of exception: the unpickler's own, or IndexError, TypeError, AssertionError of its
+    # stack and of rebuilt tensors.
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a protocol of pickle that PyTorch does not write
+            warnings.simplefilter("ignore")  # PyTorch warns of pickle protocols that it does not write itself
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:
         reason = " ".join(str(error).split())
-        if refused := _REFUSED.search(reason):
+        if isinstance(error, pickle.UnpicklingError) and (refused := _REFUSED.search(reason)):
             name = refused[1] or "an object"
             raise InputError(
                 f"{path}: holds more than tensors and plain values ({name}), and was not loaded"
             ) from error
-        raise InputError(f"{path}: not a checkpoint, or a damaged one ({reason[:120]})") from error
-    except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = reason[:120] or type(error).__name__
         raise InputError(f"{path}: not a checkpoint, or a damaged one ({reason})") from error
 
 
@@ -289,13 +300,13 @@ def _read_safetensors(path):
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
     for key, value in metadata.items():
-        with contextlib.suppress(ValueError, RecursionError):  # free text, which is nothing of ours
+        with contextlib.suppress(ValueError, RecursionError):  # free text of another program
             content.setdefault(key, json.loads(value))
     return content
 
 
 def _split(content, path):
-    """(state dict, all else) of a file's content."""
+    """The state dict of a file's content, and the rest."""
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds a {type(content).__name__}, expected a state dict")
     key = next((k for k in ("model", "state_dict") if isinstance(content.get(k), Mapping)), None)
@@ -317,7 +328,7 @@ def _split(content, path):
 
 
 def _is_plain(tensor):
-    """Dense, on the CPU and with a stored value for each element: a tensor takes no more memory than it does in the file."""
+    """Whether a tensor is dense, on the CPU and stores a value for each element: it needs no more memory than its file."""
     return (
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.device.type == "cpu"
@@ -328,12 +339,8 @@ def _is_plain(tensor):
     )
 
 
-def _check_description(extra, state, num_classes, path):
-    """What a file says of its network, beside the tensors: of the types that the code behind relies on.
-
-    Raises:
-        InputError: it is not, or the class count is that of no tensor.
-    """
+def _check_facts(extra, state, num_classes, path):
+    """Raise InputError unless a file's facts have the types that the code relies on, and a class count that fits."""
 
     def refuse(key, expected):
         raise InputError(f"{path}: {key} is {shown(extra[key])}, expected {expected}")
@@ -350,28 +357,8 @@ def _check_description(extra, state, num_classes, path):
     config = extra.get("config")
     if config is not None and not (isinstance(config, Mapping) and all(isinstance(key, str) for key in config)):
         refuse("config", "settings by name")
-    size = (config or {}).get("image_size")
-    if size is not None and not _is_size(size):
-        raise InputError(f"{path}: image_size is {shown(size)}, expected one or two numbers of pixels")
-    groups = extra.get("groups")
-    if groups is not None:
-        pairs = groups.values() if isinstance(groups, Mapping) else ()
-        if not pairs or not all(isinstance(name, str) for name in groups) or not all(map(_is_range, pairs)):
-            refuse("groups", "attributes and the first and last class of each")
-
-
-def _is_size(value):
-    values = value if isinstance(value, list | tuple) else [value]
-    return len(values) in (1, 2) and all(type(v) is int and 1 <= v <= 1 << 16 for v in values)
-
-
-def _is_range(value):
-    return (
-        isinstance(value, list | tuple)
-        and len(value) == 2
-        and all(type(v) is int for v in value)
-        and (0 <= value[0] < value[1])
-    )
+    if (config or {}).get("image_size") is not None:
+        checked_size(config["image_size"], path)
 
 
 def _without_prefix(key):
@@ -382,40 +369,17 @@ def _without_prefix(key):
         key = key.removeprefix(prefix)
 
 
-def _classes(extra, num_classes, path) -> list[str] | None:
-    found = [mapping for mapping in (extra.get("classes"), extra.get("idx_to_class")) if not _is_nothing(mapping)]
-    if not found:
+def _class_set(extra, num_classes, path):
+    """The classes of a file by `classes` or, in the published files, `idx_to_class`: our files have their keys there."""
+    # Compared by length, since the truth of a tensor is another question.
+    names, keys = (
+        None if isinstance(value, Mapping | list | tuple) and not len(value) else value
+        for value in (extra.get("classes"), extra.get("idx_to_class"))
+    )
+    if names is None and keys is None:
         return None
-    mapping = found[0]
-    if isinstance(mapping, Mapping):
-        try:
-            by_index = {int(k): v for k, v in mapping.items()}
-        except (TypeError, ValueError):
-            raise InputError(f"{path}: idx_to_class has keys that are no numbers of classes") from None
-        by_index = {k: _name(v, path) for k, v in by_index.items()}
-        names: Sequence[str] = [by_index.get(i, f"class {i}") for i in range(num_classes or len(by_index))]
-    elif isinstance(mapping, list | tuple):
-        names = [_name(v, path) for v in mapping]
-    else:
-        raise InputError(f"{path}: class names in a {type(mapping).__name__}, expected a list of them")
-    if num_classes and len(names) != num_classes:
-        raise InputError(f"{path}: {len(names)} class names for {num_classes} classes")
-    check_class_names(names, path)
-    return list(names)
-
-
-def _name(value, path):
-    """The name of a class: a text, or a number that becomes one."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, int | float | np.number):
-        raise InputError(f"{path}: a class is called {shown(value)}, expected a name")
-    return str(value)
-
-
-def _is_nothing(value):
-    """None or an empty collection; the truth of a tensor is another question."""
-    return value is None or (isinstance(value, Mapping | list | tuple) and not value)
+    values = {"classes": keys if names is None else names, "keys": keys, "groups": extra.get("groups")}
+    return ClassSet.from_plain(values, path, num_classes or None)
 
 
 def _keys(keys, what):

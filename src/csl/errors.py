@@ -2,7 +2,7 @@
 
 
 def printable(text: str) -> str:
-    """The text with everything that is not printable (a line break, an escape sequence, half a surrogate) as `\\x1b`.
+    """The text with each unprintable character (a line break, an escape sequence, half a surrogate) escaped as `\\x1b`.
 
     What a file says, its name included, reaches a terminal or a log in this form only.
     """
@@ -12,7 +12,7 @@ def printable(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A value of a file in a message: texts and numbers, of all else the type.
+    """A value from a file as a message shows it: texts and numbers; of anything else the type.
 
     A list that holds another one twice, and so on, takes time and memory without end to print.
     """
@@ -36,7 +36,7 @@ class InputError(ValueError):
 
 
 class MachineError(InputError):
-    """Not the input but the machine: a full disk, a folder that cannot be written, no memory, a worker that died.
+    """A fault of the machine: a full disk, a folder that cannot be written, no memory, a dead worker.
 
     What was saved before is whole; the same command with `--resume` goes on once the cause is gone.
     """
@@ -45,4 +45,4 @@ class MachineError(InputError):
 
 
 class Stopped(Exception):
-    """Another process of the job ended this one. The message is empty where that process says why itself."""
+    """Another process of the job ended this one. The message is empty if that process prints the reason."""

@@ -1,4 +1,4 @@
-"""The class prior: how often each class is likely to be there, annotated or not (arXiv 2110.10955, section 3.3).
+"""The class prior: the estimated frequency of each class, annotated or not (arXiv 2110.10955, section 3.3).
 
 It is the mean over samples of sigmoid(train-mode logits) of a temporary model trained in "ignore" mode, kept as a CSV
 `Classes,avg_pred`.
@@ -42,14 +42,14 @@ class ClassPrior:
         return (self.total / self.samples if self.samples else torch.full_like(self.total, torch.nan)).float().cpu()
 
     def over_processes(self) -> "ClassPrior":
-        """That of the samples of all processes of the job, each of which has those of its own here."""
+        """The prior over the samples of all processes of the job."""
         whole = ClassPrior(len(self.total), self.total.device)
         whole.total = distributed.all_reduce_sum(self.total.clone())
         whole.samples = int(distributed.all_reduce_sum(torch.tensor(self.samples)))
         return whole
 
     def state_dict(self) -> dict:
-        """What `load_state_dict` needs to go on in the middle of an epoch."""
+        """The sum and the count, for `load_state_dict`."""
         return {"total": self.total.cpu(), "samples": self.samples}
 
     def load_state_dict(self, state: dict) -> None:

@@ -25,6 +25,7 @@ from csl.data.write_shards import write_shards
 from csl.errors import InputError
 from csl.garments import make_garments
 from csl.labels import Annotations, LabelMatrix, read_annotations
+from csl.labels.class_set import ClassSet
 from csl.labels.shard_index import META, load_index, meta_json, sample_json
 from csl.labels.shards import expand, is_pattern
 from csl.runs.config import TrainConfig
@@ -313,7 +314,7 @@ def photo():
     return file.getvalue()
 
 
-CLASSES = (META, meta_json(["a", "b"], ["a", "b"], None, -1))
+CLASSES = (META, meta_json(ClassSet(["a", "b"], ["a", "b"]), -1))
 SAMPLE = [("k.jpg", photo()), ("k.json", sample_json("k.jpg", "train", [0], [1], None))]
 
 
@@ -357,7 +358,10 @@ def test_a_minimal_stranger_is_read(tmp_path):
             [(META, b'{"version": 1, "classes": ["a"], "keys": [], "fill": 0}'), *SAMPLE],
             "0 keys, expected one for each",
         ),
-        ([(META, b'{"version": 1, "classes": ["a"], "groups": [], "fill": 0}'), *SAMPLE], "groups: expected an object"),
+        (
+            [(META, b'{"version": 1, "classes": ["a"], "groups": [], "fill": 0}'), *SAMPLE],
+            "groups is a list, expected",
+        ),
     ],
 )
 def test_strangers_that_are_refused(tmp_path, members, message):

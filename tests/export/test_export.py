@@ -3,8 +3,6 @@
 import json
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from networks import images, set_golden_weights
@@ -14,9 +12,13 @@ from csl import InputError, checkpoint
 from csl.export import ExportOptions, export
 from csl.export.form import ExportForm
 from csl.export.int8 import quantise
+from csl.labels.class_set import ClassSet
 from csl.models import create_model
-from csl.models.exported import Description
+from csl.models.description import Architecture, Description
 from csl.models.tresnet import TResNet, TResNetConfig
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 CLASSES = ["Neck 0", "Neck 1", "Neck 2", "colour:grün", "dog"]
 GROUPS = {"neck": [0, 3]}
@@ -214,13 +216,18 @@ def test_flags_that_make_no_sense(tiny, flags, message):
         export(ExportOptions(**{"model_path": str(tiny), **flags}), lambda line: None)
 
 
+def described(name, count, size):
+    classes = ClassSet([f"c{i}" for i in range(count)], ["k"] * count)
+    return Description(Architecture(name, "linear", count), classes, size, precision="int8")
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_int8_of_a_small_tresnet_ranks_as_float32_does(tmp_path):
     model = set_golden_weights(TResNet(FAMILIES["m"], 7)).eval()
     write_onnx(ExportForm(model), tmp_path / "float32.onnx")
     x = torch.rand(12, 3, 3, 4, generator=torch.Generator().manual_seed(0))
     x = torch.nn.functional.interpolate(x, (36, 36), mode="bicubic").clamp(0, 1)
-    description = Description("tresnet_m", "linear", [f"c{i}" for i in range(7)], ["k"] * 7, None, 36, precision="int8")
+    description = described("tresnet_m", 7, 36)
     quantise(tmp_path / "float32.onnx", tmp_path / "int8.onnx", lambda: (one[None].numpy() for one in x), description)
     found, expected = logits(tmp_path / "int8.onnx", x), logits(tmp_path / "float32.onnx", x)
     assert not torch.equal(found, expected)
@@ -244,7 +251,7 @@ def test_convolutions_that_share_a_bias_become_int8_all_the_same(tmp_path):
     x = torch.rand(4, 3, 16, 16)
     path = tmp_path / "float32.onnx"
     torch.onnx.export(network, (x,), str(path), dynamo=False, input_names=["images"], output_names=["logits"])
-    description = Description("any", "linear", [f"c{i}" for i in range(8)], ["k"] * 8, None, 16, precision="int8")
+    description = described("any", 8, 16)
     quantise(path, tmp_path / "int8.onnx", lambda: (x.numpy() for _ in range(2)), description)
     graph = onnx.load(str(tmp_path / "int8.onnx")).graph
     makers = {name: node.op_type for node in graph.node for name in node.output}

@@ -15,16 +15,19 @@ from csl.garments import make_garments
 from csl.inference.evaluate import evaluate
 from csl.labels import read_annotations
 from csl.models import create_model
-from csl.models.exported.onnx import OnnxNetwork
+from csl.models.onnx_network import OnnxNetwork
 from csl.predict import Predictor, find_images, name_scores
 from csl.predict.streaming import copies
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder with a checkpoint of a small network, both files made of it, and drawn garments."""
+    """A folder with a checkpoint of a small network, two .onnx files made of it, and drawn garments."""
     folder = tmp_path_factory.mktemp("run")
     data = make_garments(folder / "set", num_train=4, num_val=9, size=48, progress=False)
     annotations = read_annotations(data, split="val")
@@ -38,13 +41,12 @@ def run(tmp_path_factory):
         "groups": {name: [group.start, group.stop] for name, group in annotations.groups.items()},
     }  # fmt: skip
     checkpoint.write(folder / "best.ckpt", content)
-    for options in ({"format": "onnx"}, {"format": "onnx", "sigmoid": True, "out": str(folder / "sigmoid.onnx")},
-                    {"format": "pt2"}):  # fmt: skip
+    for options in ({"format": "onnx"}, {"format": "onnx", "sigmoid": True, "out": str(folder / "sigmoid.onnx")}):  # fmt: skip
         export(ExportOptions(model_path=str(folder / "best.ckpt"), **options), lambda line: None)
     return folder
 
 
-FILES = ["best.onnx", "sigmoid.onnx", "best.pt2"]
+FILES = ["best.onnx", "sigmoid.onnx"]
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -106,14 +108,10 @@ def test_another_size_and_copies_on_one_thread(run):
 
 
 def test_refused_in_one_line(run, tmp_path):
-    import onnx
-    from onnx import TensorProto, helper
-
+    helper, number = onnx.helper, onnx.TensorProto.FLOAT
     (tmp_path / "broken.onnx").write_bytes(b"nothing of the kind")
     (tmp_path / "broken.pt2").write_bytes(b"nothing of the kind")
-    ends = [
-        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("images", [1, 3, 8, 8]), ("y", [1, 192]))
-    ]
+    ends = [helper.make_tensor_value_info(n, number, s) for n, s in (("images", [1, 3, 8, 8]), ("y", [1, 192]))]
     graph = helper.make_graph([helper.make_node("Flatten", ["images"], ["y"])], "foreign", ends[:1], ends[1:])
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "foreign.onnx"
@@ -126,9 +124,9 @@ def test_refused_in_one_line(run, tmp_path):
     for file, options, message in (
         (tmp_path / "none.onnx", {}, "no such file"),
         (tmp_path / "broken.onnx", {}, "not a network that ONNX Runtime reads"),
-        (tmp_path / "broken.pt2", {}, "not a network that torch.export reads"),
+        (tmp_path / "broken.pt2", {}, r".pt2 files do not run here, use the .onnx file or the checkpoint"),
         (tmp_path / "foreign.onnx", {}, "classes and preprocessing are not in it"),
-        (tmp_path / "classes.onnx", {}, "2 class names, 18 keys and 18 outputs"),
+        (tmp_path / "classes.onnx", {}, "2 class names for 18 classes"),
         (run / "best.onnx", {"num_classes": 3}, "--num_classes 3: .* has 18 classes"),
         (run / "best.onnx", {"model_name": "tresnet_m"}, "--model_name tresnet_m: .* holds test_resnet"),
         (run / "best.onnx", {"amp": "bf16"}, "--amp bf16: .* is exported and runs as it is"),
@@ -150,7 +148,7 @@ def test_without_onnxruntime_the_error_says_what_to_install(run, tmp_path):
     assert "pip install onnx onnxruntime onnxscript" in result.stderr
 
 
-@pytest.mark.skipif("CUDAExecutionProvider" in __import__("onnxruntime").get_available_providers(), reason="has CUDA")
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="has CUDA")
 def test_a_gpu_that_onnxruntime_does_not_have(run):
     with pytest.raises(InputError, match="this ONNX Runtime has no CUDA.*onnxruntime-gpu"):
         OnnxNetwork(run / "best.onnx", device="cuda")

@@ -98,7 +98,7 @@ def test_ours_with_a_bottleneck_head_goes_out_as_one_layer(tmp_path, capsys):
         assert_equal_logits(timm.create_model("tresnet_m", num_classes=9, checkpoint_path=str(out)), ours)
         assert checkpoint.load_model(out)[1].num_classes == 9
     assert tools.main(["zoo", "to_timm", str(tmp_path / "ours.ckpt"), str(out)]) == 2
-    assert "is already there" in capsys.readouterr().err
+    assert "already exists, choose another file" in capsys.readouterr().err
 
 
 def test_what_has_no_form_in_timm_is_an_error(tmp_path, capsys):

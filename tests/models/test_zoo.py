@@ -50,8 +50,8 @@ def test_the_list_has_every_file_and_figure(capsys):
     assert lines.keys() >= zoo.PUBLISHED.keys()
     assert len({zoo.local_path(name) for name in zoo.PUBLISHED}) == len(zoo.PUBLISHED) == 32
     for entry in zoo.PUBLISHED.values():
-        assert entry.network in CONFIGS
-        assert entry.head in (*HEADS, None)
+        assert entry.architecture.name in CONFIGS
+        assert entry.architecture.head in (*HEADS, None)
 
 
 def test_describe_counts_without_weights(capsys):

@@ -1,4 +1,4 @@
-"""What the parsers of all scripts share: both spellings of a flag, one line for bad input."""
+"""Parse flags in both spellings, and run a script whose errors are one line."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from csl.machine.allocator import prefer_large_pages
 
 
 def create_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
-    """A parser in which a flag that is not given is not there: each default lives in the code that it belongs to."""
+    """A parser that returns given flags only: each default lives in the options that the flags set."""
     return argparse.ArgumentParser(
         usage="%(prog)s [flags]",
         description=description,
@@ -76,7 +76,7 @@ def run(main: Callable[[dict], None], parser: argparse.ArgumentParser, argv: Seq
 
 
 def _job(flags):
-    """The processes that torchrun started, joined; nothing without it, and then PyTorch is not imported for it."""
+    """Join the processes that torchrun started. Without torchrun PyTorch is not imported."""
     if "WORLD_SIZE" not in os.environ:
         return nullcontext()
     from csl.machine.distributed import process_group

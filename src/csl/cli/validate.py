@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--strict_labels", action="store_true", help="OpenImages: stop at the first malformed row")
     g.add_argument("--follow_links", action="store_true", help="images may lie outside of the data folder, links too")
     g = p.add_argument_group("network")
-    g.add_argument("--model_path", metavar="FILE", help="checkpoint, .onnx or .pt2 (best.ckpt of the last run)")
+    g.add_argument("--model_path", metavar="FILE", help="checkpoint or .onnx (best.ckpt of the last run)")
     g.add_argument(
         "--model_name", metavar="NAME", help="needed for a foreign file of a timm network; told by the file otherwise"
     )

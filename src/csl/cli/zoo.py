@@ -56,12 +56,13 @@ def _list():
     for entry in zoo.PUBLISHED.values():
         path = zoo.local_path(entry.name)
         megabytes = f"{path.stat().st_size / 1e6:.1f}" if path.is_file() else ""
-        if not megabytes and entry.num_classes:
-            megabytes = f"~{_bytes(entry.network, entry.num_classes, entry.head or 'linear') / 1e6:.0f}"
-        classes = f"{entry.num_classes:,}" if entry.num_classes else ""
+        network = entry.architecture
+        if not megabytes and network.num_classes:
+            megabytes = f"~{_bytes(network.name, network.num_classes, network.head or 'linear') / 1e6:.0f}"
+        classes = f"{network.num_classes:,}" if network.num_classes else ""
         figure = f"mAP {entry.mAP}" if entry.mAP else entry.note
         pixels = str(entry.image_size or "")
-        rows.append((entry.name, entry.network, entry.head or "", classes, pixels, megabytes, entry.data, figure))
+        rows.append((entry.name, network.name, network.head or "", classes, pixels, megabytes, entry.data, figure))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -97,6 +98,6 @@ def _get(name):
 
 
 def _to_timm(path, out):
-    from csl.export.networks import write_as_timm
+    from csl.export.weights import write_as_timm
 
     print(write_as_timm(path, out))

@@ -1,4 +1,4 @@
-"""The look at every image file before training starts."""
+"""Check that every image can be read before training starts."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

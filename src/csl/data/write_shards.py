@@ -10,6 +10,7 @@ from tqdm import tqdm
 from csl.data.images import check_image, open_image
 from csl.errors import InputError, printable
 from csl.labels import Annotations
+from csl.labels.class_set import ClassSet
 from csl.labels.shard_index import IMAGE_EXTENSIONS, META, load_index, meta_json, sample_json
 from csl.labels.shards import SUMMARY
 from csl.machine.files import replacing
@@ -90,7 +91,7 @@ def _write_shard(file, split, annotations, row, shard_bytes, shard_count, on_bad
     """Samples from `row` on until the shard is full; returns the next row and how many were written."""
     written = images = 0
     with _tar_writer(file) as tar:
-        meta = meta_json(annotations.classes, annotations.keys, annotations.groups, annotations.labels.fill)
+        meta = meta_json(ClassSet(annotations.classes, annotations.keys, annotations.groups), annotations.labels.fill)
         tar.write({"__key__": META.removesuffix(".json"), "json": meta})
         while row < len(annotations) and not _is_full(written, images, shard_bytes, shard_count):
             path = annotations.images[row]

@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
@@ -22,11 +22,12 @@ from csl.export.weights import check_weights, write_weights
 from csl.garments import make_garments
 from csl.inference.evaluate import evaluate
 from csl.inference.sources import annotations_for, checkpoint_path
+from csl.labels.class_set import ClassSet
 from csl.labels.options import DataOptions
 from csl.machine.files import replacing
 from csl.models import check_image_size
-from csl.models.exported import SUFFIXES, Description
-from csl.models.exported.onnx import OnnxNetwork, import_onnxruntime
+from csl.models.description import Description
+from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.predict import DEFAULT_IMAGE_SIZE, Predictor, find_images
 
 FORMATS = ("onnx", "pt2", "safetensors")
@@ -70,7 +71,7 @@ def export(options: ExportOptions, say: Callable[[str], None] = print) -> Path:
     """
     _check_flags(options)
     path = checkpoint_path(options.model_path)
-    if path.suffix in SUFFIXES:
+    if path.suffix in (".onnx", ".pt2"):
         raise InputError(f"--model_path {path}: is exported already, expected a checkpoint")
     model, loaded = checkpoint.load_model(path, options.model_name, options.num_classes)
     description = _describe(loaded, options)
@@ -88,7 +89,7 @@ def export(options: ExportOptions, say: Callable[[str], None] = print) -> Path:
             line = write_checked(form, description, options.format, target, photos)
             if options.int8:
                 say(f"float32: {line}")
-                line = _quantise(options, target, temporary, description, photos, path, say)
+                line = _quantise(options, target, temporary, description, photos, loaded, say)
     say(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {line}")
     return out
 
@@ -121,15 +122,10 @@ def _describe(loaded, options):
     size = options.image_size or config.get("image_size") or DEFAULT_IMAGE_SIZE
     size = size if isinstance(size, int) else tuple(size)
     check_image_size(loaded.model_name, size)
-    classes = loaded.classes or [f"class {i}" for i in range(loaded.num_classes)]
-    keys = loaded.extra.get("idx_to_class") or {}
-    by_index = {int(k): str(v) for k, v in (keys.items() if isinstance(keys, Mapping) else enumerate(keys))}
+    numbered = [f"class {i}" for i in range(loaded.num_classes)]
     return Description(
-        model_name=loaded.model_name,
-        head=loaded.head,
-        classes=list(classes),
-        keys=[by_index.get(i, name) for i, name in enumerate(classes)],
-        groups=loaded.groups,
+        architecture=loaded.architecture,
+        class_set=loaded.class_set or ClassSet(numbered, numbered),
         image_size=size,
         sigmoid=options.sigmoid,
         version=version("csl"),
@@ -141,7 +137,9 @@ def _photos(options, loaded, description, scratch):
     if options.check is not None:
         paths, what = find_images(options.check, say=lambda line: None), options.check
     else:
-        paths, what = _own_photos(options, loaded, description), "validation images of the run"
+        annotations = _annotations(options, loaded, description)
+        images = annotations.images if annotations is not None else ()
+        paths, what = [str(image) for image in islice(images, 2 * PHOTOS)], "validation images of the run"
         if not paths:
             folder = make_garments(Path(scratch, "garments"), num_train=1, num_val=PHOTOS, size=256, progress=False)
             paths, what = find_images(folder), "drawn garments"
@@ -156,26 +154,24 @@ def _photos(options, loaded, description, scratch):
     return torch.stack(pixels), f"{len(pixels)} of {what}" if len(paths) > 1 else what
 
 
-def _own_photos(options, loaded, description):
-    """Paths of validation images, [] where the checkpoint is of no run or its data is not here."""
+def _annotations(options, loaded, description):
+    """The labelled images of --data or of the checkpoint's run, None where the run's data is not on this machine."""
     config = loaded.extra.get("config") or {}
     if options.data is None and not config.get("data"):
-        return []
+        return None
+    classes, groups = description.class_set.classes, description.class_set.groups
     try:
-        annotations, _ = annotations_for(
-            DataOptions.of(options), options.split, config, description.classes, description.groups
-        )
+        return annotations_for(DataOptions.of(options), options.split, config, classes, groups)[0]
     except InputError:
         if options.data is not None:
             raise
-        return []
-    return [str(image) for image in islice(annotations.images, 2 * PHOTOS)]
+        return None
 
 
 # --------------------------------------------------------------------------------------------------------------- int8
 
 
-def _quantise(options, float32, int8, description, photos, path, say):
+def _quantise(options, float32, int8, description, photos, loaded, say):
     """Quantise a checked float32 file; returns a line with what it costs."""
     paths = find_images(options.calibrate, say=lambda line: None)
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(CALIBRATION, len(paths))).astype(int))]
@@ -191,30 +187,14 @@ def _quantise(options, float32, int8, description, photos, path, say):
     x = photos[0].float() / 255
     apart = (before(x).sigmoid() - after(x).sigmoid()).abs().max().item()
     line = f"calibrated on {len(chosen)} of {options.calibrate}; probabilities up to {apart:.2g} from float32's on {photos[1]}"
-    annotations = _labelled(options, description, path)
+    annotations = _annotations(options, loaded, description)
     if annotations is None:
         say("no labelled data: expected --data DIR for the mAP before and after")
         return line
     config = {"batch_size": options.batch_size, "workers": options.workers, "say": say}
-    maps = []
+    classes, maps = description.class_set, []
     for network, name in ((before, "float32"), (after, "int8")):
-        predictor = Predictor(
-            network, description.classes, description.groups, description.image_size, torch.device("cpu")
-        )
+        predictor = Predictor(network, classes.classes, classes.groups, description.image_size, torch.device("cpu"))
         maps.append(evaluate(predictor, annotations, **config).numbers["mAP"])
         say(f"mAP {name:8}{maps[-1]:6.2f}")
     return f"{line}; mAP {maps[0]:.2f} -> {maps[1]:.2f} on {len(annotations):,} images of {annotations.source}"
-
-
-def _labelled(options, description, path):
-    config = checkpoint.read(path).extra.get("config") or {}
-    if options.data is None and not config.get("data"):
-        return None
-    try:
-        return annotations_for(DataOptions.of(options), options.split, config, description.classes, description.groups)[
-            0
-        ]
-    except InputError:
-        if options.data is not None:
-            raise
-        return None

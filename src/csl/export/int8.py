@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from csl.errors import InputError
-from csl.models.exported import INPUT, Description
+from csl.models.description import INPUT, Description
 
 MAX_RELU_SLOPE = 0.011
 """A leaky ReLU of at most this slope becomes a ReLU: what it lets through is under a step of 8 bits, or just over in the

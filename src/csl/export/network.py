@@ -16,15 +16,17 @@ from torch import Tensor
 from csl.errors import InputError
 from csl.export.form import ExportForm
 from csl.models import CONFIGS
-from csl.models.exported import INPUT, Description, OnnxNetwork, Pt2Network
-from csl.models.exported.onnx import INSTALL, SIZE_NAMES
-from csl.models.exported.pt2 import METADATA
+from csl.models.description import INPUT, Description
+from csl.models.onnx_network import INSTALL, SIZE_NAMES, OnnxNetwork
 from csl.models.tresnet import SIZE_MIN, SIZE_STEP
 
 TOLERANCE = 1e-4
 """The largest difference from PyTorch that is accepted: of a probability, and of a logit (of the largest one, over 1)."""
 
 OPSET = 17
+
+METADATA = "csl.json"
+"""Extra file inside a `.pt2` that holds the metadata, a JSON object of texts."""
 
 
 def write_checked(
@@ -58,7 +60,7 @@ def write_checked(
 
 def _takes_other_sizes(form, description):
     """Whether the PyTorch network runs on images of another size: convolutional ones do, most transformers do not."""
-    if description.model_name in CONFIGS:
+    if description.architecture.name in CONFIGS:
         return True
     with torch.no_grad(), contextlib.suppress(Exception):  # each network has its own way to refuse
         form(torch.zeros(1, 3, *_other_size(description)))
@@ -88,7 +90,7 @@ def _write_onnx(form, description, path, any_size):
             except Exception as error:  # of a missing exporter, of an operator without translation: no common base
                 errors.append(" ".join(str(error).split())[:160])
     else:
-        raise InputError(f"{description.model_name}: cannot be exported to ONNX ({'; '.join(errors)})")
+        raise InputError(f"{description.architecture.name}: cannot be exported to ONNX ({'; '.join(errors)})")
     onnx = import_onnx()
     content = onnx.load(str(path))
     onnx.helper.set_model_props(content, description.to_metadata())
@@ -104,15 +106,23 @@ def _write_pt2(form, description, path, any_size):
             torch.export.save(program, buffer, extra_files={METADATA: json.dumps(description.to_metadata())})
     except Exception as error:  # of data-dependent control flow, of constraints: no common base
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{description.model_name}: cannot be exported by torch.export ({reason})") from error
+        raise InputError(f"{description.architecture.name}: cannot be exported by torch.export ({reason})") from error
     path.write_bytes(buffer.getvalue())
+
+
+def _load_pt2(path):
+    """The network and the metadata of a `.pt2` file that `_write_pt2` wrote a moment ago."""
+    extra = {METADATA: ""}
+    with _quietly():
+        program = torch.export.load(io.BytesIO(path.read_bytes()), extra_files=extra)
+    return program.module(), json.loads(extra[METADATA])
 
 
 def _dims(description, any_size):
     """What torch.export is told of the input: any batch, and sides that divide by 4 where the network asks for that."""
     dims = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
     if any_size:
-        step = SIZE_STEP if description.model_name in CONFIGS else 1
+        step = SIZE_STEP if description.architecture.name in CONFIGS else 1
         for axis, name in zip((2, 3), SIZE_NAMES, strict=True):
             dims[axis] = (
                 step * torch.export.Dim(name, min=SIZE_MIN // step, max=1 << 14) if step > 1 else torch.export.Dim.AUTO
@@ -130,21 +140,27 @@ def _compare(form, description, path, format_, photos, any_size):
         cases.append((size, (F.interpolate(x[:3], size),)))
     worst = 0.0
     for size, batches in cases:
-        network = OnnxNetwork(path, size) if format_ == "onnx" else Pt2Network(path)
-        if network.description != description:
+        if format_ == "onnx":
+            network = OnnxNetwork(path, size)
+            run, metadata = network.outputs, network.description.to_metadata()
+        else:
+            run, metadata = _load_pt2(path)
+        if metadata != description.to_metadata():
             raise InputError(f"{path}: its metadata came back changed")
         for batch in batches:
             with torch.inference_mode():
                 expected = form(batch)
                 try:
-                    found = network.outputs(batch)
+                    found = run(batch)
                 except Exception as error:  # of ONNX Runtime, or of a guard in a pt2: no common base
                     reason = " ".join(str(error).split())[:160]
-                    raise InputError(f"{description.model_name}: the exported file does not run ({reason})") from error
+                    raise InputError(
+                        f"{description.architecture.name}: the exported file does not run ({reason})"
+                    ) from error
             worst = max(worst, _difference(found, expected, description.sigmoid))
     if not worst <= TOLERANCE:  # NaN is no agreement
         raise InputError(
-            f"{description.model_name}: the exported file gives other numbers than PyTorch on {what}, by {worst:.3g}; "
+            f"{description.architecture.name}: the exported file gives other numbers than PyTorch on {what}, by {worst:.3g}; "
             f"expected at most {TOLERANCE:g}"
         )
     sizes = (

@@ -1,26 +1,16 @@
-"""Networks to look at before they are used, and to take away: what `python -m csl zoo` shows and writes."""
+"""The table of a network's layers that `python -m csl zoo describe` prints."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from csl import checkpoint
 from csl.errors import InputError
-from csl.machine.files import replacing
-from csl.models import CONFIGS, create_model, timm_weights, truncate, zoo
+from csl.models import create_model, truncate, zoo
+from csl.models.description import Architecture
 from csl.models.summary import Summary, summarise
 
 DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE = 80, 224
-
-
-@dataclass(frozen=True)
-class _Network:
-    name: str
-    head: str
-    num_classes: int
-    num_groups: int | None = None
-    image_size: int | tuple[int, int] | None = None
 
 
 def describe(
@@ -41,12 +31,12 @@ def describe(
     Raises:
         InputError: an unknown name, or a size or layer that the network does not have.
     """
-    network = _find(name, num_classes, head)
-    size = image_size or network.image_size or DEFAULT_IMAGE_SIZE
+    network, own_size = _find(name, num_classes, head)
+    size = image_size or own_size or DEFAULT_IMAGE_SIZE
     height, width = (size, size) if isinstance(size, int) else size
     try:
         with torch.device("meta"):
-            model = create_model(network.name, network.num_classes, head=network.head, num_groups=network.num_groups)
+            model = create_model(**vars(network))
         if layer is not None:
             model = truncate(model, layer)
         summary = summarise(model, (height, width))
@@ -57,45 +47,14 @@ def describe(
     return f"{name}: {network.name}, {kind}\n{_table(summary)}"
 
 
-def write_as_timm(path: str | Path, out: str | Path) -> str:
-    """Write a TResNet's weights as timm's state dict, `.safetensors` or `.pth`; returns a line that says how to load it.
-
-    Raises:
-        InputError: no checkpoint, no TResNet, an ML-Decoder head, or a file that is already there.
-    """
-    loaded, out = checkpoint.read(path), Path(out)
-    if out.exists():
-        raise InputError(f"{out}: is already there, expected a new file")
-    if loaded.model_name not in CONFIGS:
-        raise InputError(f"{loaded.path}: not a TResNet, expected one: a network of timm has timm's names already")
-    try:
-        state = {key: value.contiguous() for key, value in timm_weights.to_timm(loaded.state_dict).items()}
-    except InputError as error:
-        raise InputError(f"{loaded.path}: {error}") from error
-    with replacing(out) as temporary:
-        if out.suffix == ".safetensors":
-            from safetensors.torch import save_file
-
-            save_file(state, temporary)
-        else:
-            torch.save(state, temporary)
-    timm_name = timm_weights.timm_name(loaded.model_name)
-    line = (
-        f"{out}: {len(state)} tensors, for timm.create_model({timm_name!r}, num_classes={loaded.num_classes}, "
-        f"checkpoint_path={str(out)!r})"
-    )
-    if loaded.model_name == "tresnet_l_v2":
-        line += "\nits leaky slopes are 1e-6, and timm's tresnet_v2_l has 1e-3 and 1e-2: the logits will differ"
-    return line
-
-
 def _find(name, num_classes, head):
+    """(Architecture, image size or None) of published weights, a file, or a network."""
     entry = zoo.PUBLISHED.get(name)
     path = zoo.local_path(name) if entry else Path(name)
     if entry is None and not path.is_file():
         if zoo.is_published(name):  # any other network of timm
             name = name.removeprefix(zoo.TIMM)
-        return _Network(name, head or "linear", num_classes or DEFAULT_CLASSES)
+        return Architecture(name, head or "linear", num_classes or DEFAULT_CLASSES), None
     if num_classes is not None or head is not None:
         raise InputError(f"{name}: says its head and classes itself, expected no --num_classes and --head")
     if path.is_file():
@@ -103,11 +62,10 @@ def _find(name, num_classes, head):
         if loaded.model_name is None or loaded.num_classes is None:
             raise InputError(f"{loaded.path}: neither a TResNet with a classifier nor written by train.py")
         size = (loaded.extra.get("config") or {}).get("image_size") or (entry and entry.image_size)
-        size = tuple(size) if isinstance(size, list | tuple) else size
-        return _Network(loaded.model_name, loaded.head, loaded.num_classes, loaded.num_groups, size)
-    if entry.head is None or entry.num_classes is None:
+        return loaded.architecture, tuple(size) if isinstance(size, list | tuple) else size
+    if entry.architecture.head is None or entry.architecture.num_classes is None:
         raise InputError(f"{name}: only its file tells the head and the classes, expected `zoo get {name}` before")
-    return _Network(entry.network, entry.head, entry.num_classes, entry.num_groups, entry.image_size)
+    return entry.architecture, entry.image_size
 
 
 def _table(summary: Summary):

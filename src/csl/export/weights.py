@@ -1,4 +1,4 @@
-"""The weights of a checkpoint as `.safetensors`, which `csl.checkpoint` reads again, bit for bit."""
+"""The weights of a checkpoint as `.safetensors`, which `csl.checkpoint` reads again bit for bit, or as timm names them."""
 
 import json
 import shutil
@@ -10,24 +10,21 @@ import torch
 from csl import checkpoint
 from csl.checkpoint import Checkpoint
 from csl.errors import InputError
-from csl.models.exported import Description
+from csl.machine.files import replacing
+from csl.models import CONFIGS, timm_weights
+from csl.models.description import Description
 
 
 def write_weights(path: Path, loaded: Checkpoint, description: Description) -> None:
-    """Write the tensors of a checkpoint, and what there is to know of them as metadata."""
+    """Write the tensors of a checkpoint, with the description and the facts of a checkpoint as metadata."""
     from safetensors.torch import save_file
 
     state = {key: value.contiguous().clone() for key, value in loaded.state_dict.items()}  # no shared storage
-    save_file(state, path, description.to_metadata() | _checkpoint_metadata(loaded, description))
-
-
-def _checkpoint_metadata(loaded, description):
-    """What `csl.checkpoint.read` looks for in a checkpoint, beside what every export has."""
-    config = {"image_size": description.image_size}
-    return {
-        "idx_to_class": json.dumps(dict(enumerate(description.keys)), ensure_ascii=False),
-        "config": json.dumps(config),
+    metadata = description.to_metadata() | {
+        "idx_to_class": json.dumps(dict(enumerate(description.class_set.keys)), ensure_ascii=False),
+        "config": json.dumps({"image_size": description.image_size}),
     }
+    save_file(state, path, metadata)
 
 
 def check_weights(temporary: Path, path: Path, loaded: Checkpoint) -> str:
@@ -52,8 +49,38 @@ def check_weights(temporary: Path, path: Path, loaded: Checkpoint) -> str:
         value.dtype == loaded.state_dict[key].dtype and torch.equal(value, loaded.state_dict[key])
         for key, value in found.state_dict.items()
     )
-    if not same or (found.model_name, found.head, found.num_groups, found.groups) != (
-        loaded.model_name, loaded.head, loaded.num_groups, loaded.groups
-    ):  # fmt: skip
+    if not same or (found.architecture, found.groups) != (loaded.architecture, loaded.groups):
         raise InputError(f"{path}: the exported weights did not come back as they were")
     return f"{len(found.state_dict)} tensors, bit for bit those of {path}"
+
+
+def write_as_timm(path: str | Path, out: str | Path) -> str:
+    """Write a TResNet's weights as timm's state dict, `.safetensors` or `.pth`; returns a line that says how to load it.
+
+    Raises:
+        InputError: no checkpoint, no TResNet, an ML-Decoder head, or a file that is already there.
+    """
+    loaded, out = checkpoint.read(path), Path(out)
+    if out.exists():
+        raise InputError(f"{out}: already exists, choose another file")
+    if loaded.model_name not in CONFIGS:
+        raise InputError(f"{loaded.path}: not a TResNet, expected one: a network of timm has timm's names already")
+    try:
+        state = {key: value.contiguous() for key, value in timm_weights.to_timm(loaded.state_dict).items()}
+    except InputError as error:
+        raise InputError(f"{loaded.path}: {error}") from error
+    with replacing(out) as temporary:
+        if out.suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            save_file(state, temporary)
+        else:
+            torch.save(state, temporary)
+    timm_name = timm_weights.timm_name(loaded.model_name)
+    line = (
+        f"{out}: {len(state)} tensors, for timm.create_model({timm_name!r}, num_classes={loaded.num_classes}, "
+        f"checkpoint_path={str(out)!r})"
+    )
+    if loaded.model_name == "tresnet_l_v2":
+        line += "\nits leaky slopes are 1e-6, and timm's tresnet_v2_l has 1e-3 and 1e-2: the logits will differ"
+    return line

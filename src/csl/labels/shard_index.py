@@ -18,6 +18,7 @@ import hashlib
 import json
 import re
 import tarfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.cache import ArrayCache
+from csl.labels.class_set import ClassSet
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED
 from csl.labels.paths import SPLITS
 from csl.machine.files import parse_json
@@ -97,7 +99,7 @@ def load_index(path: str | Path) -> ShardIndex:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a tar shard")
-    cache = ArrayCache(path, ("shard index", VERSION))
+    cache = ArrayCache(path, ("shard index", 2))
     if (stored := cache.load()) is not None:
         try:
             return ShardIndex(**stored.arrays, meta=stored.facts)
@@ -214,24 +216,12 @@ def _sample(path, file, group, meta, key):
 
 
 def _checked_meta(content, place):
-    classes, keys, groups = content.get("classes"), content.get("keys"), content.get("groups")
     if content.get("version") != VERSION:
         raise InputError(f"{place}: version {content.get('version')!r}, expected {VERSION}")
-    for name, names in (("classes", classes), ("keys", keys)):
-        if names is None and name == "keys":
-            continue
-        if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
-            raise InputError(f"{place}: {name}: expected a list of names")
-    if keys is not None and len(keys) != len(classes):
-        raise InputError(f"{place}: {len(keys)} keys, expected one for each of {len(classes)} classes")
+    plain = ClassSet.from_plain(content, place).to_plain()
     if content.get("fill") not in _LABELS.values() or type(content["fill"]) is not int:
         raise InputError(f"{place}: fill {content.get('fill')!r}, expected 1, 0 or -1")
-    if groups is not None:
-        ranges = list(groups.values()) if isinstance(groups, dict) else [None]
-        for one in ranges:
-            if not (isinstance(one, list) and len(one) == 2 and all(type(end) is int for end in one)):
-                raise InputError(f"{place}: groups: expected an object of [first class, one past the last]")
-    return {"classes": classes, "keys": keys, "groups": groups, "fill": content["fill"]}
+    return {**plain, "fill": content["fill"]}
 
 
 def _as_index(path, samples, meta):
@@ -257,8 +247,10 @@ def _offsets(lengths):
     return np.cumsum([0, *lengths], dtype=np.int64)
 
 
-def sample_json(name: str, split: str | None, classes, values, weight: float | None) -> bytes:
-    """What stands in a sample's JSON member.
+def sample_json(
+    name: str, split: str | None, classes: Iterable[int], values: Iterable[int], weight: float | None
+) -> bytes:
+    """The content of a sample's JSON member.
 
     Args:
         name: of the image where it came from.
@@ -274,8 +266,6 @@ def sample_json(name: str, split: str | None, classes, values, weight: float | N
     return json.dumps(content).encode()
 
 
-def meta_json(classes, keys, groups, fill: int) -> bytes:
-    """What stands in the member `META`."""
-    ranges = {name: [group.start, group.stop] for name, group in groups.items()} if groups else None
-    content = {"version": VERSION, "classes": list(classes), "keys": list(keys), "groups": ranges, "fill": int(fill)}
-    return json.dumps(content).encode()
+def meta_json(class_set: ClassSet, fill: int) -> bytes:
+    """The content of the member `META`."""
+    return json.dumps({"version": VERSION, **class_set.to_plain(), "fill": int(fill)}).encode()

@@ -1,4 +1,4 @@
-"""How the process asks the system for memory: a training step on a CPU frees and takes back gigabytes."""
+"""Settings of the memory allocator: a training step on a CPU frees and takes back gigabytes."""
 
 import ctypes
 import os
@@ -8,7 +8,7 @@ _TRIM_THRESHOLD = -1  # M_TRIM_THRESHOLD of <malloc.h>
 
 
 def prefer_large_pages() -> None:
-    """Have PyTorch ask for huge pages and glibc hold on to the top of its heap. Call before the first tensor.
+    """Make PyTorch ask for huge pages, and glibc keep the free memory at the top of its heap. Call before the first tensor.
 
     Page faults are what a CPU step waits for between its convolutions. Linux with glibc alone; elsewhere nothing happens.
     """

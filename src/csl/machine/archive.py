@@ -1,4 +1,4 @@
-"""Archives that strangers made: refused before they are unpacked."""
+"""Checks of untrusted zip archives."""
 
 import struct
 import zipfile
@@ -10,10 +10,10 @@ from csl.errors import InputError
 def check_archive(path: Path) -> None:
     """Refuse an archive with compressed or overlapping entries, which could take any amount of memory.
 
-    PyTorch stores what it writes as it is. A file that is no archive is left to whoever reads it.
+    PyTorch writes uncompressed entries. A file that is not an archive passes: its reader refuses it.
 
     Raises:
-        InputError: such entries, or a damaged archive.
+        InputError: the archive has such entries or is damaged.
     """
     with open(path, "rb") as file:
         if file.read(4) != b"PK\3\4":
@@ -30,3 +30,15 @@ def check_archive(path: Path) -> None:
         raise InputError(
             f"{path}: its entries have {total:,} bytes, the file {size:,}; expected a file that PyTorch wrote"
         )
+
+
+def check_sums(path: Path) -> None:
+    """Compare the checksum of every entry, which PyTorch does not do when it loads a file; other files pass.
+
+    Raises:
+        InputError: an entry is damaged.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise InputError(f"{path}: a damaged file, {damaged} has another checksum")

@@ -1,4 +1,4 @@
-"""Several processes of one job, as `torchrun` starts them: who is who, sums and messages between them, and a shared end.
+"""The processes of one job, as `torchrun` starts them: ranks, reductions, messages, and a shared end.
 
 Every function here works in a process of its own, too, where it costs nothing. With several processes each of them
 has to make the same calls in the same order, unless a function says otherwise. An error on one process ends all: it
@@ -37,37 +37,37 @@ _control = None  # a gloo group beside NCCL: flags and messages never wait for a
 
 
 def started() -> bool:
-    """Whether this is one process of a group."""
+    """Whether this process belongs to a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    """This process's number in the job, from 0; 0 where it is on its own."""
+    """This process's rank in the job; 0 without a job."""
     return dist.get_rank() if started() else 0
 
 
 def world_size() -> int:
-    """Processes in the job; 1 where this one is on its own."""
+    """The number of processes in the job; 1 without a job."""
     return dist.get_world_size() if started() else 1
 
 
 def local_rank() -> int:
-    """This process's number on its machine, which is that of its GPU."""
+    """This process's rank on its machine, which is the index of its GPU."""
     return int(os.environ.get("LOCAL_RANK", rank())) if started() else 0
 
 
 def local_world_size() -> int:
-    """Processes of the job on this machine."""
+    """The number of the job's processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if started() else 1
 
 
 def is_main() -> bool:
-    """Whether this is the process that prints and writes: rank 0."""
+    """Whether this is rank 0, the process that prints and writes."""
     return rank() == 0
 
 
 def by_main(say: Callable[..., None]) -> Callable[..., None]:
-    """`say` on rank 0, silence on the others."""
+    """`say` on rank 0; on the other ranks a function that prints nothing."""
     return say if is_main() else _silence
 
 
@@ -76,12 +76,12 @@ def _silence(*_, **__):
 
 
 def restarts() -> int:
-    """How often torchrun (`--max-restarts`) has started the job's processes anew after one of them died."""
+    """How often torchrun (`--max-restarts`) has restarted the job's processes after one of them died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
 def job() -> str | None:
-    """A name of the job that its restarted processes share, on rank 0; None without torchrun."""
+    """On rank 0 a name of the job, the same after a restart of its processes; None without torchrun."""
     name = os.environ.get("TORCHELASTIC_RUN_ID")
     if name is None or name != "none":
         return name
@@ -92,19 +92,19 @@ def job() -> str | None:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process calls this."""
     all_reduce_sum(torch.zeros(1))
 
 
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """Add up a tensor of the same shape and dtype over all processes, in place; returns it. On a CPU it stays there."""
+    """Sum a tensor of the same shape and dtype over all processes, in place; returns it."""
     if world_size() > 1:
         dist.all_reduce(tensor, group=_group_for(tensor))
     return tensor
 
 
 def highest(*values: int) -> list[int]:
-    """The highest of everyone's values, one by one: how processes agree that something happened to any of them."""
+    """The maximum over all processes of each value: how they agree that something happened to any of them."""
     if world_size() == 1:
         return list(values)
     agreed = torch.tensor(values, dtype=torch.int64)
@@ -113,23 +113,14 @@ def highest(*values: int) -> list[int]:
 
 
 def broadcast_from_main(tensors: Iterable[torch.Tensor]) -> None:
-    """Overwrite these tensors by rank 0's, in place."""
+    """Overwrite these tensors with rank 0's, in place."""
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0, group=_group_for(tensor))
 
 
-def gather_tensors(tensor: torch.Tensor) -> torch.Tensor:
-    """Everyone's tensor of the same shape [...] and dtype, in the order of ranks: [W, ...] on every process."""
-    if world_size() == 1:
-        return tensor.unsqueeze(0)
-    gathered = [torch.empty_like(tensor) for _ in range(world_size())]
-    dist.all_gather(gathered, tensor, group=_group_for(tensor))
-    return torch.stack(gathered)
-
-
 def gather_objects(value: Any) -> list[Any]:
-    """Everyone's value, in the order of ranks, on every process. Tensors in it should be on the CPU."""
+    """The values of all processes, in the order of ranks, on every process. Tensors in them should be on the CPU."""
     if world_size() == 1:
         return [value]
     values = [None] * world_size()
@@ -138,7 +129,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def gather_objects_to_main(value: Any) -> list[Any] | None:
-    """Everyone's value, in the order of ranks, on rank 0; None on the others."""
+    """The values of all processes, in the order of ranks, on rank 0; None on the other ranks."""
     if world_size() == 1:
         return [value]
     values = [None] * world_size() if is_main() else None
@@ -147,7 +138,7 @@ def gather_objects_to_main(value: Any) -> list[Any] | None:
 
 
 def object_from_main(value: Any = None) -> Any:
-    """Rank 0's value, on every process; what the others pass is not looked at."""
+    """Rank 0's value, on every process; the values of the other ranks are ignored."""
     if world_size() == 1:
         return value
     box = [value if is_main() else None]
@@ -157,7 +148,7 @@ def object_from_main(value: Any = None) -> Any:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """Rank 0 runs the block first and the others when it is done, to find the files that it wrote."""
+    """Run the block on rank 0 first, then on the other ranks, which find the files that it wrote."""
     if not is_main():
         barrier()
     yield
@@ -216,13 +207,13 @@ def process_group(device_name: str | None = None) -> Iterator[None]:
 
 
 def _end_with_torchrun():
-    """Have this process told to leave when torchrun dies: a job that is started again would find it still writing."""
+    """Ask Linux for a SIGTERM when torchrun dies: else a job started anew would find this process still writing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _after_failure(error, store, size):
-    """The error to leave with: the first process to fail keeps its own, the others are `Stopped`."""
+    """The error to leave with: the first process to fail keeps its error, the others raise `Stopped`."""
     if size == 1:
         return error
     try:
@@ -238,7 +229,7 @@ def _after_failure(error, store, size):
 
 
 def _is_loss(error):
-    """Whether an error is that of a collective operation whose peer is gone."""
+    """Whether an error comes from a collective operation whose peer is gone."""
     if isinstance(error, pickle.UnpicklingError):  # a message cut short
         return True
     return isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))

@@ -49,7 +49,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def remove_stale(folder: str | Path) -> list[Path]:
-    """Take away what killed processes left of `replacing` in a folder; returns the files that are gone.
+    """Remove the temporary files that killed processes left in a folder; returns their paths.
 
     A file of a process that still runs stays, unless it is this one, which is not writing yet.
     """
@@ -96,7 +96,7 @@ def locked(path: str | Path) -> Iterator[None]:
 
 
 def parse_json(text: str | bytes, place: str | Path) -> Any:
-    """The content of a JSON text, however it is malformed.
+    """Parse a JSON text of unknown origin.
 
     Args:
         text: JSON; bytes may be UTF-8, UTF-16 or UTF-32.
@@ -116,7 +116,7 @@ def parse_json(text: str | bytes, place: str | Path) -> Any:
 
 
 def _flush_folder(folder):
-    """Have a rename survive a power cut, where the file system can."""
+    """Flush a folder to disk, so that a rename in it survives a power cut."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

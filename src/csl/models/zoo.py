@@ -13,6 +13,7 @@ from pathlib import Path
 from csl.errors import InputError
 from csl.machine.download import download, file_sha256
 from csl.machine.files import replacing
+from csl.models.description import Architecture
 
 BASE_URL = "https://miil-public-eu.oss-eu-central-1.aliyuncs.com/model-zoo/"
 FOLDER = Path("pretrained_weights")
@@ -31,10 +32,7 @@ class Published:
     Attributes:
         name: what it is called here.
         file: path below `BASE_URL`; for timm's, its name at the model hub.
-        network: name in `csl.models.CONFIGS`.
-        head: "linear", "bottleneck" or "ml_decoder".
-        num_classes: of the head.
-        num_groups: queries of an ML-Decoder head, None for as many as it has without being told.
+        architecture: name in `csl.models.CONFIGS` and head.
         image_size: pixels of a side that it was trained or tuned at.
         data: what it was trained on.
         mAP: published, in percent.
@@ -43,39 +41,36 @@ class Published:
 
     name: str
     file: str
-    network: str
+    architecture: Architecture
     data: str
-    head: str | None = None
-    num_classes: int | None = None
     image_size: int | None = None
     mAP: float | None = None
     note: str = ""
-    num_groups: int | None = None
 
 
 def _csl(name, file, network, mAP):
-    return Published(
-        f"csl_opim_{name}", f"CSL/opim_v6/{file}.pth", network, "OpenImages V6", "bottleneck", 9605, 224, mAP
-    )
+    architecture = Architecture(network, "bottleneck", 9605)
+    return Published(f"csl_opim_{name}", f"CSL/opim_v6/{file}.pth", architecture, "OpenImages V6", 224, mAP)
 
 
 def _imagenet(size, suffix):
     name = f"tresnet_{size}{suffix}"
-    return Published(f"{name}_in1k", f"tresnet/{name}.pth", f"tresnet_{size}", "ImageNet-1k", "linear", 1000,
-                     448 if suffix else 224)  # fmt: skip
+    architecture = Architecture(f"tresnet_{size}", "linear", 1000)
+    return Published(f"{name}_in1k", f"tresnet/{name}.pth", architecture, "ImageNet-1k", 448 if suffix else 224)
 
 
 def _asl(name, file, network, data, num_classes, image_size, mAP=None, head="linear"):
-    return Published(f"asl_{name}", f"ASL/{file}.pth", network, data, head, num_classes, image_size, mAP)
+    architecture = Architecture(network, head, num_classes)
+    return Published(f"asl_{name}", f"ASL/{file}.pth", architecture, data, image_size, mAP)
 
 
 def _ml_decoder(name, file, network, data, num_classes, image_size=None, mAP=None, note="", num_groups=None):
-    return Published(f"mldecoder_{name}", f"ML_Decoder/{file}.pth", network, data, "ml_decoder", num_classes,
-                     image_size, mAP, note, num_groups)  # fmt: skip
+    architecture = Architecture(network, "ml_decoder", num_classes, num_groups)
+    return Published(f"mldecoder_{name}", f"ML_Decoder/{file}.pth", architecture, data, image_size, mAP, note)
 
 
 def _timm(tag, network, data, num_classes, image_size=224):
-    return Published(f"{TIMM}{tag}", tag, network, data, "linear", num_classes, image_size)
+    return Published(f"{TIMM}{tag}", tag, Architecture(network, "linear", num_classes), data, image_size)
 
 
 _ALL = (
@@ -84,8 +79,8 @@ _ALL = (
     _csl("86.72", "mtresnet_opim_86.72", "tresnet_m", 86.72),
     _csl("87.34", "ltresnet_v2_opim_87.34", "tresnet_l_v2", 87.34),
     *(_imagenet(size, suffix) for size in ("m", "l", "xl") for suffix in ("", "_448")),
-    Published("cars_l_v2_96.27", "tresnet/stanford_cars_tresnet-l-v2_96_27.pth", "tresnet_l_v2", "Stanford Cars",
-              "linear", 196, note="accuracy 96.27"),
+    Published("cars_l_v2_96.27", "tresnet/stanford_cars_tresnet-l-v2_96_27.pth",
+              Architecture("tresnet_l_v2", "linear", 196), "Stanford Cars", note="accuracy 96.27"),
     _asl("coco_m_224_81.8", "MS_COCO_TRresNet_M_224_81.8", "tresnet_m", "COCO 2014", 80, 224, 81.8),
     _asl("coco_l_448_86.6", "MS_COCO_TRresNet_L_448_86.6", "tresnet_l", "COCO 2014", 80, 448, 86.6),
     _asl("coco_xl_640_88.4", "MS_COCO_TResNet_xl_640_88.4", "tresnet_xl", "COCO 2014", 80, 640, 88.4),

@@ -24,9 +24,7 @@ from csl.machine.files import parse_json
 from csl.models import architecture, check_image_size, fuse
 from csl.models.abn import describe_abn
 from csl.models.compiling import compile_network
-from csl.models.exported import SUFFIXES
-from csl.models.exported.onnx import OnnxNetwork, import_onnxruntime
-from csl.models.exported.pt2 import Pt2Network
+from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.ops import set_abn_backend
 from csl.predict.scoring import Scores, autocast_dtype, choose_device, score
 from csl.predict.streaming import Scored, copies, stream
@@ -40,7 +38,7 @@ class Predictor:
     """A trained network, ready for images.
 
     Attributes:
-        model: images [B, 3, H, W] in [0, 1] to logits [B, C], on `device`; in inference form (`csl.models.fuse`)
+        model: images [B, 3, H, W] in [0, 1] to logits [B, C], on `device`; in inference form (`csl.models.fusion`)
             but for what `abn` says.
         classes: C names; MIDs where the checkpoint has those.
         groups: for attributes, the slice of classes of each.
@@ -78,7 +76,7 @@ class Predictor:
         """The network of a checkpoint, at the image size it was trained with unless another is given.
 
         Args:
-            path: a checkpoint of any format that `csl.checkpoint` reads, or an exported `.onnx` or `.pt2`.
+            path: a checkpoint of any format that `csl.checkpoint` reads, or an exported `.onnx`.
             model_name: needed for a foreign file of a timm network.
             num_classes: what is expected, None for whatever the file has.
             image_size: side or (H, W) in pixels.
@@ -91,14 +89,15 @@ class Predictor:
 
         Raises:
             InputError: as `csl.checkpoint.load_model`, a size that the network does not take, a backend that does not
-                run here, or no compiler; for an exported file as `OnnxNetwork` and `Pt2Network`, or a setting that it
-                has no use for.
+                run here, or no compiler; for an exported file as `OnnxNetwork`, or a setting that it has no use for.
         """
-        if Path(path).suffix in SUFFIXES:
+        if Path(path).suffix == ".pt2":
+            raise InputError(f"{path}: .pt2 files do not run here, use the .onnx file or the checkpoint")
+        if Path(path).suffix == ".onnx":
             if abn is not None or compile or amp not in ("auto", "off"):
                 flag = "--abn" if abn is not None else "--compile" if compile else f"--amp {amp}"
                 raise InputError(f"{flag}: {path} is exported and runs as it is, expected a checkpoint for that")
-            return cls._load_exported(Path(path), model_name, num_classes, image_size, device)
+            return cls._load_onnx(Path(path), model_name, num_classes, image_size, device)
         if abn is not None:
             set_abn_backend(abn)
         model, loaded = checkpoint.load_model(path, model_name, num_classes)
@@ -122,27 +121,23 @@ class Predictor:
         )
 
     @classmethod
-    def _load_exported(cls, path, model_name, num_classes, image_size, device):
+    def _load_onnx(cls, path, model_name, num_classes, image_size, device):
         if not path.is_file():
             raise InputError(f"{path}: no such file, expected an exported network")
-        if path.suffix == ".onnx":
-            chosen = choose_device(device if device or _onnx_has_cuda() else "cpu")
-            network = OnnxNetwork(path, image_size, chosen)
-        else:
-            chosen = choose_device(device)
-            network = Pt2Network(path, chosen)
+        chosen = choose_device(device if device or _onnx_has_cuda() else "cpu")
+        network = OnnxNetwork(path, image_size, chosen)
         found = network.description
-        if num_classes is not None and num_classes != len(found.classes):
-            raise InputError(f"--num_classes {num_classes}: {path} has {len(found.classes)} classes")
-        if model_name is not None and architecture(model_name) != found.model_name:
-            raise InputError(f"--model_name {model_name}: {path} holds {found.model_name}")
+        if num_classes is not None and num_classes != found.architecture.num_classes:
+            raise InputError(f"--num_classes {num_classes}: {path} has {found.architecture.num_classes} classes")
+        if model_name is not None and architecture(model_name) != found.architecture.name:
+            raise InputError(f"--model_name {model_name}: {path} holds {found.architecture.name}")
         size = image_size or found.image_size
-        check_image_size(found.model_name, size)
+        check_image_size(found.architecture.name, size)
         config = RunFolder(path.parent).config  # of the run that it was exported beside
         return cls(
             model=network.eval(),
-            classes=found.classes,
-            groups=found.groups,
+            classes=found.class_set.classes,
+            groups=found.class_set.groups,
             image_size=size,
             device=chosen,
             amp="off",

@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from csl.data.dataset import BadImage
-from csl.models.exported.onnx import OnnxNetwork
 from csl.models.fusion import FusedTResNet
+from csl.models.onnx_network import OnnxNetwork
 from csl.predict.scoring import to_input
 
 MOST_COPIES = 4

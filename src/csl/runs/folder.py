@@ -110,7 +110,7 @@ class RunFolder:
             temporary.write_text(json.dumps(config, indent=2) + "\n")
 
     def read_config(self) -> dict[str, Any]:
-        """What `config.json` says, empty where there is none.
+        """The content of `config.json`, {} without one.
 
         Raises:
             InputError: it is no JSON object.
@@ -169,7 +169,7 @@ def read_log(path: str | Path) -> list[dict]:
 
 
 def find_latest() -> RunFolder:
-    """The run that `train.py` last finished or started here.
+    """The run that `train.py` last started or finished in this working folder.
 
     Raises:
         InputError: there is none.

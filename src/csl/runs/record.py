@@ -1,4 +1,4 @@
-"""What made a run: its command, the code and the versions, the data and the mask; and what makes a run repeat bit by bit."""
+"""The record of a run: command, versions, code, data and mask; and the settings that make it repeat bit by bit."""
 
 import dataclasses
 import hashlib
@@ -21,7 +21,7 @@ from csl.machine import distributed
 from csl.runs.config import TrainConfig
 
 PACKAGES = ("torchvision", "timm", "numpy", "pandas", "Pillow", "simplejpeg")
-"""What has a part in the numbers of a run."""
+"""Packages whose version can change the numbers of a run."""
 
 FREE = frozenset(
     {
@@ -29,8 +29,8 @@ FREE = frozenset(
         "skip_nonfinite", "data", "images", "metadata", "follow_links", "num_classes", "batch_size", "grad_accum",
     }
 )  # fmt: skip
-"""Settings that a resumed run may change. Data may have moved, its fingerprint tells; batch and schedule are looked at
-for themselves, as a job of another number of processes may make the same batch in another way."""
+"""Settings that a resumed run may change. Data may have moved: its fingerprint is compared. Batch and schedule are
+compared on their own, as another number of processes may make the same batch in another way."""
 
 _SIZES = 10_000  # images whose size is looked at, spread over the data set
 _BLOCK = 1 << 22  # labels at a time
@@ -40,7 +40,7 @@ _BLOCK = 1 << 22  # labels at a time
 
 
 def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that differ between two runs and have a part in the result, as `--lr 0.1 (was 0.2)`; None is not given.
+    """The settings that affect the result and differ between two runs, as `--lr 0.1 (was 0.2)`.
 
     Settings that only one of them knows of are those of another version of the program, and are not compared.
     """
@@ -54,7 +54,7 @@ def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 def config_of(
     config: TrainConfig, kept: Mapping[str, Any], fingerprints: Mapping[str, Any], left_out: Any
 ) -> dict[str, Any]:
-    """What `config.json` holds: the settings, and what else made the run.
+    """The content of `config.json`: the settings, and the record of what made the run.
 
     `kept` is what it held where the run is resumed, else empty. Versions and revision stay those of the start; others that
     a part of the run was made with are added, once each, under `resumed`.
@@ -80,7 +80,7 @@ def config_of(
 
 
 def command(settings: Mapping[str, Any], launch: Mapping[str, Any] | None = None) -> str:
-    """The line that makes a run of these settings: quoted for a shell, flags at their default left out.
+    """The command of a run with these settings: quoted for a shell, without flags at their default.
 
     `launch` is that of `config_of`: several processes are torchrun's, one line for each machine.
 
@@ -124,7 +124,7 @@ def _flag(name, value):
 
 
 def _flat(value):
-    """A setting as JSON gives it back: tuples are lists."""
+    """A setting as it comes back from JSON: tuples become lists."""
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -132,7 +132,7 @@ def _flat(value):
 
 
 def versions() -> dict[str, str]:
-    """Python, PyTorch and what else has a part in the numbers, `{name: version}`."""
+    """Versions of Python, PyTorch and `PACKAGES`, `{name: version}`."""
     found = {"python": platform.python_version(), "torch": torch.__version__}  # with the CUDA version, 2.6.0+cu124
     for package in PACKAGES:
         try:
@@ -143,7 +143,7 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str | None:
-    """The git commit of the code that runs, with `-dirty` where its files have changed since; None outside a checkout."""
+    """The git commit of the running code, with `-dirty` if its files have changed since; None outside a checkout."""
     folder = Path(__file__).resolve().parent
 
     def git(*arguments):
@@ -164,7 +164,7 @@ def revision() -> str | None:
 
 
 def fingerprint(annotations: Annotations) -> dict[str, Any]:
-    """What tells a set of images and labels from another: counts, and hashes of names, of file sizes and of labels.
+    """Identifies a set of images and labels: counts, and hashes of names, of file sizes and of labels.
 
     Names are those in the file, so that a data set that has moved is the same. Of more than 10,000 images the sizes of
     10,000 that are spread evenly count, so that 9 million take seconds and not an hour of a network disk. Pixels are not
@@ -183,7 +183,7 @@ def fingerprint(annotations: Annotations) -> dict[str, Any]:
 
 
 def label_hash(labels: LabelMatrix) -> str:
-    """A hash of all labels [N, C], the same however they are stored."""
+    """A hash of all labels [N, C], independent of how they are stored."""
 
     def parts():
         yield np.array([*labels.shape, labels.fill], dtype="<i8").tobytes()
@@ -195,7 +195,7 @@ def label_hash(labels: LabelMatrix) -> str:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what differs between two fingerprints of one data set: images, their names, sizes, classes or labels."""
+    """The differences between two fingerprints of one data set, in words."""
     if then.get("images") != now["images"]:
         return [f"{now['images']:,} images (were {_number(then.get('images'))})"]
     words = {
@@ -238,7 +238,7 @@ def _hash(parts: Iterable) -> str:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Have PyTorch take deterministic implementations only: two runs on one machine are then equal bit by bit.
+    """Use deterministic implementations only: two runs on one machine are then equal bit by bit.
 
     An operation that has none raises a RuntimeError that names it. To be entered before a GPU is used.
     """
@@ -255,6 +255,6 @@ def deterministic() -> Iterator[None]:
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among what a `config.json` holds."""
+    """The settings of a run, out of the content of its `config.json`."""
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     return {name: value for name, value in config.items() if name in names}

@@ -1,4 +1,4 @@
-"""What a run trains and validates on: annotations read, unreadable images left out, labels hidden, all of it checked."""
+"""The data of a run: read the annotations, check them, leave out unreadable images, hide labels."""
 
 import contextlib
 import dataclasses
@@ -41,7 +41,7 @@ class Data:
 
 
 def load_data(config: TrainConfig, say: Say = tqdm.write) -> Data:
-    """Read the annotations of both splits; the demo set is drawn first where it is what is asked for."""
+    """Read the annotations of both splits, after drawing the demo set if it is asked for and missing."""
     source = Path(config.data or DEMO_DATA)
     if config.data == DEMO_DATA and not (source / "attributes.csv").exists():
         say(f"drawing the demo set into {source}")
@@ -68,7 +68,7 @@ def load_data(config: TrainConfig, say: Say = tqdm.write) -> Data:
 
 
 def check_fingerprints(data: Data, before: Any, folder: Path, say: Say) -> dict[str, dict]:
-    """What tells the data of a run from other data, {split: fingerprint}; a resumed run has to have the same.
+    """The fingerprints of both splits, {split: fingerprint}, checked against those of a resumed run.
 
     Args:
         data: as it was read now.
@@ -96,7 +96,7 @@ def check_fingerprints(data: Data, before: Any, folder: Path, say: Say) -> dict[
 def without_bad_images(
     data: Data, config: TrainConfig, say: Say, before: Any = None
 ) -> tuple[Data, dict[str, list[int]]]:
-    """Look at every file before the first step: nobody should lose an epoch to one broken photo.
+    """Check every image file before the first step: nobody should lose an epoch to one broken photo.
 
     A resumed run leaves out the rows that it left out `before`, whatever has become of them, and no others: the order of
     its samples stays what it was.
@@ -133,7 +133,7 @@ def without_bad_images(
 
 
 def _rows_of(before, name, part):
-    """Rows that `config.json` says were left out."""
+    """The rows that were left out according to `config.json`."""
     rows = before.get(name) if isinstance(before, dict) else None
     if not isinstance(rows, list) or not all(type(row) is int and 0 <= row < len(part) for row in rows):
         raise InputError(f"config.json: left_out: {name}: found {str(rows)[:80]}, expected rows of {part.source}")
@@ -141,7 +141,7 @@ def _rows_of(before, name, part):
 
 
 def _bad_images(part):
-    """The unreadable ones of all images, of which each process looks at its share."""
+    """The unreadable images; each process checks its share."""
     images = part.images
     share = range(distributed.rank(), len(images), distributed.world_size())
     bad = find_bad_images(
@@ -153,7 +153,7 @@ def _bad_images(part):
 
 
 def with_simulated_labels(data: Data, config: TrainConfig, say: Say) -> Data:
-    """The data with the training labels that `simulate_partial_type` leaves, drawn by the seed; counted for each class.
+    """The data with the training labels that `simulate_partial_type` keeps, drawn by the seed; prints counts per class.
 
     Raises:
         InputError: an unknown scheme, or a parameter without one or out of its range.

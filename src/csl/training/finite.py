@@ -16,8 +16,8 @@ from csl.runs.folder import RunFolder
 class FiniteWatch:
     """Checks the loss of every step, and the weights before they are saved.
 
-    A loss is noted where it is computed and looked at when the next step begins, so that a GPU is not waited for.
-    With `skip` the step itself is checked, gradients too, before the optimizer takes it.
+    A loss is noted where it is computed. On a CPU it is checked before the optimizer steps; on a GPU when the next step
+    begins, so that the GPU is not waited for. With `skip` every step is checked before, gradients too.
 
     Args:
         model, optimizer, scaler: of the training that is watched.
@@ -125,9 +125,12 @@ class FiniteWatch:
             before: what `before_step` returned.
 
         Raises:
-            InputError: more than `skip` steps had to be skipped.
+            InputError: more than `skip` steps had to be skipped, or without `skip` as `stop`.
+            Stopped: as `stop`.
         """
         if not self.skip:
+            if not losses[0].is_cuda:
+                self.check_losses()  # a CPU need not be waited for: stop before the step
             return False
         own = finite = all(math.isfinite(loss.item()) for loss in losses)
         if finite and not self.scaler.is_enabled():  # an enabled scaler checks the gradients itself

@@ -166,7 +166,7 @@ def with_recipe(name: str, flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def recipe_line(name: str, flags: dict[str, Any]) -> str:
-    """One line: what the recipe sets, as flags, and which of them gave way to flags that were given."""
+    """One line: the recipe's settings as flags, and which of them were overridden by given flags."""
     kept = " ".join(
         f"--{k} {v:g}" if isinstance(v, float) else f"--{k} {v}" for k, v in RECIPES[name].items() if k not in flags
     )

@@ -1,4 +1,4 @@
-"""How to make a run again, and what would be different now."""
+"""The command that repeats a run, and what has changed since."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from csl.training.data import load_data, with_simulated_labels, without_bad_imag
 
 
 class Reproduction(NamedTuple):
-    """How to make a run again: the command, for a shell, and what is different now, a line each."""
+    """The command that repeats a run, for a shell, and one line for each thing that has changed since."""
 
     command: str
     notes: list[str]

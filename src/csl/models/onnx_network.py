@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from csl.errors import InputError
-from csl.models.exported.description import INPUT, Description, read_description
+from csl.models.description import INPUT, Description, read_description
 
 INSTALL = "pip install onnx onnxruntime onnxscript"
 
 SIZE_NAMES = ("height", "width")
-"""What an input of any size calls its sides."""
+"""Names of the dimensions of an input of any size."""
 
-_SILENT = 3  # errors alone: a note about an optimisation is none of the user's business
+_SILENT = 3  # errors only: notes about optimisations do not concern the user
 
 
 class OnnxNetwork(nn.Module):
@@ -33,10 +34,11 @@ class OnnxNetwork(nn.Module):
         threads: None for PyTorch's.
 
     Attributes:
-        description: what the file says of itself.
+        description: the metadata of the file.
 
     Raises:
-        InputError: ONNX Runtime is missing or has no CUDA, another file, or a size that the network does not take.
+        InputError: ONNX Runtime is missing or has no CUDA, the file is foreign or damaged, or the network does not take
+            that size.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class OnnxNetwork(nn.Module):
         runtime = import_onnxruntime()
         if self.device.type == "cuda" and "CUDAExecutionProvider" not in runtime.get_available_providers():
             raise InputError(
-                f"--device {device}: this ONNX Runtime has no CUDA, expected cpu, or pip install onnxruntime-gpu"
+                f"--device {device}: this ONNX Runtime has no CUDA, use --device cpu or pip install onnxruntime-gpu"
             )
         if self.device.type not in ("cpu", "cuda"):
             raise InputError(f"--device {device}: ONNX Runtime runs on cpu and cuda here, expected one of them")
@@ -76,22 +78,22 @@ class OnnxNetwork(nn.Module):
         self._session = self._open(threads or torch.get_num_threads(), self.height_width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1], of the size that was said, to float32 logits [B, C] on the device of `x`."""
+        """Images [B, 3, H, W] in [0, 1], of `height_width`, to float32 logits [B, C] on the device of `x`."""
         return self._logits(self._session, x)
 
     def outputs(self, x: Tensor) -> Tensor:
-        """What the file gives, logits or probabilities: [B, 3, H, W] -> [B, C]."""
+        """The logits or probabilities that the file computes: [B, 3, H, W] -> [B, C]."""
         return self._run(self._session, x)
 
     def on_one_thread(self) -> nn.Module:
-        """The same network as a callable that several threads may call at once, each run on the thread that calls."""
+        """The same network for calls from several threads at once; each call runs on its own thread."""
         with self._lock:
             if self._single is None:
                 self._single = self._open(1, self.height_width)
         return _Shared(self, self._single)
 
     def _interface(self, session):
-        """Inputs [(name, shape)], outputs and metadata, which ONNX Runtime turns into texts when it is asked for them."""
+        """Inputs [(name, shape)], outputs [(name, shape)] and metadata; ONNX Runtime decodes the texts here."""
         try:
             sides = [
                 [(node.name, node.shape) for node in nodes] for nodes in (session.get_inputs(), session.get_outputs())
@@ -142,8 +144,8 @@ class _Shared(nn.Module):
         return self._logits(self._session, x)
 
 
-def import_onnxruntime():
-    """The package, whose import takes a moment.
+def import_onnxruntime() -> ModuleType:
+    """Import the onnxruntime package, which takes a moment.
 
     Raises:
         InputError: it is not installed.

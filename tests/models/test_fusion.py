@@ -1,4 +1,4 @@
-"""csl.models.fuse: the inference form gives the logits of the network it was made from."""
+"""csl.models.fusion: the inference form gives the logits of the network it was made from."""
 
 import copy
 import warnings
