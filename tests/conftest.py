@@ -1,5 +1,6 @@
 """What every test may ask for: the golden numbers, the real photos, a clean generator."""
 
+import functools
 import json
 import os
 import zipfile
@@ -47,6 +48,25 @@ def real(tmp_path_factory):
         return unpacked[name]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """drawn(num_train, num_val, size) -> the folder of a drawn data set, made once: a test that changes it copies it."""
+    from csl.garments import make_garments
+
+    @functools.cache
+    def draw(num_train, num_val, size):
+        folder = tmp_path_factory.mktemp("garments") / "set"
+        return make_garments(folder, num_train=num_train, num_val=num_val, size=size, progress=False)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def garments(drawn):
+    """A small drawn data set. A file whose tests count steps or epochs on another size has a fixture of this name."""
+    return drawn(20, 12, 48)
 
 
 @pytest.fixture(scope="session")

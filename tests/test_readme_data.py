@@ -1,4 +1,4 @@
-"""The command lines of the README's data section, on small trees in the layouts of the real data sets."""
+"""The command lines of docs/data.md, on small trees in the layouts of the real data sets."""
 
 import json
 import re

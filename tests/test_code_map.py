@@ -1,0 +1,68 @@
+"""docs/code.md names files that exist, every room and the layers; its steps for a new loss work."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_imports import LAYERS
+from torch import Tensor, nn
+
+import csl
+from csl.losses import LOSSES
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "csl"
+PAGE = (ROOT / "docs" / "code.md").read_text()
+CODE = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]
+
+
+def paths_in(text):
+    """What stands in backticks and has the form of a path."""
+    return {word for word in re.findall(r"`([^`\s]+)`", text) if word.endswith((".py", ".md", "/"))}
+
+
+@pytest.mark.parametrize("page", ["code.md", "deviations.md"])
+def test_every_path_on_the_page_exists(page):
+    text = (ROOT / "docs" / page).read_text()
+    missing = [
+        path for path in paths_in(text) if not any((base / path).exists() for base in (PACKAGE, ROOT, ROOT / "tests"))
+    ]
+    assert not missing, f"docs/{page} names what does not exist: {', '.join(sorted(missing))}"
+
+
+def test_every_room_is_in_the_tree():
+    rooms = {f"{p.name}/" for p in PACKAGE.iterdir() if p.is_dir() and any(p.glob("*.py"))}
+    rooms |= {p.name for p in PACKAGE.glob("*.py")}
+    listed = re.findall(r"^\| `([^`]+)` \|", PAGE, re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert not rooms ^ set(listed), f"docs/code.md and src/csl differ in {sorted(rooms ^ set(listed))}"
+
+
+def test_the_layers_are_those_that_are_enforced():
+    (text,) = re.findall(r"^    errors <[^`]*?__main__$", PAGE, re.MULTILINE)
+    assert [set(layer.split()) for layer in text.split("<")] == LAYERS
+
+
+def test_the_page_is_one_screen():
+    assert len(PAGE.splitlines()) <= 80
+
+
+def test_a_loss_added_by_the_steps_of_the_page_trains(monkeypatch, tmp_path, garments):
+    monkeypatch.setattr("csl.plots.plot_training", lambda *_: [])  # tested elsewhere, and longer than a run
+    for name in set(re.findall(r"# in (losses/\w+\.py)", CODE)) - {"losses/cross_entropy.py"}:
+        assert (PACKAGE / name).exists(), f"docs/code.md names what does not exist: {name}"
+    monkeypatch.setitem(LOSSES, "wce", None)  # taken out again when the test ends
+    exec(CODE, {"nn": nn, "Tensor": Tensor, "torch": torch, "F": F, "LOSSES": LOSSES})
+    losses = {}
+    for weight in (0.0, 1.0):
+        folder = tmp_path / str(weight)
+        config = csl.TrainConfig(
+            data=str(garments), loss="wce", alpha_unann=weight, model_name="test_resnet", image_size=32, batch_size=4,
+            epochs=1, max_steps=1, workers=0, device="cpu", path_dest=str(folder),
+        )  # fmt: skip
+        csl.train(config, say=lambda line: None)
+        losses[weight] = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["loss"]
+    assert 0 < losses[0.0] < losses[1.0]
