@@ -27,7 +27,6 @@ from csl import InputError, checkpoint
 from csl.data.images import check_image, load_pixels, load_rgb
 from csl.data.photo_cache import PhotoCache
 from csl.garments import make_garments
-from csl.inference.tables import _Journal
 from csl.labels import LabelMatrix, read_annotations, read_class_descriptions
 from csl.labels.class_set import ClassSet
 from csl.labels.openimages import reader as openimages
@@ -387,12 +386,6 @@ def exported_onnx(path):
     onnx.save(model, path)
 
 
-def read_journal(path):
-    journal = _Journal(path)
-    journal.last(lambda entry: entry["images"] == 4)
-    journal.close()
-
-
 def kept_photo(folder):
     images_in(folder, ["a.jpg"])
     cache = PhotoCache(folder, [str(folder / "a.jpg")], (8, 8), say=lambda _: None)
@@ -419,9 +412,6 @@ READERS |= {
     ),
     "mid_to_classes.pth": one_file(
         "mid_to_classes.pth", lambda path: torch.save({"/m/1": "Cat", "/m/2": "Dog, wild"}, path), read_mid_to_classes
-    ),
-    "results journal": one_file(
-        "journal.jsonl", '{"images": 4, "named": 4, "sizes": {"a": [1, 2]}}\n' * 2, read_journal
     ),
     "photo cache": (kept_photo, find_photo),
     "exported .onnx": one_file("network.onnx", exported_onnx, OnnxNetwork),

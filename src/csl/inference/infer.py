@@ -1,9 +1,11 @@
 """`infer.py`: images in; names, a CSV and a picture out."""
 
+import hashlib
 import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tqdm import tqdm
 from csl.errors import InputError, printable
 from csl.inference.options import NetworkOptions, load_predictor
 from csl.inference.sources import annotations_for, checkpoint_path, destination
-from csl.inference.tables import BAD, PREDICTIONS, SCORE, Results, fingerprint
+from csl.inference.tables import BAD, PREDICTIONS, SCORE, Results
 from csl.labels import read_class_descriptions
 from csl.labels.names import table_cell
 from csl.labels.options import DataOptions
@@ -100,13 +102,13 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     columns = {PREDICTIONS: ("filename", "class", SCORE), BAD: ("filename", "reason")}
     columns |= {ATTRIBUTES: keep.columns} if keep else {}
     plan = _plan(predictor, path, images, classes, threshold, options.top_k)
-    results = Results(output, plan, len(images), columns)
-    if distributed.highest(results.done)[0]:
-        done = sum(distributed.gather_objects(results.done))
-        say(f"{done:,} of {len(images):,} images were done before: going on in {results.folder}")
-    shown = _Shown(results, say)
-    _score(predictor, images, roots, options, results, shown, keep, (classes, threshold, options.top_k))
-    named = results.finish()
+    with closing(Results(output, plan, len(images), columns)) as results:
+        if distributed.highest(results.done)[0]:
+            done = sum(distributed.gather_objects(results.done))
+            say(f"{done:,} of {len(images):,} images were done before: going on in {results.folder}")
+        shown = _Shown(results, say)
+        _score(predictor, images, roots, options, results, shown, keep, (classes, threshold, options.top_k))
+        named = results.finish()
     if not named:
         raise InputError(
             f"{printable(str(images[0]))}: "
@@ -134,20 +136,22 @@ def _score(predictor, images, roots, options, results, shown, keep, naming):
     )
     progress = _Progress(len(left), shown.say)
     for scored in predictor.stream(part, options.batch_size, options.workers, roots):
-        rows = {PREDICTIONS: [], BAD: []}
+        rows = {}  # image -> table -> rows
         for index, probabilities in zip(scored.indices.tolist(), scored.probabilities, strict=True):
             found = name_scores(probabilities, classes, predictor.groups, threshold, top_k)
-            rows[PREDICTIONS].extend(_rows(part[index], found))
+            rows[index] = {PREDICTIONS: _rows(part[index], found)}
             shown.add(part[index], found)
+        if keep and rows:
+            for index, row in zip(rows, keep.rows(first + scored.indices, scored.probabilities), strict=True):
+                rows[index][ATTRIBUTES] = [row]
         for image in scored.bad:
-            rows[BAD].append((table_cell(part[image.index]), image.reason))
+            rows[image.index] = {BAD: [(table_cell(part[image.index]), image.reason)]}
             shown.add_bad(image)
-        if keep:
-            rows[ATTRIBUTES] = keep.rows(first + scored.indices, scored.probabilities) if len(scored.indices) else []
-        results.add(rows, scored.images, len(scored.indices))
+        for index in sorted(rows):
+            results.add(rows[index])
         progress.add(scored.images)
         if shown.ready:
-            results.write_if_due()
+            results.write()
     shown.draw()
     progress.close()
 
@@ -173,15 +177,23 @@ def _plan(predictor, path, images, classes, threshold, top_k):
     """What the rows depend on."""
     status = Path(path).stat()
     return {
-        "images": fingerprint(map(str, images)),
+        "images": _digest(map(str, images)),
         "weights": [str(path), status.st_size, status.st_mtime_ns],
-        "classes": fingerprint(classes),
+        "classes": _digest(classes),
         "image_size": predictor.image_size,
         "device": predictor.device.type,
         "amp": predictor.amp,
         "threshold": threshold,
         "top_k": top_k,
     }
+
+
+def _digest(texts):
+    """A short name of a sequence of texts, whatever its length."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode(errors="surrogateescape") + b"\0")
+    return digest.hexdigest()[:32]
 
 
 class _Shown:
