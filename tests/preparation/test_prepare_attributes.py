@@ -25,7 +25,7 @@ from csl.plots import plot_distribution, value_counts
 from csl.preparation import attributes as preparation
 from csl.preparation.attributes import prepare_attributes
 from csl.preparation.augmentation import augmented, copy_generator
-from csl.preparation.balance import attribute_values, original_copies, sampling_weights
+from csl.preparation.balance import original_copies, sampling_weights, value_indices
 from csl.preparation.split import grouped_split, kept_together
 from csl.runs.config import TrainConfig
 from csl.training.data import load_data
@@ -223,7 +223,7 @@ def test_sampling_weights_are_balanced_frequencies():
 
 
 def test_rare_values_are_drawn_oftener():
-    values = attribute_values(read_frame(draw_table(np.random.default_rng(1), 2000)))
+    values = value_indices(read_frame(draw_table(np.random.default_rng(1), 2000)))
     weights = sampling_weights(values)
     for column in values.T:
         before = np.bincount(column[column >= 0]) / (column >= 0).sum()
@@ -246,7 +246,7 @@ def test_values_of_every_kind_of_column():
     frame = pd.DataFrame(
         {"filename": list("abc"), "neck": ["2", "", "0"], "tie": ["1", "0", "#N/A"], "hue": ["red", "blue", ""]}
     )
-    assert attribute_values(read_frame(frame)).tolist() == [[2, 1, 1], [-1, 0, 0], [0, -1, -1]]
+    assert value_indices(read_frame(frame)).tolist() == [[2, 1, 1], [-1, 0, 0], [0, -1, -1]]
 
 
 def test_the_original_way_writes_copies(folder):
@@ -312,7 +312,7 @@ def test_the_same_command_makes_the_same_files_with_any_number_of_processes(fold
 def test_an_interruption_changes_nothing(folder, monkeypatch):
     quietly(folder)
     before = contents(folder)
-    for place in ("plot_distribution", "_place"):
+    for place in ("plot_distribution", "_link"):
         with monkeypatch.context() as patch:
             patch.setattr(preparation, place, interrupt)
             with pytest.raises(KeyboardInterrupt):
@@ -351,7 +351,7 @@ def test_ctrl_c_while_augmenting_ends_in_one_line(folder):
 def test_files_of_others_are_not_touched(folder):
     (folder / "attributes_train.csv").write_text("filename,neck\na.jpg,1\n")
     with pytest.raises(
-        InputError, match=r"attributes_train\.csv: is there and was not made by this tool, expected .*--out"
+        InputError, match=r"attributes_train\.csv already exists and was not written by this tool: .*--out"
     ):
         quietly(folder)
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -391,7 +391,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys):
     assert sum(line.startswith("bad image: ") for line in said) == 2
     (images / "009_aug_1.jpg").write_bytes((images / "009.jpg").read_bytes())
     (folder / "attributes_cleaned.csv").write_text("filename,neck\n../009.jpg,1\n")
-    fails("outside of the data folder|not named by its place")
+    fails("outside of the data folder|expected a path relative to")
     (folder / "attributes_cleaned.csv").write_text("filename,neck\n009.jpg,1\n000.jpg,2\n")
     fails("found 2 different images, expected 3 or more to split")
     (folder / "attributes_cleaned.csv").unlink()

@@ -1,19 +1,19 @@
-"""A folder of photos with an attribute CSV, split and balanced for training: `python -m csl prepare attributes`."""
+"""Prepare photos with an attribute CSV for training: split them and balance the training split.
+
+The command is `python -m csl prepare attributes`.
+"""
 
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from signal import SIG_IGN, SIGINT, signal
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from csl.data.images import load_rgb
@@ -24,27 +24,30 @@ from csl.labels.inside import confined
 from csl.labels.paths import SPLITS, contents, existing
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
 from csl.machine.files import replacing
+from csl.machine.processes import parallel_map
 from csl.plots import plot_distribution, value_counts
 from csl.preparation.augmentation import augmented, copy_generator
-from csl.preparation.balance import attribute_values, original_copies, sampling_weights
+from csl.preparation.balance import original_copies, sampling_weights, value_indices
 from csl.preparation.split import SEED, grouped_split, kept_together
 
 BALANCES = ("sampler", "original", "none")
 
 SOURCES = (("attributes_cleaned.csv", "images_cleaned/images"), ("attributes.csv", "images"))
-"""The CSV and the folder of its images: the fashion fork's, and our own."""
+"""The CSV and its image folder, in the fashion fork's layout and in ours."""
 
 RECORD = "preparation.json"
-"""What says that the entries beside it are ours, and may be replaced."""
+"""The file that marks the outputs beside it as written by this tool, so that they may be replaced."""
 
+_OUTPUTS = (*(f"attributes_{split}.csv" for split in SPLITS), "images_split", "images_augmented", "distribution.png")
+_COPIES_FOLDER = "images_augmented/train/images"
 _DRAFT = ".preparation"
 _JPEG_QUALITY = 95
-_ALONE = 64  # images that one process reads sooner than others start
+_ALONE = 64  # up to this many images one process is done before others have started
 
 
 @dataclass(frozen=True)
 class _Photos:
-    """What there is to prepare: the annotations of all rows, and their CSV."""
+    """The annotations of the images, and their CSV."""
 
     annotations: Annotations
     table: Table
@@ -67,12 +70,12 @@ def prepare_attributes(
 ) -> Path:
     """Split the photos of a folder and balance the training split, as the fashion fork did or better.
 
-    Read are `attributes_cleaned.csv` with `images_cleaned/images` (the fork's layout), else `attributes.csv` with
-    `images`. Written into `out` are `images_split/{train,val,test}/images` (hard links, or copies where the file system
-    has none), `attributes_{train,val,test}.csv`, `distribution.png` and `preparation.json`; with "original" also
-    `images_augmented/train/images`, the training photos and their copies `{stem}_aug_{j}.jpg`, j from 1, which are then
-    the rows of `attributes_train.csv`. All of it is made in a draft folder first, and takes the place of what an
-    earlier preparation made; when it is interrupted nothing has changed.
+    The tool reads `attributes_cleaned.csv` with `images_cleaned/images` (the fork's layout), or else `attributes.csv`
+    with `images`. It writes into `out`: `images_split/{train,val,test}/images` (hard links, or copies where the file
+    system has none), `attributes_{train,val,test}.csv`, `distribution.png` and `preparation.json`. With "original" it
+    also writes `images_augmented/train/images`, the training photos and their copies `{stem}_aug_{j}.jpg`, j from 1,
+    which are then the rows of `attributes_train.csv`. Everything is made in a draft folder inside `out`, on the same
+    file system, and replaces an earlier preparation at the end; an interrupted run changes nothing.
 
     The split is 0.8 / 0.1 / 0.1 (`grouped_split`), or that of a `split` column. Images with the same pixels are on the
     same side.
@@ -92,8 +95,9 @@ def prepare_attributes(
         `out`.
 
     Raises:
-        InputError: nothing to prepare, an image that cannot be read (with "stop"), names that collide, or files in
-            the place of those to be written that are not ours.
+        InputError: there is nothing to prepare, an image cannot be read (with "stop"), names of copies collide, or
+            `out` holds files of these names that this tool did not write.
+        MachineError: `out` cannot be written.
     """
     if balance not in BALANCES:
         raise InputError(f"--balance {balance}: unknown, expected one of {', '.join(BALANCES)}")
@@ -101,29 +105,62 @@ def prepare_attributes(
         raise InputError(f"--on_bad_image {on_bad_image}: expected stop or skip")
     data = existing(data)
     out = Path(out) if out is not None else data
-    entries = _check_destination(out)
+    _check_outputs(out)
     photos = _read(data, attributes, ignore_columns)
     workers = default_workers() if workers is None else workers
-    with _processes(workers if len(photos.names) > _ALONE else 0) as run:
-        photos, groups = _without_bad(photos, on_bad_image, run, say)
-        splits = _split(photos, groups, seed, say)
-        train = photos.annotations.select(np.flatnonzero(splits == "train"))
-        seen, tables, copies = _balanced(photos, splits, train, balance)
-        _check_names(photos.names, copies)
-        with _draft(out) as draft:
-            linked = _place(photos, splits, copies, draft)
-            say(f"{linked}; train {_of(splits, 'train')}, val {_of(splits, 'val')}, test {_of(splits, 'test')} images")
-            if copies:
-                _augment(photos, copies, draft / "images_augmented" / "train" / "images", seed, run)
-            for split, table in tables.items():
-                table.to_csv(draft / f"attributes_{split}.csv", index=False)
-            counts = value_counts(train, seen)
-            plot_distribution(counts, train.groups, draft / "distribution.png", _title(balance, train, seen))
-            say(counts.to_string(index=False, max_rows=100))
-            facts = {"source": photos.annotations.source, "balance": balance, "seed": seed, "images": len(splits)}
-            _swap(draft, out, entries, facts)
-    _say_what_is_there(out, balance, train, seen, say)
+    workers = workers if len(photos.names) > _ALONE else 0
+    photos, groups = _readable(photos, on_bad_image, workers, say)
+    splits = _split(photos, groups, seed, say)
+    rows = np.flatnonzero(splits == "train")
+    train = photos.annotations.select(rows)
+    values = value_indices(train)  # [N, A]
+    numbers = original_copies(values) if balance == "original" else np.zeros(len(rows), dtype=np.int64)  # [N]
+    seen = sampling_weights(values) if balance == "sampler" else 1.0 + numbers  # [N], how often an epoch has each
+    copies = {row: number for row, number in zip(rows.tolist(), numbers.tolist(), strict=True) if number}
+    _check_names(photos.names, copies)
+    with _draft(out) as draft:
+        linked = _link(photos, splits, draft, balance == "original" and bool(copies))
+        sizes = ", ".join(f"{split} {(splits == split).sum():,}" for split in SPLITS)
+        say(f"{linked}; {sizes} images")
+        _write_copies(photos, copies, draft / _COPIES_FOLDER, seed, workers)
+        _write_tables(photos, splits, numbers, seen if balance == "sampler" else None, draft)
+        counts = value_counts(train, seen)
+        title = (
+            f"{len(rows):,} training images"
+            + {
+                "sampler": ", and as they are drawn by weight",
+                "original": f", {int(seen.sum()):,} with augmented copies",
+                "none": "",
+            }[balance]
+        )
+        plot_distribution(counts, train.groups, draft / "distribution.png", title)
+        say(counts.to_string(index=False, max_rows=100))
+        facts = {"source": photos.annotations.source, "balance": balance, "seed": seed, "images": len(splits)}
+        _replace_outputs(draft, out, facts)
+    unknown = (values < 0).mean(axis=1)  # [N]
+    shares = f"{100 * unknown.mean():.1f} % before, {100 * np.average(unknown, weights=seen):.1f} % after"
+    if balance == "original":
+        say(
+            f"{numbers.sum():,} augmented copies of {len(copies):,} images beside the {len(rows):,}; "
+            f"unknown attributes: {shares}"
+        )
+    elif balance == "sampler":
+        say(
+            f"train.py draws by the column {WEIGHT!r}, from {seen.min():.2f} to {seen.max():.2f}; "
+            f"unknown attributes: {shares}"
+        )
+    say(f"{out}: {', '.join(name for name in _OUTPUTS if (out / name).exists())}")
+    say(f"next: python train.py --data {out}")
     return out
+
+
+def _check_outputs(out):
+    """Refuse to replace files that this tool did not write."""
+    present = [name for name in _OUTPUTS if (out / name).exists()]
+    if present and not (out / RECORD).is_file():
+        raise InputError(
+            f"{out / present[0]} already exists and was not written by this tool: move it away or choose another --out"
+        )
 
 
 def _read(data, attributes, ignore_columns):
@@ -132,41 +169,36 @@ def _read(data, attributes, ignore_columns):
         raise InputError(f"{data}: a file, expected the folder that it is in")
     found = next(((data / csv, data / images) for csv, images in SOURCES if (data / csv).is_file()), None)
     if found is None:
-        raise InputError(
-            f"{data}: found {contents(data)}, expected "
-            + " or ".join(f"{csv} with {images}" for csv, images in SOURCES)
-        )
+        layouts = " or ".join(f"{csv} with {images}" for csv, images in SOURCES)
+        raise InputError(f"{data}: found {contents(data)}, expected {layouts}")
     csv, images = found
     if not images.is_dir():
         raise InputError(f"{images}: no such folder, expected the images of {csv.name}")
     options = {"images": images, "attributes": attributes, "ignore_columns": ignore_columns}
     annotations = confined(read_attributes(csv, **options), data)
     for name in annotations.table[FILENAME].str.strip():
-        parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts:
-            raise InputError(f"{csv}: the image {name!r} is not named by its place in {images}, expected it to be")
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise InputError(f"{csv}: found the image {name!r}, expected a path relative to {images}")
     return _Photos(annotations, Table.read(csv))
 
 
-# --------------------------------------------------------------------------------------------------------- what is there
-
-
-def _without_bad(photos, on_bad_image, run, say):
-    """The photos that can be read, and a number for each that identical images share, int64 [N]."""
+def _readable(photos, on_bad_image, workers, say):
+    """The photos that can be read, and their groups of identical pixels, int64 [N] with equal numbers for equal pixels."""
     annotations = photos.annotations
-    digest = partial(_digest, roots=annotations.roots)
-    found = list(run(digest, annotations.images, "comparing images", chunksize=8))
-    bad = [reason for key, reason in found if key is None]
+    digests = parallel_map(partial(_digest, roots=annotations.roots), annotations.images, workers, chunksize=8)
+    found = list(_bar(digests, len(annotations), "comparing images"))
+    bad = [reason for digest, reason in found if digest is None]
     for reason in bad[:10]:
         say(f"bad image: {reason}")
     if len(bad) > 10:
         say(f"... and {len(bad) - 10:,} more")
     if bad and on_bad_image == "stop":
         raise InputError(
-            f"{len(bad):,} of the {len(found):,} images cannot be read, the first is {bad[0]}; expected all of them, or "
-            "--on_bad_image skip to leave these out"
+            f"{len(bad):,} of the {len(found):,} images cannot be read, the first is {bad[0]}; repair them, or run "
+            "with --on_bad_image skip to leave them out"
         )
-    good = np.array([row for row, (key, _) in enumerate(found) if key is not None], dtype=np.int64)
+    good = np.array([row for row, (digest, _) in enumerate(found) if digest is not None], dtype=np.int64)
     if not len(good):
         raise InputError(f"{annotations.source}: none of the {len(found):,} images can be read")
     _, groups = np.unique([found[row][0] for row in good], return_inverse=True)
@@ -174,7 +206,7 @@ def _without_bad(photos, on_bad_image, run, say):
 
 
 def _digest(path, roots):
-    """A key that images of the same pixels share, or None and the reason why it cannot be read."""
+    """A digest of an image's pixels and None, or None and why it cannot be read."""
     try:
         image = load_rgb(path, roots)
     except InputError as error:
@@ -197,127 +229,25 @@ def _split(photos, groups, seed, say):
     return splits
 
 
-def _of(splits, split):
-    return f"{(splits == split).sum():,}"
-
-
-# --------------------------------------------------------------------------------------------------------------- balance
-
-
-def _balanced(photos, splits, train, balance):
-    """How often each training image is seen [N], the CSV of each split, and {row: copies} of all rows."""
-    frame = photos.table.frame.drop(columns=[SPLIT], errors="ignore")
-    rows = np.flatnonzero(splits == "train")
-    tables = {split: frame.iloc[np.flatnonzero(splits == split)] for split in SPLITS if (splits == split).any()}
-    seen, copies = np.ones(len(rows)), {}
-    if balance == "sampler":
-        seen = sampling_weights(attribute_values(train))
-        tables["train"] = tables["train"].assign(**{WEIGHT: [f"{weight:.6f}" for weight in seen]})
-    elif balance == "original":
-        numbers = original_copies(attribute_values(train))
-        seen = 1.0 + numbers
-        copies = {int(row): int(number) for row, number in zip(rows, numbers, strict=True) if number}
-        tables["train"] = _with_copies(tables["train"], numbers)
-    return seen, tables, copies
-
-
-def _with_copies(table, numbers):
-    """Every row, followed by those of its copies."""
-    names = table[FILENAME].str.strip()
-    repeated = table.loc[table.index.repeat(1 + numbers)].copy()
-    repeated[FILENAME] = [
-        name for original, number in zip(names, numbers, strict=True) for name in (original, *_names(original, number))
-    ]
-    return repeated
-
-
-def _names(name, number):
-    """Of the copies of an image."""
+def _copy_names(name, number):
+    """The file names of the augmented copies 1 to `number` of an image."""
     path = PurePosixPath(name)
     return [str(path.with_name(f"{path.stem}_aug_{j}.jpg")) for j in range(1, number + 1)]
 
 
 def _check_names(names, copies):
-    """Copies of a.jpg and a.png would have the same names, and a photo may be called as a copy is."""
-    taken = {}
-    originals = set(names)
+    """Refuse equal names: copies of a.jpg and a.png would have them, and a photo may be called like a copy."""
+    owners = {name: name for name in names}
     for row, number in copies.items():
-        for copy in _names(names[row], number):
-            other = taken.setdefault(copy, names[row])
-            if other != names[row] or copy in originals:
-                other = copy if copy in originals else other
+        for copy in _copy_names(names[row], number):
+            other = owners.setdefault(copy, names[row])
+            if other != names[row]:
                 raise InputError(f"images {other!r} and {names[row]!r}: a copy of one has the other's name, rename one")
-
-
-# ----------------------------------------------------------------------------------------------------------------- files
-
-
-def _place(photos, splits, copies, draft):
-    """Link the images into their folders; returns what was done, in words."""
-    linked, images, names = 0, photos.annotations.images, photos.names
-    places = [(row, draft / "images_split" / split / "images") for row, split in enumerate(splits)]
-    if copies:
-        places += [(row, draft / "images_augmented" / "train" / "images") for row in np.flatnonzero(splits == "train")]
-    for row, folder in tqdm(places, desc="linking images", unit="image", disable=None, leave=False):
-        target = folder / names[row]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = os.path.realpath(images[row])  # of a symbolic link the file, not the link
-        try:
-            os.link(source, target)
-            linked += 1
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(source, target)
-    copied = len(places) - linked
-    return f"{linked:,} hard links" + (f", {copied:,} copies where the file system has none" if copied else "")
-
-
-def _augment(photos, copies, folder, seed, run):
-    """Write the augmented copies into `folder`."""
-    save = partial(_save_copies, folder=folder, seed=seed, roots=photos.annotations.roots)
-    tasks = [(photos.annotations.images[row], photos.names[row], number) for row, number in copies.items()]
-    with tqdm(total=sum(copies.values()), desc="augmenting", unit="image", disable=None, leave=False) as bar:
-        for number in run(save, tasks, None):
-            bar.update(number)
-
-
-def _save_copies(task, folder, seed, roots):
-    path, name, number = task
-    image = load_rgb(path, roots)
-    for j, copy in enumerate(_names(name, number), start=1):
-        augmented(image, copy_generator(seed, name, j)).save(folder / copy, quality=_JPEG_QUALITY)
-    return number
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[Callable]:
-    """run(function, items, label) -> results in order, from several processes, or from this one where `workers` is 0."""
-
-    def bar(results, items, label):
-        hidden = None if label else True
-        return tqdm(results, total=len(items), desc=label, unit="image", disable=hidden, leave=False)
-
-    if workers == 0:
-        yield lambda function, items, label, chunksize=1: bar(map(function, items), items, label)
-        return
-    with ProcessPoolExecutor(workers, initializer=_as_worker) as pool:
-        try:
-            yield lambda function, items, label, chunksize=1: bar(
-                pool.map(function, items, chunksize=chunksize), items, label
-            )
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _as_worker():
-    """Ctrl-C reaches the whole process group: the parent alone deals with it. Processes, not threads, share the cores."""
-    signal(SIGINT, SIG_IGN)
-    torch.set_num_threads(1)
 
 
 @contextmanager
 def _draft(out: Path) -> Iterator[Path]:
-    """An empty folder in `out` to make everything in, which is gone afterwards, however this ends."""
+    """An empty folder in `out` to write into, which is removed at the end, however the block ends."""
     draft = out / _DRAFT
     try:
         shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
@@ -329,60 +259,72 @@ def _draft(out: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-_ENTRIES = (*(f"attributes_{split}.csv" for split in SPLITS), "images_split", "images_augmented", "distribution.png")
+def _link(photos, splits, draft, with_copies):
+    """Link the images into the folders of their splits; returns what was done, in words."""
+    places = [(row, draft / "images_split" / split / "images") for row, split in enumerate(splits)]
+    if with_copies:
+        places += [(row, draft / _COPIES_FOLDER) for row in np.flatnonzero(splits == "train")]
+    linked, names = 0, photos.names
+    for row, folder in _bar(places, len(places), "linking images"):
+        target = folder / names[row]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = os.path.realpath(photos.annotations.images[row])  # of a symbolic link the file, not the link
+        try:
+            os.link(source, target)
+            linked += 1
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(source, target)
+    copied = len(places) - linked
+    return f"{linked:,} hard links" + (f", {copied:,} copies where the file system has none" if copied else "")
 
 
-def _check_destination(out):
-    """What an earlier preparation left; InputError where somebody else's files are in the way."""
-    there = [name for name in _ENTRIES if (out / name).exists()]
-    if there and not (out / RECORD).is_file():
-        raise InputError(
-            f"{out / there[0]}: is there and was not made by this tool, expected another folder (--out) or to have it "
-            "moved away"
-        )
-    return there
+def _write_copies(photos, copies, folder, seed, workers):
+    """Write the augmented copies, {row: number}, into `folder`."""
+    save = partial(_save_copies, folder=folder, seed=seed, roots=photos.annotations.roots)
+    tasks = [(photos.annotations.images[row], photos.names[row], number) for row, number in copies.items()]
+    with _bar(None, sum(copies.values()), "augmenting") as bar:
+        for number in parallel_map(save, tasks, workers):
+            bar.update(number)
 
 
-def _swap(draft, out, there, facts):
-    """Replace the old entries by those of the draft. The CSVs go first and come last: no reader finds half of it."""
+def _save_copies(task, folder, seed, roots):
+    path, name, number = task
+    image = load_rgb(path, roots)
+    for j, copy in enumerate(_copy_names(name, number), start=1):
+        augmented(image, copy_generator(seed, name, j)).save(folder / copy, quality=_JPEG_QUALITY)
+    return number
+
+
+def _write_tables(photos, splits, numbers, weights, folder):
+    """Write the CSV of each split that has images; that of train with the rows of its copies, or its weights."""
+    frame = photos.table.frame.drop(columns=[SPLIT], errors="ignore")
+    for split in SPLITS:
+        table = frame.iloc[np.flatnonzero(splits == split)]
+        if split == "train" and weights is not None:
+            table = table.assign(**{WEIGHT: [f"{weight:.6f}" for weight in weights]})
+        elif split == "train" and numbers.any():
+            pairs = zip(table[FILENAME].str.strip(), numbers, strict=True)
+            table = table.loc[table.index.repeat(1 + numbers)]
+            table = table.assign(
+                **{FILENAME: [n for name, number in pairs for n in (name, *_copy_names(name, number))]}
+            )
+        if len(table):
+            table.to_csv(folder / f"attributes_{split}.csv", index=False)
+
+
+def _replace_outputs(draft, out, facts):
+    """Replace the old outputs by the draft's. The CSVs go first and come last, so that no reader finds half of it."""
     with replacing(out / RECORD) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
     old = draft / "old"
     old.mkdir()
-    for name in there:
-        (out / name).rename(old / name)
-    for name in reversed(_ENTRIES):
+    for name in _OUTPUTS:
+        if (out / name).exists():
+            (out / name).rename(old / name)
+    for name in reversed(_OUTPUTS):
         if (draft / name).exists():
             (draft / name).rename(out / name)
 
 
-# ------------------------------------------------------------------------------------------------------------ what is said
-
-
-def _title(balance, train, seen):
-    if balance == "none":
-        return f"{len(train):,} training images"
-    if balance == "original":
-        return f"{len(train):,} training images, {int(seen.sum()):,} with augmented copies"
-    return f"{len(train):,} training images, and as they are drawn by weight"
-
-
-def _unknown_share(train, seen):
-    unknown = (attribute_values(train) < 0).mean(axis=1)
-    return 100 * unknown.mean(), 100 * np.average(unknown, weights=seen)
-
-
-def _say_what_is_there(out, balance, train, seen, say):
-    before, after = _unknown_share(train, seen)
-    if balance == "original":
-        say(
-            f"{int(seen.sum() - len(seen)):,} augmented copies of {(seen > 1).sum():,} images beside the {len(seen):,}; "
-            f"unknown attributes: {before:.1f} % before, {after:.1f} % after"
-        )
-    elif balance == "sampler":
-        say(
-            f"train.py draws by the column {WEIGHT!r}, from {seen.min():.2f} to {seen.max():.2f}; unknown attributes: "
-            f"{before:.1f} % before, {after:.1f} % after"
-        )
-    say(f"{out}: attributes_train.csv and its like, images_split, distribution.png")
-    say(f"next: python train.py --data {out}")
+def _bar(items, total, label):
+    return tqdm(items, total=total, desc=label, unit="image", disable=None, leave=False)
