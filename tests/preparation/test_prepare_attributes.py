@@ -25,7 +25,7 @@ from csl.plots import plot_distribution, value_counts
 from csl.preparation import attributes as preparation
 from csl.preparation.attributes import prepare_attributes
 from csl.preparation.augmentation import augmented, copy_generator
-from csl.preparation.balance import attribute_values, original_copies, sampling_weights
+from csl.preparation.balance import original_copies, sampling_weights, value_indices
 from csl.preparation.split import grouped_split, kept_together
 from csl.runs.config import TrainConfig
 from csl.training.data import load_data
@@ -223,7 +223,7 @@ def test_sampling_weights_are_balanced_frequencies():
 
 
 def test_rare_values_are_drawn_oftener():
-    values = attribute_values(read_frame(draw_table(np.random.default_rng(1), 2000)))
+    values = value_indices(read_frame(draw_table(np.random.default_rng(1), 2000)))
     weights = sampling_weights(values)
     for column in values.T:
         before = np.bincount(column[column >= 0]) / (column >= 0).sum()
@@ -246,7 +246,7 @@ def test_values_of_every_kind_of_column():
     frame = pd.DataFrame(
         {"filename": list("abc"), "neck": ["2", "", "0"], "tie": ["1", "0", "#N/A"], "hue": ["red", "blue", ""]}
     )
-    assert attribute_values(read_frame(frame)).tolist() == [[2, 1, 1], [-1, 0, 0], [0, -1, -1]]
+    assert value_indices(read_frame(frame)).tolist() == [[2, 1, 1], [-1, 0, 0], [0, -1, -1]]
 
 
 def test_the_original_way_writes_copies(folder):

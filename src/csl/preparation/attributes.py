@@ -26,7 +26,7 @@ from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
 from csl.machine.files import replacing
 from csl.plots import plot_distribution, value_counts
 from csl.preparation.augmentation import augmented, copy_generator
-from csl.preparation.balance import attribute_values, original_copies, sampling_weights
+from csl.preparation.balance import original_copies, sampling_weights, value_indices
 from csl.preparation.split import SEED, grouped_split, kept_together
 
 BALANCES = ("sampler", "original", "none")
@@ -211,10 +211,10 @@ def _balanced(photos, splits, train, balance):
     tables = {split: frame.iloc[np.flatnonzero(splits == split)] for split in SPLITS if (splits == split).any()}
     seen, copies = np.ones(len(rows)), {}
     if balance == "sampler":
-        seen = sampling_weights(attribute_values(train))
+        seen = sampling_weights(value_indices(train))
         tables["train"] = tables["train"].assign(**{WEIGHT: [f"{weight:.6f}" for weight in seen]})
     elif balance == "original":
-        numbers = original_copies(attribute_values(train))
+        numbers = original_copies(value_indices(train))
         seen = 1.0 + numbers
         copies = {int(row): int(number) for row, number in zip(rows, numbers, strict=True) if number}
         tables["train"] = _with_copies(tables["train"], numbers)
@@ -368,7 +368,7 @@ def _title(balance, train, seen):
 
 
 def _unknown_share(train, seen):
-    unknown = (attribute_values(train) < 0).mean(axis=1)
+    unknown = (value_indices(train) < 0).mean(axis=1)
     return 100 * unknown.mean(), 100 * np.average(unknown, weights=seen)
 
 

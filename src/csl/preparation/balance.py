@@ -17,7 +17,7 @@ CAP = 10.0
 """The largest weight that one value has under `sampling_weights`."""
 
 
-def attribute_values(annotations: Annotations) -> np.ndarray:
+def value_indices(annotations: Annotations) -> np.ndarray:
     """The value of each attribute of each image, int64 [N, A] with -1 where unknown; 0 and 1 for yes/no columns."""
     labels = annotations.labels.to_dense()  # [N, C]
     values = np.full((len(annotations), len(annotations.groups)), UNANNOTATED, dtype=np.int64)
