@@ -16,7 +16,6 @@ from csl.metrics import (
     average_precision,
     averaged_scores,
     class_table,
-    counting,
     group_accuracy,
     mean_average_precision,
     precision_recall_f1,
@@ -81,11 +80,11 @@ def sklearn_average_precision(scores, targets):
     return np.array(result)
 
 
-def on_device_path(scores, targets, block=None):
+def on_device_path(scores, targets):
     """The GPU code, run on the CPU."""
     scores, targets = torch.from_numpy(scores), torch.from_numpy(targets)
-    ap, positives, negatives = ranking._rank_block_on_device(scores, targets, slice(0, scores.shape[1]), False)
-    return np.where((positives > 0) & (negatives > 0), ap, np.nan)
+    ap, positives, annotated = ranking._rank_on_device(scores, targets, slice(0, scores.shape[1]), False)
+    return np.where((positives > 0) & (annotated > positives), ap, np.nan)
 
 
 # Average precision
@@ -125,39 +124,10 @@ def test_golden(case):
     np.testing.assert_allclose(np.nan_to_num(ap, nan=-1), ap_partial, **tolerance)
 
 
-FLOATS = st.one_of(
-    st.sampled_from(
-        [0.0, -0.0, 1.0, np.inf, -np.inf, 1e-45, -1e-45, 3.4e38, -3.4e38, 0.5, np.nextafter(np.float32(0.5), 1)]
-    ),
-    st.floats(width=32, allow_nan=False),
-    st.floats(0, 1, width=32),
-)
-
-
-@given(data=st.data())
-def test_counts_in_buckets_are_those_of_a_loop(data):
-    num_classes, num_samples = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 40))
-    scores = np.array(
-        data.draw(st.lists(FLOATS, min_size=num_classes * num_samples, max_size=num_classes * num_samples)), np.float32
-    ).reshape(num_classes, num_samples)
-    ignored = np.array(data.draw(st.lists(st.booleans(), min_size=scores.size, max_size=scores.size)))
-    ignored = ignored.reshape(scores.shape)
-    ignored[0, 0] = False
-    thresholds, firsts, expected = [], [0], []
-    for row, out in zip(scores, ignored, strict=True):
-        known = row[~out]
-        some = np.unique(known[: data.draw(st.integers(0, num_samples))])
-        thresholds += some.tolist()
-        firsts.append(len(thresholds))
-        expected += [(known >= threshold).sum() for threshold in some]
-    found = counting.count_in_buckets(scores, ignored, np.array(thresholds, np.float32), np.array(firsts))
-    assert found.tolist() == expected
-
-
-def test_many_scores_in_few_buckets_and_few_in_many():
+def test_crowded_spread_and_infinite_scores():
     rng = np.random.default_rng(0)
     crowded = 0.5 + rng.integers(0, 300, 20_000).astype(np.float32) * np.float32(2**-24)
-    crowded[:2] = -np.inf, 3e38  # the width of a bucket is a 65,536th of what lies between
+    crowded[:2] = -np.inf, 3e38
     for scores in (crowded, rng.random(20_000, np.float32), -np.exp(rng.normal(0, 10, 20_000)).astype(np.float32)):
         targets = (rng.random(20_000) < 0.05).astype(np.int8)
         targets[0] = 1
@@ -192,17 +162,15 @@ def test_unannotated_entries_do_not_matter():
 
 
 @pytest.mark.parametrize("unannotated", [0.0, 0.7, 0.995], ids=["full", "partial", "sparse"])
-def test_permutation_and_block_size_change_nothing(unannotated):
-    scores, targets = draw(3, 1500, 23, levels=20, unannotated=unannotated)
+def test_permutations_change_nothing(unannotated):
+    scores, targets = draw(3, 1500, 71, levels=20, unannotated=unannotated)
     if unannotated > 0.9:
         targets[:, :4] = -1  # the degenerate classes are dense
     ap = average_precision(scores, targets)
     np.testing.assert_allclose(ap, sklearn_average_precision(scores, targets), rtol=1e-12)
-    for block in (1, 2, 5, 23, 1000):
-        np.testing.assert_array_equal(average_precision(scores, targets, block=block), ap)
     order = np.random.default_rng(4).permutation(len(scores))
     np.testing.assert_array_equal(average_precision(scores[order], targets[order]), ap)
-    classes = np.random.default_rng(5).permutation(23)
+    classes = np.random.default_rng(5).permutation(71)
     np.testing.assert_array_equal(average_precision(scores[:, classes], targets[:, classes]), ap[classes])
 
 
@@ -438,25 +406,23 @@ def test_bad_arguments():
         average_precision(scores.astype(complex), targets)
     with pytest.raises(InputError, match='found \'ignore\', expected "drop" or "negative"'):
         mean_average_precision(scores, targets, "ignore")
-    with pytest.raises(InputError, match="found 0, expected at least 1 class"):
-        average_precision(scores, targets, block=0)
 
 
 # The device path
 
 
-def test_device_path_block_errors_and_modes():
+def test_device_path_errors_and_modes():
     scores, targets = draw(15, 60, 9, levels=4)
     tensor = torch.from_numpy(scores)
     for as_negative in (False, True):
-        expected = ranking._ranked(scores, targets, unannotated_is_negative=as_negative)
-        found = ranking._rank_block_on_device(tensor, targets, slice(0, 9), as_negative)
+        expected = ranking._rank_on_host(scores, targets, slice(0, 9), as_negative)
+        found = ranking._rank_on_device(tensor, targets, slice(0, 9), as_negative)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12)
     bad = tensor.clone()
     bad[targets[:, 5] >= 0, 5] = torch.nan
     with pytest.raises(InputError, match="found NaN in column 5"):
-        ranking._rank_block_on_device(bad, targets, slice(3, 9), False)
+        ranking._rank_on_device(bad, targets, slice(3, 9), False)
 
 
 @pytest.mark.gpu
@@ -467,7 +433,6 @@ def test_cuda_is_numpy(dtype):
     expected = average_precision(scores, targets)
     for labels in (torch.from_numpy(targets).cuda(), targets, Rows(targets)):
         np.testing.assert_allclose(average_precision(scores.cuda(), labels), expected, rtol=1e-12)
-        np.testing.assert_allclose(average_precision(scores.cuda(), labels, block=7), expected, rtol=1e-12)
         assert averaged_scores(scores.cuda(), labels, 0.5) == averaged_scores(scores, targets, 0.5)
     assert mean_average_precision(scores.cuda(), targets, "negative") == pytest.approx(
         mean_average_precision(scores, targets, "negative")

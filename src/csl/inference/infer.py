@@ -28,7 +28,7 @@ CLASS_DESCRIPTIONS = "./data/oidv6-class-descriptions.csv"
 OPEN_IMAGES = ("openimages", "openimagess")
 """Spellings of the data set, in lower case; the second is the original's default."""
 
-SHOWN = 12
+SHOWN_IMAGES = 12
 """Images in the picture, and printed, of a run over many."""
 
 ATTRIBUTES = "attributes_val_inference"
@@ -92,7 +92,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     else:
         annotations, _ = annotations_for(options, "val", predictor.config, predictor.classes, predictor.groups)
         if not options.all_val_inference:
-            annotations = annotations.select(range(min(SHOWN, len(annotations))))
+            annotations = annotations.select(range(min(SHOWN_IMAGES, len(annotations))))
             say(f"no --pic_path: the first {len(annotations)} validation images of {annotations.source}")
         images, roots = annotations.images, annotations.roots
     keep = _keep_attributes(options, annotations, predictor)
@@ -114,8 +114,8 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
             f"{printable(str(images[0]))}: "
             + ("cannot be read" if len(images) == 1 else f"nor any other of {len(images):,} images can be read")
         )
-    if named > SHOWN:
-        say(f"... and {named - SHOWN:,} images more")
+    if named > SHOWN_IMAGES:
+        say(f"... and {named - SHOWN_IMAGES:,} images more")
     written = [output.name, "predictions.png"] + ([f"{ATTRIBUTES}.csv"] if keep else [])
     if results.path(f"{BAD}.csv").exists():
         written.append(f"{BAD}.csv")
@@ -212,12 +212,12 @@ class _Shown:
         self.say(f"{printable(image)}: " + title_of(found, most=len(found) or 1).replace("\n", ", ").replace("  ", " "))
         self._images.append(image)
         self._found.append(found)
-        if len(self._images) == SHOWN:
+        if len(self._images) == SHOWN_IMAGES:
             self.draw()
 
     def add_bad(self, image):
         self.bad += 1
-        if self.bad <= SHOWN:
+        if self.bad <= SHOWN_IMAGES:
             print(f"bad image, left out: {image.reason}", file=sys.stderr)
 
     def draw(self):
