@@ -120,7 +120,7 @@ def measure(device, folder, args):
                 "reduced": lambda: step(True),
                 "all-reduce": lambda: [distributed.all_reduce_sum(part) for part in gradients.split(BUCKET // 4)],
                 "small all-reduce": lambda: distributed.all_reduce_sum(small),
-                "agreements": lambda: [distributed.highest(0) for _ in range(3)],
+                "agreements": lambda: [distributed.all_reduce_max(0) for _ in range(3)],
             }
         for name, function in turn.items():
             seconds = timed(function, device)

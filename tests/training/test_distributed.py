@@ -119,10 +119,10 @@ def in_job(rank, folder, ports, data, run):
     os.chdir(folder)
     with distributed.process_group("cpu"):
         assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (rank, 2, rank == 0)
-        assert distributed.highest(rank, -rank) == [1, 0]
+        assert distributed.all_reduce_max(rank, -rank) == [1, 0]
         assert distributed.gather_objects({"rank": rank}) == [{"rank": 0}, {"rank": 1}]
-        assert distributed.gather_objects_to_main(rank) == ([0, 1] if rank == 0 else None)
-        assert distributed.object_from_main("a" if rank == 0 else "b") == "a"
+        assert distributed.gather_objects_on_rank0(rank) == ([0, 1] if rank == 0 else None)
+        assert distributed.broadcast_object("a" if rank == 0 else "b") == "a"
 
         found = {name: step_of(a_trainer(data, name)) for name in STEPS}
         found["not a number"] = stop_at_nan(data, rank)

@@ -121,11 +121,11 @@ def main(given: dict) -> None:
     settings = given
     if recipe is not None:
         settings = with_recipe(recipe, given)
-        distributed.by_main(print)(recipe_line(recipe, given))
+        distributed.on_rank0(print)(recipe_line(recipe, given))
     elif "data" not in given:
         settings = with_recipe("demo", given)
     try:
         train(TrainConfig(**settings))
     except Interrupted as stop:
-        distributed.by_main(print)(f"{stop}; the same command with --resume goes on")
+        distributed.on_rank0(print)(f"{stop}; the same command with --resume goes on")
         raise SystemExit(128 + stop.signal_number) from None

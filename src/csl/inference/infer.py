@@ -73,7 +73,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     Raises:
         InputError: no such checkpoint or images, none that can be read, or a class file of other columns.
     """
-    say = distributed.by_main(say)
+    say = distributed.on_rank0(say)
     open_images = (options.dataset_type or "").lower() in OPEN_IMAGES
     path = checkpoint_path(options.model_path)
     predictor = load_predictor(options, path, say, default_image_size=224)
@@ -103,7 +103,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     columns |= {ATTRIBUTES: keep.columns} if keep else {}
     plan = _plan(predictor, path, images, classes, threshold, options.top_k)
     with closing(Results(output, plan, len(images), columns)) as results:
-        if distributed.highest(results.done)[0]:
+        if distributed.all_reduce_max(results.done)[0]:
             done = sum(distributed.gather_objects(results.done))
             say(f"{done:,} of {len(images):,} images were done before: going on in {results.folder}")
         shown = _Shown(results, say)

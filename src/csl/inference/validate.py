@@ -55,7 +55,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
         InputError: no such checkpoint or annotations, other classes than the network's, a class of `plot_classes` that
             does not exist, or no image that can be read.
     """
-    say = distributed.by_main(say)
+    say = distributed.on_rank0(say)
     path = checkpoint_path(options.model_path)
     predictor = load_predictor(options, path, say)
     annotations, truth = annotations_for(options, options.split, predictor.config, predictor.classes, predictor.groups)
@@ -152,7 +152,7 @@ def evaluate(
     Raises:
         InputError: other classes than the network's, or no image that can be read.
     """
-    columns = _columns(predictor, annotations, distributed.by_main(say))
+    columns = _columns(predictor, annotations, distributed.on_rank0(say))
     part = predictor.score(
         annotations.images, batch_size, workers, progress="validation", shared=True, roots=annotations.roots
     )

@@ -66,7 +66,7 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def by_main(say: Callable[..., None]) -> Callable[..., None]:
+def on_rank0(say: Callable[..., None]) -> Callable[..., None]:
     """`say` on rank 0; on the other ranks a function that prints nothing."""
     return say if is_main() else _silence
 
@@ -103,7 +103,7 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def highest(*values: int) -> list[int]:
+def all_reduce_max(*values: int) -> list[int]:
     """The maximum over all processes of each value: how they agree that something happened to any of them."""
     if world_size() == 1:
         return list(values)
@@ -112,7 +112,7 @@ def highest(*values: int) -> list[int]:
     return agreed.tolist()
 
 
-def broadcast_from_main(tensors: Iterable[torch.Tensor]) -> None:
+def broadcast_tensors(tensors: Iterable[torch.Tensor]) -> None:
     """Overwrite these tensors with rank 0's, in place."""
     if world_size() > 1:
         for tensor in tensors:
@@ -128,7 +128,7 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
-def gather_objects_to_main(value: Any) -> list[Any] | None:
+def gather_objects_on_rank0(value: Any) -> list[Any] | None:
     """The values of all processes, in the order of ranks, on rank 0; None on the other ranks."""
     if world_size() == 1:
         return [value]
@@ -137,7 +137,7 @@ def gather_objects_to_main(value: Any) -> list[Any] | None:
     return values
 
 
-def object_from_main(value: Any = None) -> Any:
+def broadcast_object(value: Any = None) -> Any:
     """Rank 0's value, on every process; the values of the other ranks are ignored."""
     if world_size() == 1:
         return value
@@ -147,7 +147,7 @@ def object_from_main(value: Any = None) -> Any:
 
 
 @contextmanager
-def main_first() -> Iterator[None]:
+def rank0_first() -> Iterator[None]:
     """Run the block on rank 0 first, then on the other ranks, which find the files that it wrote."""
     if not is_main():
         barrier()

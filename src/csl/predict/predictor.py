@@ -190,7 +190,7 @@ class Predictor:
     def _dataset(self, images, roots):
         labels = LabelMatrix.from_entries([], [], [], (len(images), len(self.classes)))
         transform = EvalTransform(self.image_size)
-        cache = open_cache(self.cache, images, transform, distributed.by_main(print))
+        cache = open_cache(self.cache, images, transform, distributed.on_rank0(print))
         return ImageDataset(Annotations(images, labels, self.classes, roots=tuple(roots)), transform, cache=cache)
 
     def predict(self, image: Image.Image | str | Path) -> np.ndarray:

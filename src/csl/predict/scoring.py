@@ -114,7 +114,7 @@ def score(
 
 def gather_scores(part: Scores) -> Scores | None:
     """The scores of all processes of the job, in the order of the images, on rank 0; None on the others."""
-    parts = distributed.gather_objects_to_main(part)
+    parts = distributed.gather_objects_on_rank0(part)
     if parts is None or len(parts) == 1:
         return None if parts is None else part
     some = [p for p in parts if len(p.indices)] or parts[:1]

@@ -50,7 +50,7 @@ def train(config: TrainConfig, say: Say = tqdm.write) -> dict[str, Any]:
         csl.machine.signals.Interrupted: stopped by a signal, resumable.
     """
     with deterministic() if config.deterministic else nullcontext(), ExitStack() as lock:
-        return _train(config, lock, distributed.by_main(say))
+        return _train(config, lock, distributed.on_rank0(say))
 
 
 def _train(config, lock, say):
@@ -60,8 +60,8 @@ def _train(config, lock, say):
     run = RunFolder(config.path_dest)
     asked_to_resume = config.resume
     config = dataclasses.replace(config, resume=_resumes(config, run, lock, say))
-    before = distributed.object_from_main(run.read_config()) if config.resume else {}
-    with distributed.main_first():  # rank 0 may have to draw the demo set, and writes the caches
+    before = distributed.broadcast_object(run.read_config()) if config.resume else {}
+    with distributed.rank0_first():  # rank 0 may have to draw the demo set, and writes the caches
         data = load_data(config, say)
     if config.num_classes is not None and config.num_classes != len(data.train.classes):
         raise InputError(
@@ -96,7 +96,7 @@ def _train(config, lock, say):
         # The stage drew random numbers: begin again, so that the start is that of a run with a prior from a file.
         model, _ = create_network(config, len(data.train.classes))
     trainer = _create_trainer(model, config, data, run, prior, say)
-    _resume_if(config.resume and distributed.object_from_main(run.last.exists()), trainer, say)
+    _resume_if(config.resume and distributed.broadcast_object(run.last.exists()), trainer, say)
     if config.resume:
         record()  # now: a run whose state is refused stays as it is
     best = trainer.fit()
@@ -117,7 +117,7 @@ def _resumes(config, run, lock, say):
         for folder in (run, RunFolder(run.prior)):
             folder.recover()
             saved |= folder.last.exists()
-    saved = distributed.object_from_main(saved)
+    saved = distributed.broadcast_object(saved)
     if restart:
         say(
             f"restart {distributed.restarts()} by torchrun: "
@@ -199,7 +199,7 @@ def _estimate_prior(config, data, full_labels, run, say):
         epochs=config.prior_epochs or config.epochs,
         prior_epochs=None,
         path_dest=str(run.prior),
-        resume=config.resume and distributed.object_from_main(folder.last.exists()),
+        resume=config.resume and distributed.broadcast_object(folder.last.exists()),
     )
     say(f"stage 1 of 2: the class prior, from {stage.epochs} epochs in ignore mode, in {folder.path}")
     if not stage.resume and distributed.is_main():
@@ -211,7 +211,7 @@ def _estimate_prior(config, data, full_labels, run, say):
     trainer = _create_trainer(model, stage, data, folder, None, say)
     _resume_if(stage.resume, trainer, say)
     trainer.fit()
-    with distributed.main_first():  # which is the one that writes it
+    with distributed.rank0_first():  # which is the one that writes it
         prior = read_prior(folder.train_prior, data.train.classes)
     if distributed.is_main():
         from csl.plots import plot_run_prior

@@ -96,7 +96,7 @@ class FiniteWatch:
 
     def check_losses(self) -> None:
         """Check the losses noted so far, before anything is evaluated or saved; all processes call it. Raises as `stop`."""
-        if any(distributed.highest(self.nonfinite())):
+        if any(distributed.all_reduce_max(self.nonfinite())):
             self.stop()
 
     def check_weights(self, place: str) -> None:
@@ -136,7 +136,7 @@ class FiniteWatch:
         if finite and not self.scaler.is_enabled():  # an enabled scaler checks the gradients itself
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             finite = bool(torch.stack([g.isfinite().all() for g in gradients]).all())
-        (wrong,) = distributed.highest(not finite)
+        (wrong,) = distributed.all_reduce_max(not finite)
         if not wrong:
             return False
         self.skipped += 1

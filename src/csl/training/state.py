@@ -167,7 +167,7 @@ class TrainingState:
 
     def state_dict(self) -> dict[str, Any] | None:
         """The whole state on rank 0, None on the other processes; all of them call this."""
-        own = distributed.gather_objects_to_main(_merged(self.own))
+        own = distributed.gather_objects_on_rank0(_merged(self.own))
         if own is None:
             return None
         return {

@@ -78,7 +78,7 @@ class Trainer:
         self.model = model.to(device, memory_format=torch.channels_last)
         self.criterion = criterion.to(device)
         self.train_loader, self.val_loader, self.val = train_loader, val_loader, val
-        self.run, self.device, self.options, self.say = run, device, options, distributed.by_main(say)
+        self.run, self.device, self.options, self.say = run, device, options, distributed.on_rank0(say)
         self.processes = distributed.world_size()
         self.steps_per_epoch = train_loader.batch_sampler.num_batches
         self.global_batch = train_loader.batch_sampler.global_batch  # images of a step, over all processes
@@ -157,7 +157,7 @@ class Trainer:
                         self._evaluate_between(progress.rate)
                 if _every(options.save_every, counts.step):
                     self.save()
-        self._leave_on(*distributed.highest(self.signals.number or 0))
+        self._leave_on(*distributed.all_reduce_max(self.signals.number or 0))
         self.finite.check_losses()
         return progress.rate
 
@@ -203,7 +203,7 @@ class Trainer:
         all. A step is left out if a batch of any process has no image.
         """
         bad = [image for batch in batches for image in batch.bad]
-        signal_number, some_bad, empty, nonfinite = distributed.highest(
+        signal_number, some_bad, empty, nonfinite = distributed.all_reduce_max(
             self.signals.number or 0, bool(bad), not all(map(len, batches)), self.finite.nonfinite()
         )
         if nonfinite:
@@ -218,15 +218,15 @@ class Trainer:
     def _evaluate(self, may_leave: bool = False) -> dict[str, Any]:
         """{network: {mAP, mAP_negative}} on all processes. If `may_leave`, a signal stops the evaluation at once."""
         for network in self.networks.values():
-            distributed.broadcast_from_main(network.buffers())  # running statistics: rank 0's are the model's
+            distributed.broadcast_tensors(network.buffers())  # running statistics: rank 0's are the model's
         # As validate.py runs them, fused; a compiled network runs as it is.
         forms = [network if self.options.compile else fuse(network) for network in self.networks.values()]
         after_batch = self._leave_evaluation if may_leave else None
         part = score(forms, self.val_loader, self.device, self.amp_dtype, "validation", after_batch)
-        if any(distributed.highest(len(part.bad))):
+        if any(distributed.all_reduce_max(len(part.bad))):
             self._report_bad(part.bad)
         self._scores = gather_scores(part)
-        return distributed.object_from_main(None if self._scores is None else self._results(self._scores))
+        return distributed.broadcast_object(None if self._scores is None else self._results(self._scores))
 
     def _results(self, scores: Scores) -> dict[str, Any]:
         targets = self.val.labels[scores.indices]  # [N, C]
