@@ -80,7 +80,13 @@ def plot_precision_recall(
 
 
 @styled()
-def draw_precision_recall(scores, targets, classes, chosen=None, title="Precision and recall") -> Page:
+def draw_precision_recall(
+    scores: np.ndarray,
+    targets: np.ndarray,
+    classes: Sequence[str],
+    chosen: Sequence[int] | None = None,
+    title: str = "Precision and recall",
+) -> Page:
     """The page that `plot_precision_recall` writes."""
     from sklearn.metrics import precision_recall_curve
 

@@ -1,4 +1,4 @@
-"""The estimated class prior beside how often each class is annotated and, where known, how often it is there."""
+"""Pictures of the estimated class prior beside the annotated frequency and the true one, if known."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from csl.plots.style import (
 )
 
 NAMED = 120
-"""So many classes have a row each; more become a scatter plot."""
+"""Up to this number of classes each has a row; more become a scatter plot."""
 
 TOP = 10
 
@@ -60,7 +60,13 @@ def plot_prior(
 
 
 @styled()
-def draw_prior(prior, annotated, classes, truth=None, title="Class prior") -> Page:
+def draw_prior(
+    prior: np.ndarray,
+    annotated: np.ndarray,
+    classes: Sequence[str],
+    truth: np.ndarray | None = None,
+    title: str = "Class prior",
+) -> Page:
     """The page that `plot_prior` writes."""
     known = {"estimated": prior, "annotated": annotated} | ({} if truth is None else {"true": truth})
     known = {name: np.asarray(values, dtype=np.float64) for name, values in known.items()}
