@@ -1,4 +1,4 @@
-"""How well one estimate of the classes' frequencies ranks them, beside another."""
+"""Agreement of two rankings of the classes: rank correlation and shared top classes."""
 
 import numpy as np
 import pandas as pd

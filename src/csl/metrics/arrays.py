@@ -1,24 +1,45 @@
-"""What every metric takes: arrays or tensors of scores and tri-state labels, checked and sliceable."""
+"""Checks of scores and tri-state labels, which come as NumPy arrays, torch tensors or labels that give rows."""
+
+from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from csl.errors import InputError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    Array = np.ndarray | torch.Tensor
+
 POSITIVE, UNANNOTATED = 1, -1
 
-# Entries read at a time where whole rows are.
+# Entries of the rows that are read at a time.
 CHUNK_ENTRIES = 2**24
 
 
-def is_tensor(array) -> bool:
+class Rows(Protocol):
+    """Labels that give their rows, such as `csl.labels.LabelMatrix`."""
+
+    def __getitem__(self, indices: np.ndarray) -> Array:
+        """int8 [B, C] of the rows `indices` [B]."""
+
+
+if TYPE_CHECKING:
+    Targets = Array | Sequence[Sequence[int]] | Rows
+
+
+def is_tensor(array: object) -> bool:
     """Whether `array` is a torch tensor."""
-    torch = sys.modules.get("torch")  # who holds a tensor has imported torch; everyone else is spared it
+    torch = sys.modules.get("torch")  # whoever holds a tensor has imported torch; it is not imported for others
     return torch is not None and isinstance(array, torch.Tensor)
 
 
-def host(array) -> np.ndarray:
+def host(array: Array) -> np.ndarray:
     """NumPy view of an array or of a CPU tensor, copy of a tensor on a device; bfloat16 becomes float32."""
     if not is_tensor(array):
         return np.asarray(array)
@@ -26,8 +47,12 @@ def host(array) -> np.ndarray:
     return (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
 
 
-def inputs(scores, targets):
-    """Checked [N, C] scores and targets that can be sliced: NumPy arrays, or tensors where the scores are on CUDA."""
+def inputs(scores: Array, targets: Targets) -> tuple[Array, Array]:
+    """Scores and targets [N, C] of one shape that can be sliced: NumPy arrays, or tensors if the scores are on CUDA.
+
+    Raises:
+        InputError: shapes that do not match, or scores that are not numbers.
+    """
     on_device = is_tensor(scores) and scores.is_cuda
     scores = scores.detach() if on_device else host(scores)
     if scores.ndim != 2:
@@ -48,7 +73,7 @@ def inputs(scores, targets):
 
 
 def _gather_rows(targets, shape):
-    """int8 [N, C] from labels that only answer `targets[indices]`, a few rows at a time."""
+    """int8 [N, C] from `Rows`, a few rows at a time."""
     dense = np.empty(shape, np.int8)
     if hasattr(targets, "__len__") and len(targets) != len(dense):
         raise InputError(f"targets: found {len(targets)} rows, expected {len(dense)} as the scores")
@@ -62,8 +87,8 @@ def _gather_rows(targets, shape):
     return dense
 
 
-def as_int8(labels):
-    """Labels as int8; a value that does not survive the cast (0.5, 257, NaN) raises InputError."""
+def as_int8(labels: Array) -> Array:
+    """Labels as int8; a value that the cast changes (0.5, 257, NaN) raises InputError."""
     if str(labels.dtype).removeprefix("torch.") == "int8":
         return labels
     with np.errstate(invalid="ignore"):
@@ -74,7 +99,17 @@ def as_int8(labels):
     return cast
 
 
-def check_labels(labels, classes):
+def labels_beside(scores: Array, labels: Array) -> Array:
+    """Labels as int8 of the kind of the scores: an array, or a tensor on their device."""
+    labels = as_int8(labels)
+    if not is_tensor(scores):
+        return labels
+    if not is_tensor(labels):
+        labels = sys.modules["torch"].from_numpy(np.ascontiguousarray(labels))
+    return labels.to(scores.device)
+
+
+def check_labels(labels: Array, classes: slice) -> None:
     """Raise InputError unless int8 labels [B, N] of the columns `classes` are all 1, 0 or -1."""
     if 0 not in labels.shape and (labels.max() > POSITIVE or labels.min() < UNANNOTATED):
         wrong = host((labels > POSITIVE) | (labels < UNANNOTATED))

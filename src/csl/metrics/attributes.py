@@ -1,4 +1,4 @@
-"""How often the value of an attribute is right."""
+"""Accuracy of the predicted values of attributes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from csl.metrics.arrays import POSITIVE, UNANNOTATED, as_int8, check_labels, hos
 if TYPE_CHECKING:
     import pandas as pd
 
+    from csl.metrics.arrays import Array, Targets
 
-def group_accuracy(scores, targets, groups: dict[str, slice], threshold: float = 0.5) -> pd.DataFrame:
+
+def group_accuracy(scores: Array, targets: Targets, groups: dict[str, slice], threshold: float = 0.5) -> pd.DataFrame:
     """Accuracy of each attribute's predicted value, on the images where its value is known.
 
     An attribute is a slice of classes of which one is true: its prediction is the class with the highest score (the
@@ -24,7 +26,7 @@ def group_accuracy(scores, targets, groups: dict[str, slice], threshold: float =
         scores: float [N, C]; probabilities, or logits with a `threshold` that suits them.
         targets: [N, C] in {1, 0, -1}.
         groups: attribute name -> slice of classes (`Annotations.groups`).
-        threshold: for attributes of a single class alone, on the scale of the scores.
+        threshold: used for attributes of a single class, on the scale of the scores.
 
     Returns:
         A table with one row per attribute, in the order of `groups`: `attribute`; `known`, the number of images it was

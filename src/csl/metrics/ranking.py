@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from csl.errors import InputError
-from csl.metrics.arrays import POSITIVE, UNANNOTATED, as_int8, check_labels, inputs, is_tensor
+from csl.metrics.arrays import POSITIVE, UNANNOTATED, as_int8, check_labels, inputs, is_tensor, labels_beside
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
+
+    from csl.metrics.arrays import Array, Targets
 
 # Classes that a thread ranks at a time: their columns are copied row by row, so that several share a cache line.
 _HOST_BLOCK = 32
@@ -20,7 +24,7 @@ _DEVICE_BLOCK_BYTES = 2**31
 _DEVICE_BYTES_PER_ENTRY = 64
 
 
-def average_precision(scores, targets) -> np.ndarray:
+def average_precision(scores: Array, targets: Targets) -> np.ndarray:
     """Average precision of every class, over its annotated entries.
 
     AP = sum over thresholds k of (R_k - R_{k-1}) P_k, with precision P_k and recall R_k of the entries that score at
@@ -48,7 +52,7 @@ def average_precision(scores, targets) -> np.ndarray:
     return np.where((positives > 0) & (negatives > 0), ap, np.nan)
 
 
-def mean_average_precision(scores, targets, unannotated: str = "drop") -> float:
+def mean_average_precision(scores: Array, targets: Targets, unannotated: str = "drop") -> float:
     """Mean average precision in percent.
 
     Args:
@@ -58,11 +62,11 @@ def mean_average_precision(scores, targets, unannotated: str = "drop") -> float:
             with a positive and a negative (the partial mAP of LVIS and OpenImages in Ben-Baruch et al.,
             "Multi-label Classification with Partial Annotations using Class-aware Selective Loss", CVPR 2022,
             https://arxiv.org/abs/2110.10955). "negative" ranks them as negatives and averages over all classes: one
-            without positives counts 0, one with nothing but positives 1. This is the original code's mAP. On
+            without positives counts 0, one of positives alone 1. This is the original code's mAP. On
             complete labels the two differ by such classes alone.
 
     Returns:
-        A percentage in [0, 100]; NaN where no class has a defined AP ("drop") or there is no class at all.
+        A percentage in [0, 100]; NaN if no class has a defined AP ("drop") or there are no classes.
 
     Raises:
         InputError: as `average_precision`, or another value of `unannotated`.
@@ -77,8 +81,8 @@ def mean_average_precision(scores, targets, unannotated: str = "drop") -> float:
     return 100 * float(ap.mean()) if ap.size else float("nan")
 
 
-def class_table(scores, targets, classes) -> pd.DataFrame:
-    """One row per class: what was measured and on how much.
+def class_table(scores: Array, targets: Targets, classes: Iterable[str]) -> pd.DataFrame:
+    """A table of each class's AP and its numbers of positives, negatives and un-annotated entries.
 
     Args:
         scores: float [N, C], any scale.
@@ -112,7 +116,7 @@ def class_table(scores, targets, classes) -> pd.DataFrame:
 def _ranked(scores, targets, *, unannotated_is_negative=False):
     """AP of every class, positives and negatives it was taken over: float64, int64, int64 [C].
 
-    AP is 0 for a class without positives and 1 for one that has nothing else: callers decide what is defined.
+    AP is 0 for a class without positives and 1 for a class of positives alone: callers decide what is defined.
     """
     scores, targets = inputs(scores, targets)
     num_samples, num_classes = scores.shape
@@ -171,10 +175,7 @@ def _rank_on_device(scores, targets, classes, unannotated_is_negative):
     """
     import torch
 
-    labels = as_int8(targets[:, classes])
-    if not is_tensor(labels):
-        labels = torch.from_numpy(np.ascontiguousarray(labels))
-    labels = labels.to(scores.device).t()  # [B, N]
+    labels = labels_beside(scores, targets[:, classes]).t()  # [B, N]
     check_labels(labels, classes)
     if unannotated_is_negative:
         labels = labels.clamp_min(0)

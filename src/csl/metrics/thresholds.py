@@ -1,20 +1,26 @@
 """Precision, recall and F1 at a threshold."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from csl.errors import InputError
 from csl.metrics import arrays
-from csl.metrics.arrays import POSITIVE, UNANNOTATED, as_int8, check_labels, host, inputs, is_tensor
+from csl.metrics.arrays import POSITIVE, UNANNOTATED, check_labels, host, inputs, labels_beside
+
+if TYPE_CHECKING:
+    from csl.metrics.arrays import Array, Targets
 
 
-def precision_recall_f1(scores, targets, threshold: float) -> dict[str, float]:
+def precision_recall_f1(scores: Array, targets: Targets, threshold: float) -> dict[str, float]:
     """Precision, recall and F1 of `scores > threshold`, per class and overall, over annotated entries, in percent.
 
     P_C, R_C and F_C are taken per class and then averaged; F_C is the mean of the classes' F1 (as the original CSL and
     ASL code does, and not the harmonic mean of P_C and R_C, which some papers print). P_O, R_O and F_O are taken over
     all entries at once. An empty denominator counts 0, as in the original: the precision of a class never
-    predicted, the recall of one without positives. A class without a single annotated entry is left out of the means,
-    since nothing is known of it.
+    predicted, the recall of one without positives. A class without annotated entries is left out of the means.
 
     Args:
         scores: float [N, C].
@@ -36,12 +42,12 @@ def precision_recall_f1(scores, targets, threshold: float) -> dict[str, float]:
     }
 
 
-def averaged_scores(scores, targets, threshold: float = 0.5) -> dict[str, dict[str, float]]:
+def averaged_scores(scores: Array, targets: Targets, threshold: float = 0.5) -> dict[str, dict[str, float]]:
     """Micro, macro and samples averages of the precision, recall and F1 of `scores > threshold`.
 
     On complete labels they equal scikit-learn's `precision_recall_fscore_support(targets, scores > threshold,
     average=..., zero_division=0)`. Otherwise only annotated entries count, and a class (macro) or image (samples)
-    without a single one is left out of the mean.
+    without any is left out of the mean.
 
     Args:
         scores: float [N, C].
@@ -73,16 +79,10 @@ def _counts(scores, targets, threshold):
     step = max(1, arrays.CHUNK_ENTRIES // max(num_classes, 1))
     for first in range(0, num_samples, step):
         rows = slice(first, min(first + step, num_samples))
-        chunk, labels = scores[rows], as_int8(targets[rows])
-        if is_tensor(chunk) and not is_tensor(labels):
-            import torch
-
-            labels = torch.from_numpy(np.ascontiguousarray(labels))
-        if is_tensor(chunk):
-            labels = labels.to(chunk.device)
+        chunk, labels = scores[rows], labels_beside(scores, targets[rows])
         check_labels(labels.T, slice(0, num_classes))
         annotated, positive = labels != UNANNOTATED, labels == POSITIVE
-        bad = (chunk != chunk) & annotated  # NaN, the one value that differs from itself
+        bad = (chunk != chunk) & annotated  # NaN, which differs from itself
         if bad.any():
             raise InputError(f"scores: found NaN in column {int(host(bad).argmax()) % num_classes}, expected numbers")
         predicted = (chunk > threshold) & annotated

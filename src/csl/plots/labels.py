@@ -23,7 +23,7 @@ from csl.plots.style import (
 )
 
 NAMED = 120
-"""So many classes have a row each; more become one curve with bands."""
+"""Up to this number of classes each has a row; more become one curve with bands."""
 
 _KINDS = (("positives", POSITIVE, "known positive"), ("negatives", NEGATIVE, "known negative"),
           ("unannotated", UNKNOWN, "unknown"))  # fmt: skip

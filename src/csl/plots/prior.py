@@ -1,4 +1,4 @@
-"""The estimated class prior beside how often each class is annotated and, where known, how often it is there."""
+"""Pictures of the estimated class prior beside the annotated frequency and the true one, if known."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from csl.plots.style import (
 )
 
 NAMED = 120
-"""So many classes have a row each; more become a scatter plot."""
+"""Up to this number of classes each has a row; more become a scatter plot."""
 
 TOP = 10
 

@@ -1,9 +1,11 @@
-"""The style of all pictures: colours, type, and a page measured in inches. matplotlib is imported when one is drawn.
+"""Colours, fonts and a page measured in inches, which all pictures share.
 
-The colours are those of Okabe and Ito, "Color Universal Design" (https://jfly.uni-koeln.de/color/), told apart by
-readers with any of the common colour deficiencies, and tints of them; wherever colour means something, a symbol, a
-place or a word says it too.
+The colours are those of Okabe and Ito, "Color Universal Design" (https://jfly.uni-koeln.de/color/), which readers with
+the common colour deficiencies can tell apart, and tints of them; wherever colour has a meaning, a symbol, a place or a
+word says it too. matplotlib is imported when a picture is made.
 """
+
+from __future__ import annotations
 
 import unicodedata
 import warnings
@@ -36,10 +38,7 @@ _FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans", "A
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Set matplotlib's settings while a picture is drawn, and restore the caller's afterwards.
-
-    A decorator as well: `@styled()`.
-    """
+    """matplotlib's settings while a picture is made or drawn, as a block or a decorator (`@styled()`)."""
     import matplotlib as mpl
     from matplotlib import font_manager
 
@@ -91,13 +90,13 @@ class Page:
         FigureCanvasAgg(self.figure)
         self._renderer = self.figure.canvas.get_renderer()
 
-    def axes(self, left: float, top: float, width: float, height: float, **options: Any) -> "Axes":
-        """Add axes at that place."""
+    def axes(self, left: float, top: float, width: float, height: float, **options: Any) -> Axes:
+        """Axes with their upper left corner at a place; all lengths in inches."""
         box = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
         return self.figure.add_axes(box, **options)
 
-    def text(self, left: float, top: float, text: str, size: float = BODY, **options: Any) -> "Text":
-        """Add text with its upper left corner at that place (`ha` and `va` change the corner)."""
+    def text(self, left: float, top: float, text: str, size: float = BODY, **options: Any) -> Text:
+        """Text with its upper left corner at that place (`ha` and `va` change the corner)."""
         options = {"ha": "left", "va": "top", **options}
         return self.figure.text(left / self.width, 1 - top / self.height, text, size=size, **options)
 
@@ -107,17 +106,13 @@ class Page:
         for i, line in enumerate(below):
             self.text(0.3, 0.55 + 0.19 * i, self.fit(line, self.width - 0.6, BODY), BODY, color=SOFT)
 
-    def legend(self, left: float, top: float, entries: Sequence[tuple[str, str, str]], size: float = BODY) -> float:
-        """Marks with words in a row: (mark, colour, word); returns where the row ends, in inches from the left.
-
-        A mark is a character, which is drawn as text.
-        """
+    def legend(self, left: float, top: float, entries: Sequence[tuple[str, str, str]]) -> None:
+        """Marks with words in a row: (mark, colour, word). A mark is a character, which is drawn as text."""
         for mark, colour, word in entries:
-            self.text(left, top, mark, size + 1.5, color=colour, weight="bold")
-            left += self.measure(mark, size + 1.5, "bold") + 0.06
-            self.text(left, top + 0.015, word, size)
-            left += self.measure(word, size) + 0.25
-        return left
+            self.text(left, top, mark, BODY + 1.5, color=colour, weight="bold")
+            left += self.measure(mark, BODY + 1.5, "bold") + 0.06
+            self.text(left, top + 0.015, word)
+            left += self.measure(word) + 0.25
 
     def box(self, left: float, top: float, width: float, height: float, colour: str) -> None:
         """A filled rectangle."""
@@ -132,12 +127,12 @@ class Page:
         y = self.height * DPI - round(top * DPI) - len(pixels)
         self.figure.figimage(pixels, round(left * DPI), y, zorder=-1)
 
-    def line(self, left: float, top: float, right: float, colour: str, dash: str = "-", width: float = 2.0) -> None:
+    def line(self, left: float, top: float, right: float, colour: str, dash: str | tuple = "-") -> None:
         """A horizontal line between two places."""
         from matplotlib.lines import Line2D
 
         x, y = [left / self.width, right / self.width], [1 - top / self.height] * 2
-        self.figure.add_artist(Line2D(x, y, color=colour, ls=dash, lw=width))
+        self.figure.add_artist(Line2D(x, y, color=colour, ls=dash, lw=2.0))
 
     def measure(self, text: str, size: float = BODY, weight: str = "normal") -> float:
         """Width of a line of text, in inches."""
@@ -208,7 +203,7 @@ def share(value: float) -> str:
     return f"{percent:.{np.clip(decimals, 0, 6)}f} %"
 
 
-def log_axis(axis: "Axis", linear_below: float | None = None, percent: bool = False) -> None:
+def log_axis(axis: Axis, linear_below: float | None = None, percent: bool = False) -> None:
     """Make an axis (`axes.xaxis`) logarithmic, or from `linear_below` on, so that 0 has a place.
 
     Its ticks are plain numbers, or with `percent` shares in percent.
