@@ -83,6 +83,7 @@ def main(flags: dict) -> None:
     """Measure as the flags say, print the numbers, write validation.csv and validation.json."""
     from csl.inference.evaluate import evaluate
     from csl.inference.sources import annotations_for, checkpoint_path, destination
+    from csl.labels.names import escape_table
     from csl.labels.options import DataOptions
     from csl.predict import Predictor
 
@@ -131,7 +132,7 @@ def main(flags: dict) -> None:
         print(result.attributes.round(1).to_string(index=False))
     folder = Path(destination(flags.get("path_dest"), path))
     folder.mkdir(parents=True, exist_ok=True)
-    result.classes.to_csv(folder / "validation.csv", index=False)
+    escape_table(result.classes).to_csv(folder / "validation.csv", index=False)
     (folder / "validation.json").write_text(
         json.dumps({"checkpoint": str(path), "data": annotations.source, **numbers}, indent=2)
     )

@@ -31,7 +31,7 @@ class Annotations:
 
     Raises:
         InputError: lengths that do not agree, a group outside the classes, a weight that is not positive, or
-            a class name with a control character or formula.
+            a class name with a control character.
     """
 
     images: Sequence[str]

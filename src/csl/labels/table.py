@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from csl.errors import InputError
-from csl.labels.names import is_formula
+from csl.labels.names import unescape_cell
 from csl.labels.paths import SPLITS, split_name
 
 FILENAME = "filename"
@@ -36,21 +36,19 @@ class Table:
 
         Raises:
             InputError: the file is empty, not UTF-8, has rows longer than its header or was cut short, a header that names no
-                `filename`, a column without a name or twice the same, a file name that is empty or repeats, or a cell
-                that a spreadsheet would take for a formula.
+                `filename`, a column without a name or twice the same, or a file name that is empty or repeats.
         """
         path = Path(path)
         frame, lines = _parse(path)
-        header = [name.strip() for name in frame.iloc[0]]
+        header = [unescape_cell(name.strip()) for name in frame.iloc[0]]
         frame = frame.iloc[1:].reset_index(drop=True)
         unnamed_and_empty = [not name and not frame[k].str.strip().any() for k, name in enumerate(header)]
         frame = frame.loc[:, ~np.array(unnamed_and_empty)]
         header = [name for name, empty in zip(header, unnamed_and_empty, strict=True) if not empty]
         _check_header(path, header)
         frame.columns = header
-        table = cls(path, frame, lines[1:])
+        table = cls(path, frame.map(unescape_cell), lines[1:])
         table._check_filenames()
-        table._check_formulas()
         return table
 
     def __len__(self):
@@ -128,14 +126,6 @@ class Table:
                 f"{self.path}, lines {self.lines[first]} and {self.lines[again]}: "
                 f"both are for {names[first]!r}, expected one row per image"
             )
-
-    def _check_formulas(self):
-        """Cells end up in tables of results, which are opened in spreadsheets."""
-        for column in self.columns:
-            for cell in pd.unique(self.frame[column]):
-                if is_formula(cell):
-                    where = self.at(np.argmax(self.frame[column] == cell), column)
-                    raise InputError(f"{where}: found the formula {cell[:80]!r}, expected a plain value")
 
 
 def header_of(path):

@@ -21,6 +21,7 @@ from csl.data.loader import default_workers
 from csl.errors import InputError, MachineError
 from csl.labels import Annotations, read_attributes
 from csl.labels.inside import confined
+from csl.labels.names import escape_table
 from csl.labels.paths import SPLITS, contents, existing
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
 from csl.machine.files import replacing
@@ -116,7 +117,7 @@ def prepare_attributes(
             if copies:
                 _augment(photos, copies, draft / "images_augmented" / "train" / "images", seed, run)
             for split, table in tables.items():
-                table.to_csv(draft / f"attributes_{split}.csv", index=False)
+                escape_table(table).to_csv(draft / f"attributes_{split}.csv", index=False)
             counts = value_counts(train, seen)
             plot_distribution(counts, train.groups, draft / "distribution.png", _title(balance, train, seen))
             say(counts.to_string(index=False, max_rows=100))
