@@ -24,7 +24,7 @@ from csl.errors import printable
 from csl.inference.infer import InferenceOptions, infer
 from csl.labels import LabelMatrix, read_annotations
 from csl.labels.cache import ArrayCache
-from csl.labels.names import escape_cell, escape_table, path_cell, unescape_cell
+from csl.labels.trust import escape_cell, escape_table, path_cell, unescape_cell
 from csl.machine.files import parse_json
 from csl.models import create_model
 from csl.models.exported import Pt2Network

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from csl.errors import InputError, shown
-from csl.labels.names import check_class_names
+from csl.labels.trust import check_class_names
 from csl.machine.archive import check_archive
 from csl.machine.files import replacing
 from csl.models import CONFIGS, TimmWithHead, TResNet, architecture, create_model, timm_weights, zoo

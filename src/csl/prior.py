@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from csl.errors import InputError
-from csl.labels.names import escape_cell, unescape_cell
+from csl.labels.trust import escape_cell, unescape_cell
 from csl.machine import distributed
 from csl.machine.files import replacing
 

@@ -83,8 +83,8 @@ def main(flags: dict) -> None:
     """Measure as the flags say, print the numbers, write validation.csv and validation.json."""
     from csl.inference.evaluate import evaluate
     from csl.inference.sources import annotations_for, checkpoint_path, destination
-    from csl.labels.names import escape_table
     from csl.labels.options import DataOptions
+    from csl.labels.trust import escape_table
     from csl.predict import Predictor
 
     path = checkpoint_path(flags.get("model_path"))

@@ -14,8 +14,8 @@ from csl.errors import InputError, printable
 from csl.inference.sources import annotations_for, checkpoint_path, destination
 from csl.inference.tables import BAD, PREDICTIONS, SCORE, Results, fingerprint
 from csl.labels import read_class_descriptions
-from csl.labels.names import escape_cell, escape_table, path_cell
 from csl.labels.options import DataOptions
+from csl.labels.trust import escape_cell, escape_table, path_cell
 from csl.machine import distributed
 from csl.plots import plot_predictions, title_of
 from csl.predict import Predictor, attribute_table, attribute_values, find_images, name_scores

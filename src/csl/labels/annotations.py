@@ -9,7 +9,7 @@ import pandas as pd
 
 from csl.errors import InputError
 from csl.labels.matrix import LabelMatrix, row_numbers
-from csl.labels.names import check_class_names
+from csl.labels.trust import check_class_names
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from csl.errors import InputError
 from csl.labels.annotations import Annotations
 from csl.labels.instances import has_keys, read_sections
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
-from csl.labels.names import CONTROL
 from csl.labels.paths import SPLITS, contents, existing, image_folder, known_split
+from csl.labels.trust import CONTROL
 
 _SECTIONS = ("samples", "labels")
 _LABELS = Path("Groundtruth") / "TrainTestLabels"

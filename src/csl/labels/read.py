@@ -9,11 +9,11 @@ from csl.errors import InputError
 from csl.labels import attributes, coco, lvis, nuswide, openimages, shards, voc
 from csl.labels.annotations import Annotations
 from csl.labels.attributes import parse_attributes
-from csl.labels.inside import confined
 from csl.labels.matrix import LabelMatrix
 from csl.labels.openimages import files as openimages_files
 from csl.labels.options import DataOptions
 from csl.labels.paths import contents, existing, known_split
+from csl.labels.trust import require_inside
 from csl.machine.files import parse_json
 
 
@@ -118,7 +118,7 @@ def read_annotations(path, images=None, split=None, layout=None, metadata=None, 
 
     Raises:
         InputError: nothing is there or it is not recognised (the message says what was looked for and what was
-            found), an image is named outside of the data folder (`csl.labels.inside`), an option is given that the
+            found), an image is named outside of the data folder (`require_inside`), an option is given that the
             format does not take, or the reader finds an error.
         TypeError: an option that no format has.
     """
@@ -126,14 +126,16 @@ def read_annotations(path, images=None, split=None, layout=None, metadata=None, 
     path = Path(path) if shards.is_pattern(path) else existing(path)
     if layout is not None or metadata is not None:
         found = _read_layout(path, images, known_split(split) or "train", layout or "hyperml", metadata, options)
-        return found if follow_links else confined(found, path)
-    found = next((one for one in FORMATS if one.recognise(path)), None)
-    if found is None:
-        looked_for = "; ".join(f"{one.name}: {one.looks_for}" for one in FORMATS)
-        raise InputError(f"{path}: annotations not recognised, found {_found(path)}; looked for {looked_for}")
-    _check_options(found, path, options)
-    annotations = found.read(path, images=images, split=split, **options)
-    return annotations if follow_links else confined(annotations, path)
+    else:
+        form = next((one for one in FORMATS if one.recognise(path)), None)
+        if form is None:
+            looked_for = "; ".join(f"{one.name}: {one.looks_for}" for one in FORMATS)
+            raise InputError(f"{path}: annotations not recognised, found {_found(path)}; looked for {looked_for}")
+        _check_options(form, path, options)
+        found = form.read(path, images=images, split=split, **options)
+    if follow_links:
+        return found
+    return replace(found, roots=require_inside(found.images, found.folder, path, found.source))
 
 
 def _given(options):

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from csl.errors import InputError
-from csl.labels.names import unescape_cell
 from csl.labels.paths import SPLITS, split_name
+from csl.labels.trust import unescape_cell
 
 FILENAME = "filename"
 SPLIT = "split"

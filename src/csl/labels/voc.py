@@ -14,8 +14,8 @@ import numpy as np
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
-from csl.labels.names import CONTROL
 from csl.labels.paths import SPLITS, contents, existing, known_split
+from csl.labels.trust import CONTROL
 
 CLASSES = (
     "aeroplane",

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from signal import SIG_IGN, SIGINT, signal
@@ -20,10 +20,9 @@ from csl.data.images import load_rgb
 from csl.data.loader import default_workers
 from csl.errors import InputError, MachineError
 from csl.labels import Annotations, read_attributes
-from csl.labels.inside import confined
-from csl.labels.names import escape_table
 from csl.labels.paths import SPLITS, contents, existing
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
+from csl.labels.trust import escape_table, require_inside
 from csl.machine.files import replacing
 from csl.plots import plot_distribution, value_counts
 from csl.preparation.augmentation import augmented, copy_generator
@@ -141,7 +140,9 @@ def _read(data, attributes, ignore_columns):
     if not images.is_dir():
         raise InputError(f"{images}: no such folder, expected the images of {csv.name}")
     options = {"images": images, "attributes": attributes, "ignore_columns": ignore_columns}
-    annotations = confined(read_attributes(csv, **options), data)
+    annotations = read_attributes(csv, **options)
+    roots = require_inside(annotations.images, annotations.folder, data, annotations.source)
+    annotations = replace(annotations, roots=roots)
     for name in annotations.table[FILENAME].str.strip():
         parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts:

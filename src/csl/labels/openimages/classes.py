@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csl.errors import InputError
-from csl.labels.names import check_class_names
+from csl.labels.trust import check_class_names
 
 TRAINABLE = ("oidv6-classes-trainable.txt", "classes-trainable.txt")
 DESCRIPTIONS = ("oidv6-class-descriptions.csv", "class-descriptions.csv")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from csl.errors import InputError, shown
-from csl.labels.names import check_class_names
+from csl.labels.trust import check_class_names
 
 FILE = "mid_to_classes.pth"
 
