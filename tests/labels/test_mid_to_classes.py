@@ -11,7 +11,7 @@ import torch
 
 from csl.errors import InputError
 from csl.labels import read_annotations, read_openimages
-from csl.labels.openimages.mid_to_classes import read_mid_to_classes
+from csl.labels.openimages.classes import read_mid_to_classes
 
 MIDS = ["/m/0zvk5", "/m/01g317", "/m/0k4j"]
 NAMES = {"/m/0zvk5": "Helmet", "/m/01g317": '"Person, adult"', "/m/0k4j": "Car"}

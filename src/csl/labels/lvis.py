@@ -11,7 +11,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.instances import SECTIONS, field, has_keys, positions, read_sections, references
+from csl.labels.coco import SECTIONS, field, has_keys, positions, read_sections, references
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.paths import SPLITS, contents, existing, image_folder, known_split
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from csl.errors import InputError
-from csl.labels.mapped import pickled, unpickled
+from csl.labels.cache import pickled, unpickled
 from csl.machine.files import replacing
 
 POSITIVE = 1

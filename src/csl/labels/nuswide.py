@@ -12,7 +12,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.instances import has_keys, read_sections
+from csl.labels.coco import has_keys, read_sections
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
 from csl.labels.paths import SPLITS, contents, existing, image_folder, known_split
 from csl.labels.trust import CONTROL

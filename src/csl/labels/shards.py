@@ -17,9 +17,8 @@ import pyarrow.compute as pc
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.image_paths import ImagePaths
 from csl.labels.matrix import LabelMatrix
-from csl.labels.paths import SPLITS, known_split
+from csl.labels.paths import SPLITS, ImagePaths, known_split
 from csl.labels.shard_index import load_index
 from csl.machine.files import parse_json
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from csl.errors import InputError, printable
-from csl.labels.image_paths import ImagePaths
+from csl.labels.paths import ImagePaths
 
 # Control characters (C0, DEL, C1), marks that reverse the text behind them, and halves of surrogates.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from csl.errors import InputError
-from csl.labels.image_paths import ImagePaths
 from csl.labels.openimages.classes import beside
-from csl.labels.openimages.csv_stream import first_line
 from csl.labels.openimages.rows import VERIFIED, csl_columns
-from csl.labels.paths import SPELLINGS, SPLITS, contents, image_folder, split_name
+from csl.labels.openimages.stream import first_line
+from csl.labels.paths import SPELLINGS, SPLITS, ImagePaths, contents, image_folder, split_name
 
 _FOLDERS = (".", "annotations", "labels", "metadata")  # of a data set, in which its CSVs may be
 _OFFICIAL = "validation"  # how the official files spell val

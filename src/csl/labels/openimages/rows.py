@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 
 from csl.errors import InputError
 from csl.labels.openimages.classes import OUTSIDE, UNKNOWN
-from csl.labels.openimages.csv_stream import FEW_STRINGS, STRINGS, CsvStream, first_line, lookup
 from csl.labels.openimages.entries import Batch
-from csl.labels.openimages.problems import SHOWN, Problems
+from csl.labels.openimages.stream import FEW_STRINGS, SHOWN, STRINGS, CsvStream, Problems, first_line, lookup
 from csl.labels.paths import split_name
 
 VERIFIED = ("ImageID", "LabelName", "Confidence")
