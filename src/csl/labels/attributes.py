@@ -13,8 +13,8 @@ import numpy as np
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
-from csl.labels.paths import SPELLINGS, SPLITS, contents, existing, image_folder, known_split, split_name
-from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table, header_of
+from csl.labels.paths import SPELLINGS, SPLITS, contents, existing, first_row, image_folder, known_split, split_name
+from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
 
 YES_NO, INTEGER, STRING = "yes/no", "integer", "string"
 
@@ -284,7 +284,7 @@ def recognise(path):
     """
     files = [_split_file(path, split) for split in SPLITS] if path.is_dir() else [path]
     return any(
-        file.suffix.lower() == ".csv" and (file.stem.startswith("attributes") or FILENAME in header_of(file))
+        file.suffix.lower() == ".csv" and (file.stem.startswith("attributes") or FILENAME in first_row(file))
         for file in files
         if file is not None
     )
@@ -373,7 +373,7 @@ def _split_file(folder, split):
     others = [
         file
         for file in sorted(folder.glob("*.csv"))
-        if file.name not in {name for other in SPLITS for name in _named_after(other)} and FILENAME in header_of(file)
+        if file.name not in {name for other in SPLITS for name in _named_after(other)} and FILENAME in first_row(file)
     ]
     if len(others) > 1:
         raise InputError(

@@ -1,5 +1,7 @@
 """Paths: where annotation files and the images that they name are, and `ImagePaths`, which holds millions of them."""
 
+import csv
+import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from csl.labels.matrix import row_numbers
 SPLITS = ("train", "val", "test")
 SPELLINGS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
+_MOST_OF_A_ROW = 1 << 20  # bytes
 _NAMES_TRIED = 16  # of the listed images, to find the folder that they are in
 
 
@@ -65,6 +68,16 @@ def contents(folder, limit=8):
         return "nothing"
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def first_row(file: Path) -> list[str]:
+    """The cells of the first row of a CSV without spaces around; empty where it cannot be read as one."""
+    try:
+        with open(file, "rb") as stream:
+            text = stream.read(_MOST_OF_A_ROW).decode("utf-8-sig", errors="replace")
+        return [cell.strip() for cell in next(csv.reader(io.StringIO(text, newline="")), [])]
+    except (OSError, csv.Error):
+        return []
 
 
 class ImagePaths(Sequence[str]):

@@ -12,7 +12,7 @@ from csl.labels.attributes import parse_attributes
 from csl.labels.matrix import LabelMatrix
 from csl.labels.openimages import files as openimages_files
 from csl.labels.options import DataOptions
-from csl.labels.paths import contents, existing, known_split
+from csl.labels.paths import contents, existing, first_row, known_split
 from csl.labels.trust import require_inside
 from csl.machine.files import parse_json
 
@@ -185,7 +185,7 @@ def _found(path):
     if path.is_dir():
         return contents(path)
     if path.suffix.lower() == ".csv":
-        return f"a CSV with the columns {', '.join(map(repr, attributes.header_of(path))) or '(none)'}"
+        return f"a CSV with the columns {', '.join(map(repr, first_row(path))) or '(none)'}"
     if path.suffix.lower() != ".json":
         return f"a file of type {path.suffix or '(none)'}"
     try:

@@ -1,7 +1,6 @@
 """Some columns of a large CSV, block by block, with the line that each row stands on, and what is wrong with rows."""
 
 import array
-import csv
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -73,16 +72,6 @@ _BLOCK = 1 << 24  # bytes at a time
 
 STRINGS = pa.string()
 FEW_STRINGS = pa.dictionary(pa.int32(), pa.string())  # for a column with few distinct cells
-
-
-def first_line(file: Path) -> list[str]:
-    """Cells of the first line without spaces around; empty where there are none."""
-    try:
-        with open(file, "rb") as lines:
-            line = lines.readline(1 << 20).decode("utf-8-sig", errors="replace")
-        return [cell.strip() for cell in next(csv.reader([line]), [])]
-    except (OSError, csv.Error):
-        return []
 
 
 class CsvStream:
