@@ -12,8 +12,9 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
+from csl.labels.layouts import ATTRIBUTES
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
-from csl.labels.paths import SPELLINGS, SPLITS, contents, existing, first_row, image_folder, known_split, split_name
+from csl.labels.paths import SPLITS, contents, existing, first_row, image_folder, known_split, split_name
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
 
 YES_NO, INTEGER, STRING = "yes/no", "integer", "string"
@@ -243,9 +244,10 @@ def read_attributes(path, images=None, split=None, attributes=None, ignore_colum
 
     file = _split_file(path, split or "train") if path.is_dir() else path
     if file is None:
+        split = split or "train"
         raise InputError(
-            f"{path}: no CSV of the {split or 'train'} split, expected {_looked_for(split or 'train')}; "
-            f"found {contents(path)}"
+            f"{path}: no CSV of the {split} split, expected attributes_{split}.csv, {split}.csv, attributes.csv or one CSV "
+            f"with a {FILENAME!r} column; found {contents(path)}"
         )
     table = Table.read(file)
     if classes is not None:
@@ -277,17 +279,10 @@ def read_attributes(path, images=None, split=None, attributes=None, ignore_colum
     )
 
 
-def recognise(path):
-    """Whether this is a CSV named `attributes...` or with a `filename` column, or a folder with one for some split.
-
-    Only headers are read. The name alone is enough, so that the reader says what is wrong with the file.
-    """
+def recognise(path: Path) -> bool:
+    """Whether this is a CSV named `attributes...` or with a `filename` column, or a folder with one for some split."""
     files = [_split_file(path, split) for split in SPLITS] if path.is_dir() else [path]
-    return any(
-        file.suffix.lower() == ".csv" and (file.stem.startswith("attributes") or FILENAME in first_row(file))
-        for file in files
-        if file is not None
-    )
+    return any(file is not None and ATTRIBUTES.is_label_file(file) for file in files)
 
 
 def _infer(table, sizes, ignored):
@@ -356,24 +351,13 @@ def _split_of(file):
     return split_name(file.stem.rpartition("_")[2])
 
 
-def _named_after(split):
-    """File names of one split, in the order in which they are looked for."""
-    return [f"{stem}{spelling}.csv" for stem in ("attributes_", "") for spelling in SPELLINGS[split]]
-
-
-def _looked_for(split):
-    return f"attributes_{split}.csv, {split}.csv, attributes.csv or one CSV with a {FILENAME!r} column"
-
-
 def _split_file(folder, split):
     """The CSV of a folder to read for this split, or None."""
-    for name in [*_named_after(split), "attributes.csv"]:
-        if (folder / name).is_file():
-            return folder / name
+    if (file := ATTRIBUTES.find(folder, split)) is not None:
+        return file
+    of_splits = {name for other in SPLITS for name in ATTRIBUTES.names(other)}
     others = [
-        file
-        for file in sorted(folder.glob("*.csv"))
-        if file.name not in {name for other in SPLITS for name in _named_after(other)} and FILENAME in first_row(file)
+        file for file in sorted(folder.glob("*.csv")) if file.name not in of_splits and FILENAME in first_row(file)
     ]
     if len(others) > 1:
         raise InputError(
@@ -399,7 +383,7 @@ def _image_folder(file, split, names):
     folder = Path(file).parent
     split = split or _split_of(file) or "train"
     prepared = folder / "images_split" / split / "images"
-    candidates = [folder / "images", folder / split, prepared, folder]
+    candidates = ATTRIBUTES.image_folders(file, split)
     if file.stem.startswith("attributes_") and _split_of(file):
         augmented = [folder / "images_augmented" / "train" / "images"] if split == "train" else []
         candidates = [*augmented, prepared, *candidates]

@@ -4,7 +4,6 @@ Reads JSON of the COCO family: sections of entries with ids, which annotations r
 """
 
 import json
-import mmap
 import os
 import re
 from collections.abc import Sequence
@@ -15,8 +14,9 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
+from csl.labels.layouts import COCO
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
-from csl.labels.paths import SPLITS, contents, existing, image_folder, known_split
+from csl.labels.paths import existing, known_split
 from csl.machine.files import parse_json
 
 SECTIONS = ("images", "annotations", "categories")
@@ -24,8 +24,6 @@ SECTIONS = ("images", "annotations", "categories")
 # Outlines are nine tenths of such a file, and labels do not need them. A quote inside a string is escaped, so that
 # this only ever matches a key.
 _OUTLINE = re.compile(rb'"segmentation"\s*:\s*\[[][0-9.,eE+\-\s]*\]')
-
-_YEARS = ("2014", "2017", "")
 
 
 def read_coco(path, images=None, split="train", keep_unlabelled_images=False):
@@ -51,12 +49,7 @@ def read_coco(path, images=None, split="train", keep_unlabelled_images=False):
     """
     path = existing(path)
     split = known_split(split) or "train"
-    file = _split_file(path, split) if path.is_dir() else path
-    if file is None:
-        raise InputError(
-            f"{path}: no COCO file of the {split} split, expected annotations/instances_{split}2014.json, "
-            f"annotations/instances_{split}2017.json or {split}.json; found {contents(path)}"
-        )
+    file = COCO.label_file(path, split)
     content = read_sections(file)
     names = field(file, content, "images", "file_name")
     classes = [str(name) for name in field(file, content, "categories", "name")]
@@ -70,7 +63,7 @@ def read_coco(path, images=None, split="train", keep_unlabelled_images=False):
     if not len(kept):
         raise InputError(f"{file}: found {len(names)} images, none of them annotated; expected at least one")
     names = [names[row] for row in kept]
-    folder = images if images is not None else _image_folder(file, split, names)
+    folder = images if images is not None else COCO.image_folder(file, split, names)
     return Annotations(
         images=[os.path.join(folder, name) for name in names],
         labels=labels.select(kept),
@@ -79,29 +72,6 @@ def read_coco(path, images=None, split="train", keep_unlabelled_images=False):
         folder=os.fspath(folder),
         skipped=len(labels) - len(kept),
     )
-
-
-def recognise(path):
-    """Whether this is an instances file, or a folder with one for some split. Nothing is parsed."""
-    if path.is_dir():
-        return any(has_keys(file, SECTIONS) for split in SPLITS if (file := _split_file(path, split)))
-    return has_keys(path, SECTIONS)
-
-
-def _split_file(folder, split):
-    candidates = [folder / "annotations" / f"instances_{split}{year}.json" for year in _YEARS]
-    return next((file for file in [*candidates, folder / f"{split}.json"] if file.is_file()), None)
-
-
-def _image_folder(file, split, names):
-    name = file.stem.removeprefix("instances_")  # train2014
-    if file.parent.name == "annotations":
-        base = file.parent.parent
-        candidates = [base / name, base / "images" / name, base / "images", base]
-    else:
-        base = file.parent
-        candidates = [base, base / "images", base / split, base / name]
-    return image_folder(candidates, names) or candidates[0]
 
 
 def read_sections(file: Path, sections: Sequence[str] = SECTIONS) -> dict:
@@ -122,14 +92,6 @@ def read_sections(file: Path, sections: Sequence[str] = SECTIONS) -> dict:
             found = "another type" if section in content else f"the keys {_listed(list(content)[:8])}"
             raise InputError(f"{file}: no list under the key {section!r}, found {found}")
     return content
-
-
-def has_keys(file: Path, keys: Sequence[str]) -> bool:
-    """Whether all of these keys stand in a JSON file. Nothing is parsed."""
-    if file.suffix.lower() != ".json" or not file.is_file() or not file.stat().st_size:
-        return False
-    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        return all(text.find(f'"{key}"'.encode()) >= 0 for key in keys)
 
 
 def field(file: Path, content: dict, section: str, key: str) -> list:

@@ -9,6 +9,7 @@ from csl.errors import InputError
 from csl.labels import attributes, coco, lvis, nuswide, openimages, shards, voc
 from csl.labels.annotations import Annotations
 from csl.labels.attributes import parse_attributes
+from csl.labels.layouts import COCO, LVIS, VOC
 from csl.labels.matrix import LabelMatrix
 from csl.labels.openimages import files as openimages_files
 from csl.labels.options import DataOptions
@@ -48,7 +49,7 @@ FORMATS = [
     Format(
         "LVIS",
         "lvis_v1_{train,val}.json, also in annotations",
-        lvis.recognise,
+        LVIS.recognises,
         lvis.read_lvis,
         frozenset({"keep_unlabelled_images"}),
     ),
@@ -62,14 +63,14 @@ FORMATS = [
     Format(
         "Pascal VOC",
         "ImageSets/Main/{train,val,test}.txt, also in VOC2007 or VOC2012",
-        voc.recognise,
+        VOC.recognises,
         voc.read_voc,
     ),
     Format(
         "COCO",
         "annotations/instances_{train,val}{2014,2017}.json, {train,val}.json or a JSON file with images, annotations "
         "and categories",
-        coco.recognise,
+        COCO.recognises,
         coco.read_coco,
         frozenset({"keep_unlabelled_images"}),
     ),
