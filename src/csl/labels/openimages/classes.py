@@ -4,19 +4,23 @@ Display names do not identify: 12 of them stand for two classes each.
 """
 
 import csv
-import pickle
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from csl.errors import InputError, shown
+from csl.errors import InputError
 from csl.labels.trust import check_class_names
 
 TRAINABLE = ("oidv6-classes-trainable.txt", "classes-trainable.txt")
 DESCRIPTIONS = ("oidv6-class-descriptions.csv", "class-descriptions.csv")
 
+MID_TO_CLASSES = "mid_to_classes.pth"
+
 OUTSIDE, UNKNOWN = -2, -1
+
+_MOST_BYTES = 1 << 26  # of a mid_to_classes.pth; 20,000 classes take one or two million
+_EXPECTED = "expected a dict of MIDs and their names, or their numbers 0, 1 and so on, or a list of MIDs, each once"
 
 
 class ClassIds:
@@ -101,18 +105,12 @@ def _text(path, expected):
         raise InputError(f"{path}: not UTF-8 text at byte {error.start}, expected {expected}") from None
 
 
-MID_TO_CLASSES = "mid_to_classes.pth"
-
-_MOST_BYTES = 1 << 26  # 20,000 classes take one or two million
-_EXPECTED = "expected a dict of MIDs and their names or numbers, or a list of MIDs"
-
-
 class MidToClasses(NamedTuple):
-    """What the file says.
+    """What CSL's `mid_to_classes.pth` says.
 
     Attributes:
-        keys: MIDs of the classes in their order, where it says that: a list of them, or a dict with their numbers.
-        names: MID -> display name, where it says that.
+        keys: MIDs of the classes in their order, where the file gives an order.
+        names: MID -> display name, where the file gives names.
     """
 
     keys: list[str] | None = None
@@ -120,68 +118,39 @@ class MidToClasses(NamedTuple):
 
 
 def read_mid_to_classes(path: str | Path) -> MidToClasses:
-    """Read the file: {MID: name}, {MID: number}, {number: MID} or [MID, ...].
+    """Read `mid_to_classes.pth`, which CSL publishes beside its `data.csv`, as plain values: nothing in it is run.
 
     Raises:
-        InputError: it cannot be read, holds more than plain values, or anything else than these.
+        InputError: it cannot be read, or is no {MID: name}, {MID: number}, {number: MID} or [MID, ...].
     """
-    content = _load(Path(path))
-    if isinstance(content, (list, tuple)):
-        return MidToClasses(keys=_distinct(path, list(content)))
-    if not isinstance(content, dict) or not content:
-        raise InputError(f"{path}: holds a {type(content).__name__} of {_size(content)}, {_EXPECTED}")
-    kinds = {(type(key), type(value)) for key, value in content.items()}
-    if kinds == {(str, int)}:
-        return MidToClasses(keys=_in_order(path, {number: key for key, number in content.items()}, len(content)))
-    if kinds == {(int, str)}:
-        return MidToClasses(keys=_in_order(path, content, len(content)))
+    content = _load_plain(Path(path))
+    kinds = {(type(key), type(value)) for key, value in content.items()} if isinstance(content, dict) else set()
     if kinds == {(str, str)}:
         # Where a name has a comma it was once a quoted cell of a CSV, and may still be quoted.
         names = {key: name.strip().strip("\"'").strip() or key for key, name in content.items()}
         check_class_names(names.values(), path)
         return MidToClasses(names=names)
-    shown = ", ".join(sorted(f"{key.__name__}: {value.__name__}" for key, value in kinds)[:3])
-    raise InputError(f"{path}: holds a dict of {shown}, {_EXPECTED}")
-
-
-def _in_order(path, by_number, size):
-    if sorted(by_number) != list(range(size)):
-        raise InputError(f"{path}: the numbers of its {size} classes are not 0 to {size - 1}, each once")
-    return _distinct(path, [by_number[number] for number in range(size)])
-
-
-def _distinct(path, keys):
-    seen = set()
-    for position, key in enumerate(keys):
-        if not isinstance(key, str) or not key.strip() or key in seen:
-            again = " again" if isinstance(key, str) and key in seen else ""
-            raise InputError(f"{path}: class {position} is {shown(key)}{again}, expected a MID of its own")
-        seen.add(key)
-    if not keys:
-        raise InputError(f"{path}: holds an empty list, {_EXPECTED}")
+    if kinds == {(str, int)} and sorted(content.values()) == list(range(len(content))):
+        content = sorted(content, key=content.get)
+    elif kinds == {(int, str)} and sorted(content) == list(range(len(content))):
+        content = [content[number] for number in range(len(content))]
+    keys = list(content) if isinstance(content, (list, tuple)) else []
+    if not keys or not all(isinstance(key, str) and key.strip() for key in keys) or len(set(keys)) < len(keys):
+        raise InputError(f"{path}: holds other values, {_EXPECTED}")
     check_class_names(keys, path)
-    return keys
+    return MidToClasses(keys=keys)
 
 
-def _size(content):
-    return f"{len(content)} entries" if hasattr(content, "__len__") else "one value"
-
-
-def _load(path) -> Any:
-    import torch  # the only reader of labels that needs it
+def _load_plain(path):
+    import torch  # no other reader of labels needs it
 
     try:
-        size, is_archive = path.stat().st_size, zipfile.is_zipfile(path)
-        if is_archive:
+        size = path.stat().st_size
+        if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
         if size > _MOST_BYTES:
             raise InputError(f"{path}: {size:,} bytes, {_EXPECTED}")
-        if not is_archive:
-            with open(path, "rb") as file:
-                content = _PlainUnpickler(file).load()
-            if content != torch.serialization.MAGIC_NUMBER:  # which is what old files of PyTorch begin with
-                return content
         return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
@@ -190,10 +159,3 @@ def _load(path) -> Any:
     except Exception as error:  # a damaged pickle raises whatever its instructions trip over
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path}: holds more than plain values, or is damaged ({reason}); {_EXPECTED}") from None
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        raise pickle.UnpicklingError(f"{module}.{name} is not a plain value")
