@@ -5,6 +5,7 @@ A CSV of `filename` and one column per class of 1, 0, -1 or nothing is the same 
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Column:
     values: tuple[str, ...]
 
     @property
-    def classes(self):
+    def classes(self) -> list[str]:
         """Names of its classes."""
         if self.kind == YES_NO:
             return [self.name]
@@ -48,7 +49,7 @@ class Column:
             return [f"{title(self.name)} {value}" for value in self.values]
         return [f"{self.name}:{value}" for value in self.values]
 
-    def labels(self, table):
+    def labels(self, table: Table) -> np.ndarray:
         """Labels int8 [N, len(classes)] of the table's rows: one positive and the rest negative, -1 where unknown.
 
         Raises:
@@ -82,12 +83,12 @@ class Column:
         return f"{known} (the values of the training file), or #N/A where it is not known"
 
 
-def title(column):
+def title(column: str) -> str:
     """`sleeve_length` -> `Sleeve Length`, the form in which the classes of integer columns are named."""
     return column.replace("_", " ").title()
 
 
-def column_of(table, name, size=None):
+def column_of(table: Table, name: str, size: int | None = None) -> Column:
     """What kind of attribute a column is, and its values, from all rows of a table.
 
     With a `size` it is the integers 0 to size - 1. Otherwise: known values that are only 0 and 1 (or none at all)
@@ -139,7 +140,7 @@ def column_of(table, name, size=None):
     return Column(name, STRING, tuple(sorted(frequency, key=lambda value: (-frequency[value], value))))
 
 
-def columns_of_classes(classes, groups):
+def columns_of_classes(classes: Sequence[str], groups: Mapping[str, slice]) -> list[Column]:
     """The columns of a training run, from its class names and the slice of each attribute: the inverse of `classes`.
 
     Raises:
@@ -184,7 +185,7 @@ def _canonical(text):
     return text if number is None else str(number)
 
 
-def parse_attributes(text):
+def parse_attributes(text: str) -> dict[str, int]:
     """Sizes of attribute columns: "neck:7,sleeve_length:4" -> {"neck": 7, "sleeve_length": 4}.
 
     Raises:
@@ -201,7 +202,15 @@ def parse_attributes(text):
     return sizes
 
 
-def read_attributes(path, images=None, split=None, attributes=None, ignore_columns=(), classes=None, groups=None):
+def read_attributes(
+    path: str | Path,
+    images: str | Path | None = None,
+    split: str | None = None,
+    attributes: Mapping[str, int] | None = None,
+    ignore_columns: Sequence[str] | str = (),
+    classes: Sequence[str] | None = None,
+    groups: Mapping[str, slice] | None = None,
+) -> Annotations:
     """Read a CSV of attributes.
 
     Every column but `filename`, `split`, `weight` and those ignored is an attribute. Known values that are only 0 and 1

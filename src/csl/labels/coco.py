@@ -26,7 +26,12 @@ SECTIONS = ("images", "annotations", "categories")
 _OUTLINE = re.compile(rb'"segmentation"\s*:\s*\[[][0-9.,eE+\-\s]*\]')
 
 
-def read_coco(path, images=None, split="train", keep_unlabelled_images=False):
+def read_coco(
+    path: str | Path,
+    images: str | Path | None = None,
+    split: str | None = "train",
+    keep_unlabelled_images: bool = False,
+) -> Annotations:
     """Read one split of a COCO data set.
 
     Args:

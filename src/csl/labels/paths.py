@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import ArrayLike
 
 from csl.errors import InputError
 from csl.labels.cache import pickled, unpickled
-from csl.labels.matrix import row_numbers
+from csl.labels.matrix import row_numbers, stretches
 
 SPLITS = ("train", "val", "test")
 SPELLINGS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -20,13 +21,13 @@ _MOST_OF_A_ROW = 1 << 20  # bytes
 _NAMES_TRIED = 16  # of the listed images, to find the folder that they are in
 
 
-def split_name(text):
+def split_name(text: str) -> str | None:
     """`train`, `val` or `test` for any spelling of it (`valid`, `Validation`); None for anything else."""
     text = text.strip().lower()
     return next((split for split, spellings in SPELLINGS.items() if text in spellings), None)
 
 
-def known_split(split):
+def known_split(split: str | None) -> str | None:
     """The split by its one name; None stays None.
 
     Raises:
@@ -40,7 +41,7 @@ def known_split(split):
     return name
 
 
-def existing(path):
+def existing(path: str | Path) -> Path:
     """The path as a Path; InputError where nothing is there."""
     path = Path(path)
     if not path.exists():
@@ -48,7 +49,7 @@ def existing(path):
     return path
 
 
-def image_folder(candidates, names):
+def image_folder(candidates: Sequence[str | Path], names: Sequence[str]) -> str | Path | None:
     """The first candidate that holds the first listed image that is anywhere; None where none of them is.
 
     Only the first few names are tried, so that a data set whose images are all elsewhere costs nothing here: a
@@ -61,7 +62,7 @@ def image_folder(candidates, names):
     return None
 
 
-def contents(folder, limit=8):
+def contents(folder: str | Path, limit: int = 8) -> str:
     """What is in a folder, for messages: `a.csv, images/ and 12 more`."""
     names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in os.scandir(folder))
     if not names:
@@ -101,7 +102,9 @@ class ImagePaths(Sequence[str]):
             raise InputError(f"image paths: found offsets that do not rise from 0 to {len(self.data)}")
 
     @classmethod
-    def from_names(cls, names: "Sequence[str] | pa.Array", folder: str | os.PathLike = "", suffix: str = ""):
+    def from_names(
+        cls, names: "Sequence[str] | pa.Array", folder: str | os.PathLike = "", suffix: str = ""
+    ) -> "ImagePaths":
         """Paths of these names, a sequence of strings or an Arrow array of type string."""
         names = pa.array(names, pa.large_string()) if not isinstance(names, pa.Array) else names.cast(pa.large_string())
         _, offsets, data = names.buffers()
@@ -114,13 +117,11 @@ class ImagePaths(Sequence[str]):
         """The same names in another folder; the arrays are shared."""
         return ImagePaths(self.data, self.offsets, folder, self.suffix if suffix is None else suffix)
 
-    def select(self, rows) -> "ImagePaths":
+    def select(self, rows: ArrayLike | slice) -> "ImagePaths":
         """The paths of these rows (index array, list, slice or boolean mask), in their order."""
         rows = row_numbers(rows, len(self))
-        starts = self.offsets[rows].astype(np.int64)
-        lengths = self.offsets[rows + 1].astype(np.int64) - starts
+        lengths, taken = stretches(self.offsets, rows)
         offsets = np.concatenate(([0], np.cumsum(lengths)))
-        taken = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         return ImagePaths(self.data[taken], offsets.astype(self.offsets.dtype), self.folder, self.suffix)
 
     @property

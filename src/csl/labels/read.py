@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from csl.errors import InputError
 from csl.labels import attributes, coco, lvis, nuswide, openimages, shards, voc
@@ -93,12 +93,20 @@ FORMATS = [
 LAYOUTS = ("on_farm", "hyperml")
 
 
-def recognised(path) -> bool:
+def recognised(path: str | Path) -> bool:
     """Whether `read_annotations` would know the format of what is at `path`."""
     return (Path(path).exists() or shards.is_pattern(path)) and any(one.recognise(Path(path)) for one in FORMATS)
 
 
-def read_annotations(path, images=None, split=None, layout=None, metadata=None, follow_links=False, **options):
+def read_annotations(
+    path: str | Path,
+    images: str | Path | None = None,
+    split: str | None = None,
+    layout: str | None = None,
+    metadata: str | Path | None = None,
+    follow_links: bool = False,
+    **options: Any,
+) -> Annotations:
     """Read one split of annotations of whatever format is found at `path`.
 
     Args:

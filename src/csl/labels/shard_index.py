@@ -18,6 +18,7 @@ import hashlib
 import json
 import re
 import tarfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -257,7 +258,9 @@ def _offsets(lengths):
     return np.cumsum([0, *lengths], dtype=np.int64)
 
 
-def sample_json(name: str, split: str | None, classes, values, weight: float | None) -> bytes:
+def sample_json(
+    name: str, split: str | None, classes: Iterable[int], values: Iterable[int], weight: float | None
+) -> bytes:
     """What stands in a sample's JSON member.
 
     Args:
@@ -274,7 +277,7 @@ def sample_json(name: str, split: str | None, classes, values, weight: float | N
     return json.dumps(content).encode()
 
 
-def meta_json(classes, keys, groups, fill: int) -> bytes:
+def meta_json(classes: Sequence[str], keys: Sequence[str], groups: Mapping[str, slice] | None, fill: int) -> bytes:
     """What stands in the member `META`."""
     ranges = {name: [group.start, group.stop] for name, group in groups.items()} if groups else None
     content = {"version": VERSION, "classes": list(classes), "keys": list(keys), "groups": ranges, "fill": int(fill)}

@@ -20,7 +20,7 @@ class Source(NamedTuple):
     is_csl: bool
 
     @property
-    def folders(self):
+    def folders(self) -> list[Path]:
         """Where the files that go with it may lie."""
         return [self.file.parent, self.file.parent.parent]
 

@@ -3,7 +3,7 @@
 import array
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ class Problems:
         strict: whether `check` raises.
     """
 
-    def __init__(self, file, strict: bool = False):
+    def __init__(self, file: str | Path, strict: bool = False):
         self.file, self.strict = str(file), strict
         self.counts: Counter[str] = Counter()
         self.first: list[tuple[int, str]] = []  # (line, what was found there), the lowest lines
@@ -60,7 +60,7 @@ class Problems:
         return {"counts": dict(self.counts), "first": self.first}
 
     @classmethod
-    def from_json(cls, file, strict: bool, content: dict) -> "Problems":
+    def from_json(cls, file: str | Path, strict: bool, content: dict) -> "Problems":
         """What `to_json` wrote."""
         problems = cls(file, strict)
         problems.counts.update(content["counts"])
@@ -134,7 +134,7 @@ class CsvStream:
         return (rows + first).astype(np.uint32)
 
 
-def lookup(column: pa.DictionaryArray, number_of) -> np.ndarray:
+def lookup(column: pa.DictionaryArray, number_of: Callable[[str], int]) -> np.ndarray:
     """`number_of(text)` of every cell of a column with few distinct ones, int32 [rows]; it is called once for each."""
     numbers = np.fromiter(map(number_of, column.dictionary.to_pylist()), dtype=np.int32, count=len(column.dictionary))
     return numbers[np.asarray(column.indices)] if len(numbers) else np.zeros(len(column), np.int32)
