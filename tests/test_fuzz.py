@@ -30,8 +30,7 @@ from csl.garments import make_garments
 from csl.labels import LabelMatrix, read_annotations, read_class_descriptions
 from csl.labels.class_set import ClassSet
 from csl.labels.openimages import reader as openimages
-from csl.labels.openimages.classes import read_class_list
-from csl.labels.openimages.mid_to_classes import read_mid_to_classes
+from csl.labels.openimages.classes import read_class_list, read_mid_to_classes
 from csl.labels.shard_index import META, meta_json, sample_json
 from csl.models.description import Architecture, Description
 from csl.models.onnx_network import OnnxNetwork

@@ -23,11 +23,11 @@ from csl.errors import printable
 from csl.inference.infer import InferenceOptions, infer
 from csl.labels import LabelMatrix, read_annotations
 from csl.labels.cache import ArrayCache
-from csl.labels.names import is_formula, table_cell
+from csl.labels.trust import escape_cell, escape_table, path_cell, unescape_cell
 from csl.machine.files import parse_json
 from csl.models import create_model
-from csl.predict import attribute_values, find_images
-from csl.prior import read_prior
+from csl.predict import find_images
+from csl.prior import read_prior, write_prior
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder, read_log
 from csl.training.experiment import train
@@ -149,7 +149,6 @@ def test_what_a_checkpoint_says_of_itself_is_checked(tmp_path):
         ({"model_name": 5}, "model_name is '5'"),
         ({"num_classes": 10**9}, "num_classes is '1000000000'"),
         ({"classes": ["a", "\x1b[2J"]}, r"class 1 is called '\\x1b\[2J', which has a control character"),
-        ({"classes": ["a", "=cmd|' /C calc'!A0"]}, "which has a formula"),
         ({"classes": 7}, "classes: expected a list of names, found"),
         ({"groups": {"x": [0, 10**9, 2]}}, "groups is"),
         ({"config": {"image_size": 10**9}}, "image_size"),
@@ -171,30 +170,37 @@ def test_what_a_checkpoint_says_of_itself_is_checked(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ CSV cells
 
 
-def test_formulas_are_refused_and_paths_are_no_formulas(tmp_path):
-    for text in ("=1+1", "=cmd|' /C calc'!A0", "+cmd|'x'!A0", "-2+3+cmd|' /C calc'!A0", "@SUM(1+1)", "\t=1",
-                 " =1+1", "\ufeff=1", "\xa0=cmd|calc", "＝1+1"):  # fmt: skip
-        assert is_formula(text), text
-    for text in ("-1", "+5", "-abc.jpg", "@home", "a=b", "C (sharp)", ""):
-        assert not is_formula(text), text
-    assert attribute_values(["col:=cmd|calc", "col:b", "Neck @SUM(1)"], {"col": slice(0, 2), "neck": slice(1, 3)}) == {
-        "col": ["col:=cmd|calc", "b"],
-        "neck": ["col:b", "Neck @SUM(1)"],
-    }
-    assert table_cell("=a.jpg") == "./=a.jpg"
-    assert table_cell("-a\x1b[31m\n.jpg") == r"./-a\x1b[31m\n.jpg"
-    assert table_cell("photos/=a.jpg") == "photos/=a.jpg"
+FORMULAS = ("=1+1", "=cmd|' /C calc'!A0", "+cmd|'x'!A0", "-2+3+cmd|' /C calc'!A0", "@SUM(1+1)", "\t=1", " =1+1",
+            "\ufeff=1", "\xa0=cmd|calc", "＝1+1")  # fmt: skip
 
-    (tmp_path / "attributes.csv").write_text("filename,colour\na.jpg,Red\nb.jpg,=1+1\n")
-    refused(lambda: read_annotations(tmp_path), r"attributes\.csv, line 3, column 'colour': found the formula '=1\+1'")
-    (tmp_path / "attributes.csv").write_text('filename,colour\n"=HYPERLINK(""http://x"")",Red\n')
-    refused(lambda: read_annotations(tmp_path), "line 2, column 'filename': found the formula")
-    content = {
-        "images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"id": 1, "image_id": 1, "category_id": 1}],
-        "categories": [{"id": 1, "name": "@SUM(A1)"}],
-    }  # fmt: skip
-    (tmp_path / "coco.json").write_text(json.dumps(content))
-    refused(lambda: read_annotations(tmp_path / "coco.json"), r"class 0 is called '@SUM\(A1\)', which has a formula")
+
+def test_cells_that_a_spreadsheet_would_run_are_written_as_text():
+    for text in (*FORMULAS, *(f"'{text}" for text in FORMULAS)):
+        assert escape_cell(text) == f"'{text}"
+        assert unescape_cell(escape_cell(text)) == text
+    for text in ("-1", "+5", "-abc.jpg", "@home", "a=b", "C (sharp)", "", "'quoted'", "'"):
+        assert escape_cell(text) == text
+        assert unescape_cell(text) == text
+    assert path_cell("=a.jpg") == "./=a.jpg"
+    assert path_cell("-a\x1b[31m\n.jpg") == r"./-a\x1b[31m\n.jpg"
+    assert path_cell("photos/=a.jpg") == "photos/=a.jpg"
+
+
+def test_classes_that_look_like_formulas_survive_a_csv(tmp_path):
+    frame = pd.DataFrame(
+        {"filename": ["=a.jpg", "b.jpg", "c.jpg"], "colour": ["Red", "=1+1", "'=1+1"], "@SUM(A1)": ["1", "0", ""]}
+    )
+    escape_table(frame).to_csv(tmp_path / "attributes.csv", index=False)
+    found = read_annotations(tmp_path)
+    assert found.classes == ["colour:'=1+1", "colour:=1+1", "colour:Red", "@SUM(A1)"]
+    assert os.path.basename(found.images[0]) == "=a.jpg"
+    with open(tmp_path / "attributes.csv", newline="", encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert {"'=a.jpg", "'=1+1", "''=1+1", "'@SUM(A1)"} <= set(cells)
+    assert not any(cell.startswith(("=", "@")) for cell in cells)
+    write_prior(tmp_path / "prior.csv", found.classes, torch.arange(4) / 4)
+    assert "'@SUM(A1),0.75" in (tmp_path / "prior.csv").read_text()
+    assert read_prior(tmp_path / "prior.csv", found.classes).tolist() == [0, 0.25, 0.5, 0.75]
 
 
 def test_names_reach_terminals_and_tables_printable(tmp_path, capsys):

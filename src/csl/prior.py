@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from csl.errors import InputError
+from csl.labels.trust import escape_cell, unescape_cell
 from csl.machine import distributed
 from csl.machine.files import replacing
 
@@ -62,7 +63,7 @@ def write_prior(path: str | Path, classes: Sequence[str], prior: Tensor) -> None
     """Write the CSV `Classes,avg_pred`, one row a class in the order of `classes`."""
     values = np.asarray(prior, dtype=np.float32)
     with replacing(path) as temporary:
-        pd.DataFrame({COLUMNS[0]: list(classes), COLUMNS[1]: values}).to_csv(temporary, index=False)
+        pd.DataFrame({COLUMNS[0]: list(map(escape_cell, classes)), COLUMNS[1]: values}).to_csv(temporary, index=False)
 
 
 def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
@@ -85,6 +86,7 @@ def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
     if header != COLUMNS:
         raise InputError(f"{path}: columns {','.join(header)}, expected {','.join(COLUMNS)}")
     table.columns = COLUMNS
+    table.Classes = table.Classes.map(unescape_cell)
     known = set(classes)
     ambiguous = table.Classes.duplicated().any() or len(known) < len(classes)
     if ambiguous:

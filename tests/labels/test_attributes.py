@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from csl.errors import InputError
 from csl.labels import LabelMatrix, parse_attributes, read_attributes, read_coco
+from csl.labels.table import Table
 
 
 def write(folder, text, name="attributes.csv"):
@@ -255,8 +256,8 @@ ERRORS = {
     "unnamed column": (",filename,neck\n0,a,1\n", "line 1: column 1 has no name"),
     "no attribute": ("filename,split\na,train\n", "line 1: found no attribute among filename, split"),
     "cut short": ('filename,neck,hem\n"a\nb",1,2\n\nc,1', "line 5: found 2 cells and the end of the file, expected 3"),
-    "long row": ("filename,neck\na,1\nb,1,2\n", "not a CSV: Expected 2 fields in line 3, saw 3"),
-    "open quote": ('filename,neck\n"a,1\n', "not a CSV: EOF inside string"),
+    "long row": ("filename,neck\na,1\nb,1,2\n", "line 3: found 3 cells, expected 2 as in line 1"),
+    "open quote": ('filename,neck\n"a,1\n', "line 2: not a CSV: unexpected end of data, expected quotes in pairs"),
     "split": (
         "filename,neck,split\na,1,train\nb,2,dev\n",
         "line 3, column 'split': found 'dev', expected one of train",
@@ -384,3 +385,12 @@ def test_real_product_photos_agree_in_both_forms(real):
         columns = [csv.classes.index(name) for name in coco.classes]
         shared = csv.labels[[rows[image] for image in coco.images]][:, columns]
         np.testing.assert_array_equal(shared, coco.labels.to_dense())
+
+
+def test_a_file_is_parsed_once_until_it_changes(tmp_path):
+    path = tmp_path / "attributes.csv"
+    path.write_text("filename,hat\na.jpg,1\n")
+    first = Table.read(path)
+    assert Table.read(path) is first
+    path.write_text("filename,hat\na.jpg,1\nb.jpg,0\n")
+    assert len(Table.read(path)) == 2

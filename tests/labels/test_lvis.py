@@ -151,7 +151,10 @@ def test_errors_name_the_file_and_the_place(tmp_path, case):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(InputError, match=r"no LVIS file lvis_v1_val.json, also not in annotations; found nothing"):
+    with pytest.raises(
+        InputError,
+        match=r"no LVIS file of the val split, expected lvis_v1_val.json, annotations/lvis_v1_val.json; found nothing",
+    ):
         read_lvis(tmp_path, split="val")
 
 

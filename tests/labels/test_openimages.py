@@ -11,7 +11,7 @@ from PIL import Image
 
 from csl.errors import InputError
 from csl.labels import LabelMatrix, read_annotations, read_class_descriptions, read_openimages
-from csl.labels.openimages import csv_stream
+from csl.labels.openimages import stream
 
 HEADER = "ImageID,Source,LabelName,Confidence"
 ROWS = [
@@ -347,7 +347,7 @@ def test_written_official_labels_read_back(tmp_path, monkeypatch, labels, random
     file = official(tmp_path / TRAIN, rows)
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        patch.setattr(csv_stream, "_BLOCK", block)  # bytes at a time: lines of an image in several blocks
+        patch.setattr(stream, "_BLOCK", block)  # bytes at a time: lines of an image in several blocks
         annotations = read_openimages(file, classes=KEYS, images=tmp_path)
     order = list(dict.fromkeys(row.partition(",")[0] for row in rows))
     names = [image.rpartition("/")[2].removesuffix(".jpg") for image in annotations.images]
@@ -365,7 +365,7 @@ def test_written_csl_labels_read_back(tmp_path, monkeypatch, labels, block):
     file = write(tmp_path / "data.csv", "\n".join(["filepath,label,label_neg,split_name", *lines]))
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        patch.setattr(csv_stream, "_BLOCK", block)
+        patch.setattr(stream, "_BLOCK", block)
         annotations = read_openimages(file, classes=KEYS, images="x")
     assert [image.removeprefix("x/") for image in annotations.images] == list(labels)
     assert annotations.labels == matrix_of(labels)
@@ -381,7 +381,7 @@ def test_line_numbers_across_blocks(tmp_path, monkeypatch, kinds, block):
     wrong = [line for line, kind in enumerate(kinds, start=2) if kind in ("bad", "short", "long")]
     with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        patch.setattr(csv_stream, "_BLOCK", block)
+        patch.setattr(stream, "_BLOCK", block)
         read_openimages(file, classes=KEYS)
         if wrong:
             with pytest.raises(InputError, match=f"line {wrong[0]}:"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from csl.errors import InputError
 from csl.labels import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix, simulate
-from csl.labels.simulate import schemes
+from csl.labels.simulation import schemes
 
 CASES, ARRAYS = golden("partial_simulation")
 NAMES = {"fpc": ["fpc", "fix_per_class"], "rps": ["rps", "random_per_sample"]}

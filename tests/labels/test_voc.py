@@ -148,10 +148,12 @@ def test_errors_name_the_file_and_the_line(tmp_path, case):
 
 
 def test_folders_without_a_list(tmp_path):
-    with pytest.raises(InputError, match=r"no VOC list ImageSets/Main/train.txt, found nothing"):
+    with pytest.raises(
+        InputError, match=r"no Pascal VOC file of the train split, expected ImageSets/Main/train.txt.*found nothing"
+    ):
         read_voc(tmp_path)
     voc(tmp_path / "VOC2007")
-    with pytest.raises(InputError, match=r"no VOC list ImageSets/Main/val.txt, found train.txt"):
+    with pytest.raises(InputError, match=r"no Pascal VOC file of the val split, expected ImageSets/Main/val.txt"):
         read_voc(tmp_path, split="val")
     voc(tmp_path / "VOC2012")
     with pytest.raises(InputError, match=r"found VOC2007, VOC2012, expected the path of the one to read"):

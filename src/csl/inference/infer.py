@@ -17,8 +17,8 @@ from csl.inference.options import NetworkOptions, load_predictor
 from csl.inference.sources import annotations_for, checkpoint_path, destination
 from csl.inference.tables import BAD, PREDICTIONS, SCORE, Results
 from csl.labels import read_class_descriptions
-from csl.labels.names import table_cell
 from csl.labels.options import DataOptions
+from csl.labels.trust import escape_cell, escape_table, path_cell
 from csl.machine import distributed
 from csl.plots import plot_predictions, title_of
 from csl.predict import attribute_table, attribute_values, find_images, name_scores
@@ -145,7 +145,7 @@ def _score(predictor, images, roots, options, results, shown, keep, naming):
             for index, row in zip(rows, keep.rows(first + scored.indices, scored.probabilities), strict=True):
                 rows[index][ATTRIBUTES] = [row]
         for image in scored.bad:
-            rows[image.index] = {BAD: [(table_cell(part[image.index]), image.reason)]}
+            rows[image.index] = {BAD: [(path_cell(part[image.index]), image.reason)]}
             shown.add_bad(image)
         for index in sorted(rows):
             results.add(rows[index])
@@ -169,8 +169,8 @@ def _names(predictor, open_images, description_path, say):
 
 
 def _rows(image, found):
-    name = table_cell(image)
-    return [(name, p.name, round(p.score, 6)) for p in found] or [(name, "", "")]
+    name = path_cell(image)
+    return [(name, escape_cell(p.name), round(p.score, 6)) for p in found] or [(name, "", "")]
 
 
 def _plan(predictor, path, images, classes, threshold, top_k):
@@ -233,11 +233,12 @@ class _KeptAttributes:
         self.table, self.groups = annotations.table, predictor.groups
         self.values = attribute_values(predictor.classes, predictor.groups)
         nobody = np.zeros((0, len(predictor.classes)), np.float32)
-        self.columns = list(attribute_table(self.table.iloc[:0], nobody, self.groups, self.values).columns)
+        empty = attribute_table(self.table.iloc[:0], nobody, self.groups, self.values)
+        self.columns = list(escape_table(empty).columns)
 
     def rows(self, indices, probabilities):
         table = self.table.iloc[indices].reset_index(drop=True)
-        table = attribute_table(table, probabilities, self.groups, self.values)
+        table = escape_table(attribute_table(table, probabilities, self.groups, self.values))
         return table.astype(object).where(table.notna(), "").itertuples(index=False, name=None)
 
 

@@ -12,6 +12,7 @@ from csl.inference.options import NetworkOptions, load_predictor
 from csl.inference.sources import annotations_for, checkpoint_path, destination
 from csl.labels import Annotations
 from csl.labels.options import DataOptions
+from csl.labels.trust import escape_table
 from csl.machine import distributed
 from csl.metrics import averaged_scores, class_table, group_accuracy, mean_average_precision, precision_recall_f1
 from csl.predict import Predictor
@@ -73,7 +74,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     _print(result, options.thre, say)
     folder = destination(options.path_dest, path)
     folder.mkdir(parents=True, exist_ok=True)
-    result.classes.to_csv(folder / "validation.csv", index=False)
+    escape_table(result.classes).to_csv(folder / "validation.csv", index=False)
     (folder / "validation.json").write_text(
         json.dumps({"checkpoint": str(path), "data": annotations.source, **numbers}, indent=2)
     )

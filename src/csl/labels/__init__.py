@@ -3,13 +3,13 @@
 from csl.labels.annotations import Annotations
 from csl.labels.attributes import parse_attributes, read_attributes
 from csl.labels.coco import read_coco
-from csl.labels.image_paths import ImagePaths
 from csl.labels.lvis import read_lvis
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.nuswide import read_nuswide
 from csl.labels.openimages import read_class_descriptions, read_openimages
+from csl.labels.paths import ImagePaths
 from csl.labels.read import read_annotations
-from csl.labels.simulate import simulate
+from csl.labels.simulation import simulate
 from csl.labels.voc import read_voc
 
 __all__ = [

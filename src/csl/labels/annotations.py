@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from csl.errors import InputError
 from csl.labels.matrix import LabelMatrix, row_numbers
-from csl.labels.names import check_class_names
+from csl.labels.trust import check_class_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class Annotations:
 
     Raises:
         InputError: lengths that do not agree, a group outside the classes, a weight that is not positive, or
-            a class name with a control character or formula.
+            a class name with a control character.
     """
 
     images: Sequence[str]
@@ -79,7 +80,7 @@ class Annotations:
     def __len__(self):
         return len(self.images)
 
-    def select(self, rows):
+    def select(self, rows: ArrayLike | slice) -> "Annotations":
         """The annotations of these images (index array, list, slice or boolean mask), in their order."""
         rows = row_numbers(rows, len(self))
         return dataclasses.replace(
@@ -90,11 +91,11 @@ class Annotations:
             weights=None if self.weights is None else self.weights[rows],
         )
 
-    def with_labels(self, labels):
+    def with_labels(self, labels: LabelMatrix) -> "Annotations":
         """The same images and classes with other labels [N, C], such as what `simulate` left of them."""
         return dataclasses.replace(self, labels=labels)
 
-    def summary(self):
+    def summary(self) -> str:
         """One line: images, classes, and the shares of all N x C labels that are positive, negative and unknown."""
         totals = np.array([count.sum() for count in self.labels.counts()], dtype=float)
         positive, negative, unknown = 100 * totals / max(totals.sum(), 1)

@@ -4,19 +4,188 @@ A CSV of `filename` and one column per class of 1, 0, -1 or nothing is the same 
 """
 
 import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.columns import INTEGER, YES_NO, column_of, columns_of_classes
-from csl.labels.matrix import UNANNOTATED, LabelMatrix
-from csl.labels.paths import SPELLINGS, SPLITS, contents, existing, image_folder, known_split, split_name
-from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table, header_of
+from csl.labels.layouts import ATTRIBUTES
+from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
+from csl.labels.paths import SPLITS, contents, existing, first_row, image_folder, known_split, split_name
+from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
+
+YES_NO, INTEGER, STRING = "yes/no", "integer", "string"
+
+_INTEGER = re.compile(r"[+-]?\d{1,18}(\.0*)?")
+_SMALL = 50  # values that any column may have, however few its rows
+_SPARSE = 4  # integers that leave out more than three of four values are names, not counts
+_FREE_TEXT = 0.25  # distinct values per known row above which a column is no attribute
 
 
-def parse_attributes(text):
+@dataclass(frozen=True)
+class Column:
+    """One attribute column.
+
+    Attributes:
+        name: as in the CSV's header.
+        kind: "yes/no", "integer" or "string".
+        values: the text of each value, in the order of its classes; ("0", "1") for yes/no, which is one class.
+    """
+
+    name: str
+    kind: str
+    values: tuple[str, ...]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of its classes."""
+        if self.kind == YES_NO:
+            return [self.name]
+        if self.kind == INTEGER:
+            return [f"{title(self.name)} {value}" for value in self.values]
+        return [f"{self.name}:{value}" for value in self.values]
+
+    def labels(self, table: Table) -> np.ndarray:
+        """Labels int8 [N, len(classes)] of the table's rows: one positive and the rest negative, -1 where unknown.
+
+        Raises:
+            InputError: a known cell is none of the values; the message names its line.
+        """
+        place = {value: position for position, value in enumerate(self.values)}
+        codes, texts = table.known(self.name)
+        of_text = [place.get(text, place.get(_canonical(text), -1)) for text in texts]
+        if -1 in of_text:
+            code = of_text.index(-1)
+            where = table.at(np.argmax(codes == code), self.name)
+            raise InputError(f"{where}: found {texts[code]!r}, expected {self._expected()}")
+        positions = np.array([*of_text, -1])[codes]  # [N]; the code -1 takes the last
+
+        known = np.flatnonzero(positions >= 0)
+        if self.kind == YES_NO:
+            return positions[:, None].astype(np.int8)  # 1, 0 and -1 as they are
+        labels = np.full((len(codes), len(self.values)), UNANNOTATED, dtype=np.int8)
+        labels[known] = NEGATIVE
+        labels[known, positions[known]] = POSITIVE
+        return labels
+
+    def _expected(self):
+        if self.kind == YES_NO:
+            known = "0 or 1"
+        elif self.kind == INTEGER:
+            known = f"0 to {len(self.values) - 1}"
+        else:
+            more = f" and {len(self.values) - 5} more" if len(self.values) > 5 else ""
+            known = f"one of {', '.join(map(repr, self.values[:5]))}{more}"
+        return f"{known} (the values of the training file), or #N/A where it is not known"
+
+
+def title(column: str) -> str:
+    """`sleeve_length` -> `Sleeve Length`, the form in which the classes of integer columns are named."""
+    return column.replace("_", " ").title()
+
+
+def column_of(table: Table, name: str, size: int | None = None) -> Column:
+    """What kind of attribute a column is, and its values, from all rows of a table.
+
+    With a `size` it is the integers 0 to size - 1. Otherwise: known values that are only 0 and 1 (or none at all)
+    make it yes/no; integers up to M make M + 1 classes, unless they are few and far between, in which case each
+    that occurs is a name; anything else is a string column, its values by falling frequency, then by name.
+
+    Raises:
+        InputError: a value outside `size`, an integer below -1, or free text (more than 50 values that are more than
+            a quarter of the known rows).
+    """
+    codes, texts = table.known(name)
+    numbers = [_integer(text) for text in texts]
+
+    def where(position):  # texts stand in order of appearance: the first wrong one is on the first wrong line
+        return table.at(np.argmax(codes == position), name)
+
+    if size is not None:
+        for position, number in enumerate(numbers):
+            if number is None or not 0 <= number < size:
+                raise InputError(
+                    f"{where(position)}: found {texts[position]!r}, expected 0 to {size - 1} "
+                    f"(--attributes {name}:{size}), or #N/A where it is not known"
+                )
+        return Column(name, INTEGER, tuple(map(str, range(size))))
+
+    integers = None not in numbers
+    if integers and numbers and min(numbers) < 0:
+        position = next(k for k, number in enumerate(numbers) if number < 0)
+        raise InputError(
+            f"{where(position)}: found {texts[position]!r}, expected 0 or more, or #N/A where it is not known"
+        )
+    if integers and set(numbers) <= {0, 1}:
+        return Column(name, YES_NO, ("0", "1"))
+
+    values = [str(number) for number in numbers] if integers else texts
+    frequency = dict.fromkeys(values, 0)
+    for value, count in zip(values, np.bincount(codes[codes >= 0], minlength=len(values)), strict=True):
+        frequency[value] += int(count)  # "3" and "3.0" are one value
+    known = sum(frequency.values())
+    if len(frequency) > _SMALL and len(frequency) > _FREE_TEXT * known:
+        raise InputError(
+            f"{table.path}: column {name!r} looks like free text ({len(frequency)} different values in {known} known "
+            f"rows), expected an attribute; leave it out with --ignore_columns {name}"
+        )
+    if integers:
+        num_values = max(numbers) + 1
+        if num_values <= max(_SMALL, _SPARSE * len(frequency)):
+            return Column(name, INTEGER, tuple(map(str, range(num_values))))
+    return Column(name, STRING, tuple(sorted(frequency, key=lambda value: (-frequency[value], value))))
+
+
+def columns_of_classes(classes: Sequence[str], groups: Mapping[str, slice]) -> list[Column]:
+    """The columns of a training run, from its class names and the slice of each attribute: the inverse of `classes`.
+
+    Raises:
+        InputError: the groups do not cover the classes, or a class is not named as one of its column is.
+    """
+    columns, end = [], 0
+    for name, group in sorted(groups.items(), key=lambda item: item[1].start):
+        if group.start != end or not group.start < group.stop <= len(classes):
+            raise InputError(
+                f"groups: {name!r} has classes {group.start} to {group.stop - 1} of {len(classes)}, expected {end} on"
+            )
+        end = group.stop
+        columns.append(_column_named(name, list(classes[group])))
+    if end != len(classes):
+        raise InputError(f"groups: they end at class {end}, expected all {len(classes)} classes in one")
+    return columns
+
+
+def _column_named(name, classes):
+    column = Column(name, INTEGER, tuple(map(str, range(len(classes)))))
+    if classes == [name]:
+        return Column(name, YES_NO, ("0", "1"))
+    if classes == column.classes:
+        return column
+    prefix = f"{name}:"
+    for class_name in classes:
+        if not class_name.startswith(prefix):
+            raise InputError(
+                f"groups: class {class_name!r} of attribute {name!r} has another name than expected: "
+                f"{name!r}, '{title(name)} 0' or '{prefix}value'"
+            )
+    return Column(name, STRING, tuple(class_name.removeprefix(prefix) for class_name in classes))
+
+
+def _integer(text):
+    """The integer that a cell holds ("3", "3.0"), or None."""
+    return int(text.partition(".")[0]) if _INTEGER.fullmatch(text) else None
+
+
+def _canonical(text):
+    number = _integer(text)
+    return text if number is None else str(number)
+
+
+def parse_attributes(text: str) -> dict[str, int]:
     """Sizes of attribute columns: "neck:7,sleeve_length:4" -> {"neck": 7, "sleeve_length": 4}.
 
     Raises:
@@ -33,7 +202,15 @@ def parse_attributes(text):
     return sizes
 
 
-def read_attributes(path, images=None, split=None, attributes=None, ignore_columns=(), classes=None, groups=None):
+def read_attributes(
+    path: str | Path,
+    images: str | Path | None = None,
+    split: str | None = None,
+    attributes: Mapping[str, int] | None = None,
+    ignore_columns: Sequence[str] | str = (),
+    classes: Sequence[str] | None = None,
+    groups: Mapping[str, slice] | None = None,
+) -> Annotations:
     """Read a CSV of attributes.
 
     Every column but `filename`, `split`, `weight` and those ignored is an attribute. Known values that are only 0 and 1
@@ -76,9 +253,10 @@ def read_attributes(path, images=None, split=None, attributes=None, ignore_colum
 
     file = _split_file(path, split or "train") if path.is_dir() else path
     if file is None:
+        split = split or "train"
         raise InputError(
-            f"{path}: no CSV of the {split or 'train'} split, expected {_looked_for(split or 'train')}; "
-            f"found {contents(path)}"
+            f"{path}: no CSV of the {split} split, expected attributes_{split}.csv, {split}.csv, attributes.csv or one CSV "
+            f"with a {FILENAME!r} column; found {contents(path)}"
         )
     table = Table.read(file)
     if classes is not None:
@@ -110,17 +288,10 @@ def read_attributes(path, images=None, split=None, attributes=None, ignore_colum
     )
 
 
-def recognise(path):
-    """Whether this is a CSV named `attributes...` or with a `filename` column, or a folder with one for some split.
-
-    Only headers are read. The name alone is enough, so that the reader says what is wrong with the file.
-    """
+def recognise(path: Path) -> bool:
+    """Whether this is a CSV named `attributes...` or with a `filename` column, or a folder with one for some split."""
     files = [_split_file(path, split) for split in SPLITS] if path.is_dir() else [path]
-    return any(
-        file.suffix.lower() == ".csv" and (file.stem.startswith("attributes") or FILENAME in header_of(file))
-        for file in files
-        if file is not None
-    )
+    return any(file is not None and ATTRIBUTES.is_label_file(file) for file in files)
 
 
 def _infer(table, sizes, ignored):
@@ -189,24 +360,13 @@ def _split_of(file):
     return split_name(file.stem.rpartition("_")[2])
 
 
-def _named_after(split):
-    """File names of one split, in the order in which they are looked for."""
-    return [f"{stem}{spelling}.csv" for stem in ("attributes_", "") for spelling in SPELLINGS[split]]
-
-
-def _looked_for(split):
-    return f"attributes_{split}.csv, {split}.csv, attributes.csv or one CSV with a {FILENAME!r} column"
-
-
 def _split_file(folder, split):
     """The CSV of a folder to read for this split, or None."""
-    for name in [*_named_after(split), "attributes.csv"]:
-        if (folder / name).is_file():
-            return folder / name
+    if (file := ATTRIBUTES.find(folder, split)) is not None:
+        return file
+    of_splits = {name for other in SPLITS for name in ATTRIBUTES.names(other)}
     others = [
-        file
-        for file in sorted(folder.glob("*.csv"))
-        if file.name not in {name for other in SPLITS for name in _named_after(other)} and FILENAME in header_of(file)
+        file for file in sorted(folder.glob("*.csv")) if file.name not in of_splits and FILENAME in first_row(file)
     ]
     if len(others) > 1:
         raise InputError(
@@ -232,7 +392,7 @@ def _image_folder(file, split, names):
     folder = Path(file).parent
     split = split or _split_of(file) or "train"
     prepared = folder / "images_split" / split / "images"
-    candidates = [folder / "images", folder / split, prepared, folder]
+    candidates = ATTRIBUTES.image_folders(file, split)
     if file.stem.startswith("attributes_") and _split_of(file):
         augmented = [folder / "images_augmented" / "train" / "images"] if split == "train" else []
         candidates = [*augmented, prepared, *candidates]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from csl.errors import InputError, shown
-from csl.labels.names import check_class_names
+from csl.labels.trust import check_class_names
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,37 @@
-"""COCO instances files: every category of an image is either drawn or absent, so the labels are fully annotated."""
+"""COCO instances files: every category of an image is either drawn or absent, so the labels are fully annotated.
 
+Reads JSON of the COCO family: sections of entries with ids, which annotations refer to.
+"""
+
+import json
 import os
+import re
+from collections.abc import Sequence
+from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.instances import SECTIONS, field, has_keys, read_sections, references
+from csl.labels.layouts import COCO
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
-from csl.labels.paths import SPLITS, contents, existing, image_folder, known_split
+from csl.labels.paths import existing, known_split
+from csl.machine.files import parse_json
 
-_YEARS = ("2014", "2017", "")
+SECTIONS = ("images", "annotations", "categories")
+
+# Outlines are nine tenths of such a file, and labels do not need them. A quote inside a string is escaped, so that
+# this only ever matches a key.
+_OUTLINE = re.compile(rb'"segmentation"\s*:\s*\[[][0-9.,eE+\-\s]*\]')
 
 
-def read_coco(path, images=None, split="train", keep_unlabelled_images=False):
+def read_coco(
+    path: str | Path,
+    images: str | Path | None = None,
+    split: str | None = "train",
+    keep_unlabelled_images: bool = False,
+) -> Annotations:
     """Read one split of a COCO data set.
 
     Args:
@@ -36,12 +54,7 @@ def read_coco(path, images=None, split="train", keep_unlabelled_images=False):
     """
     path = existing(path)
     split = known_split(split) or "train"
-    file = _split_file(path, split) if path.is_dir() else path
-    if file is None:
-        raise InputError(
-            f"{path}: no COCO file of the {split} split, expected annotations/instances_{split}2014.json, "
-            f"annotations/instances_{split}2017.json or {split}.json; found {contents(path)}"
-        )
+    file = COCO.label_file(path, split)
     content = read_sections(file)
     names = field(file, content, "images", "file_name")
     classes = [str(name) for name in field(file, content, "categories", "name")]
@@ -55,7 +68,7 @@ def read_coco(path, images=None, split="train", keep_unlabelled_images=False):
     if not len(kept):
         raise InputError(f"{file}: found {len(names)} images, none of them annotated; expected at least one")
     names = [names[row] for row in kept]
-    folder = images if images is not None else _image_folder(file, split, names)
+    folder = images if images is not None else COCO.image_folder(file, split, names)
     return Annotations(
         images=[os.path.join(folder, name) for name in names],
         labels=labels.select(kept),
@@ -66,24 +79,95 @@ def read_coco(path, images=None, split="train", keep_unlabelled_images=False):
     )
 
 
-def recognise(path):
-    """Whether this is an instances file, or a folder with one for some split. Nothing is parsed."""
-    if path.is_dir():
-        return any(has_keys(file, SECTIONS) for split in SPLITS if (file := _split_file(path, split)))
-    return has_keys(path, SECTIONS)
+def read_sections(file: Path, sections: Sequence[str] = SECTIONS) -> dict:
+    """The content of a file that has a list for each of `sections`; polygons are left out.
+
+    Raises:
+        InputError: it cannot be read, is not JSON, or lacks a section.
+    """
+    try:
+        text = Path(file).read_bytes()
+        content = _parse(text, file)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: found a JSON {type(content).__name__}, expected an object with {_listed(sections)}")
+    for section in sections:
+        if not isinstance(content.get(section), list):
+            found = "another type" if section in content else f"the keys {_listed(list(content)[:8])}"
+            raise InputError(f"{file}: no list under the key {section!r}, found {found}")
+    return content
 
 
-def _split_file(folder, split):
-    candidates = [folder / "annotations" / f"instances_{split}{year}.json" for year in _YEARS]
-    return next((file for file in [*candidates, folder / f"{split}.json"] if file.is_file()), None)
+def field(file: Path, content: dict, section: str, key: str) -> list:
+    """The value of `key` in every entry of a section, in order.
+
+    Raises:
+        InputError: an entry lacks it, or a `file_name` is not a path.
+    """
+    try:
+        values = [entry[key] for entry in content[section]]
+    except (KeyError, TypeError, IndexError):
+        position, entry = next(
+            (position, entry)
+            for position, entry in enumerate(content[section])
+            if not isinstance(entry, dict) or key not in entry
+        )
+        found = f"id {entry.get('id')!r}" if isinstance(entry, dict) else f"a {type(entry).__name__}"
+        raise InputError(f"{file}: {section}[{position}] ({found}) has no key {key!r}") from None
+    if key == "file_name":
+        wrong = next((position for position, name in enumerate(values) if not isinstance(name, str) or not name), None)
+        if wrong is not None:
+            raise InputError(f"{file}: {section}[{wrong}] has file_name {values[wrong]!r}, expected a path")
+    return values
 
 
-def _image_folder(file, split, names):
-    name = file.stem.removeprefix("instances_")  # train2014
-    if file.parent.name == "annotations":
-        base = file.parent.parent
-        candidates = [base / name, base / "images" / name, base / "images", base]
-    else:
-        base = file.parent
-        candidates = [base, base / "images", base / split, base / name]
-    return image_folder(candidates, names) or candidates[0]
+def positions(file: Path, content: dict, section: str) -> dict:
+    """{id: position} of a section.
+
+    Raises:
+        InputError: an id is no number or string, or repeats.
+    """
+    ids = field(file, content, section, "id")
+    places = {}
+    for position, identity in enumerate(ids):
+        if isinstance(identity, (list, dict)):
+            raise InputError(f"{file}: {section}[{position}] has id {identity!r}, expected a number or a string")
+        if places.setdefault(identity, position) != position:
+            first = places[identity]
+            raise InputError(f"{file}: id {identity!r} stands at {section}[{first}] and {section}[{position}]")
+    return places
+
+
+def references(file: Path, content: dict, key: str, section: str) -> np.ndarray:
+    """The position in `section` that each annotation refers to by its `key`, int64 [annotations].
+
+    Raises:
+        InputError: one refers to nothing.
+    """
+    places = positions(file, content, section)
+    ids = field(file, content, "annotations", key)
+    try:
+        found = np.fromiter(map(places.get, ids, repeat(-1)), dtype=np.int64, count=len(ids))
+    except TypeError:  # a list or an object as id
+        found = np.array([-1 if isinstance(identity, (list, dict)) else 0 for identity in ids])
+    unknown = np.flatnonzero(found < 0)
+    if len(unknown):
+        first = unknown[0]
+        annotation = content["annotations"][first]
+        raise InputError(
+            f"{file}: annotations[{first}] (id {annotation.get('id')!r}) has {key} {ids[first]!r}, "
+            f"expected an id of {section!r}; {len(unknown)} such annotation{'s' if len(unknown) > 1 else ''}"
+        )
+    return found
+
+
+def _parse(text, file):
+    try:
+        return json.loads(_OUTLINE.sub(b'"segmentation":0', text))
+    except (ValueError, RecursionError):
+        return parse_json(text, file)  # so that the message has the line of the file itself
+
+
+def _listed(names):
+    return ", ".join(repr(name) for name in names)

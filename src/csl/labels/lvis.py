@@ -11,9 +11,10 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.instances import SECTIONS, field, has_keys, positions, read_sections, references
+from csl.labels.coco import field, positions, read_sections, references
+from csl.labels.layouts import LVIS
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
-from csl.labels.paths import SPLITS, contents, existing, image_folder, known_split
+from csl.labels.paths import existing, known_split
 
 _NEGATIVES = "neg_category_ids"
 
@@ -44,9 +45,7 @@ def read_lvis(
     """
     path = existing(path)
     split = known_split(split) or "train"
-    file = _split_file(path, split) if path.is_dir() else path
-    if file is None:
-        raise InputError(f"{path}: no LVIS file lvis_v1_{split}.json, also not in annotations; found {contents(path)}")
+    file = LVIS.label_file(path, split)
     content = read_sections(file)
     names = _image_names(file, content)
     classes = [str(name) for name in field(file, content, "categories", "name")]
@@ -67,7 +66,7 @@ def read_lvis(
     if not len(kept):
         raise InputError(f"{file}: found {len(names)} images, none of them annotated; expected at least one")
     names = [names[row] for row in kept]
-    folder = images if images is not None else _image_folder(file, names)
+    folder = images if images is not None else LVIS.image_folder(file, split, names)
     return Annotations(
         images=[os.path.join(folder, name) for name in names],
         labels=labels.select(kept),
@@ -76,17 +75,6 @@ def read_lvis(
         folder=os.fspath(folder),
         skipped=len(labels) - len(kept),
     )
-
-
-def recognise(path: Path) -> bool:
-    """Whether this is an LVIS file, or a folder with one for some split. Nothing is parsed."""
-    files = [_split_file(path, split) for split in SPLITS] if path.is_dir() else [path]
-    return any(file is not None and has_keys(file, (*SECTIONS, _NEGATIVES)) for file in files)
-
-
-def _split_file(folder, split):
-    name = f"lvis_v1_{split}.json"
-    return next((file for file in (folder / name, folder / "annotations" / name) if file.is_file()), None)
 
 
 def _image_names(file, content):
@@ -132,10 +120,3 @@ def _check_apart(file, content, positive, negative):
 
 def _place(file, content, row):
     return f"{file}: images[{row}] (id {content['images'][row]['id']!r})"
-
-
-def _image_folder(file, names):
-    parents = [file.parent, file.parent.parent]
-    candidates = [*parents, *(parent / name for parent in parents for name in ("images", "coco"))]
-    base = parents[1] if file.parent.name == "annotations" else parents[0]
-    return image_folder(candidates, names) or base

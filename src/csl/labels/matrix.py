@@ -5,12 +5,15 @@ positives, with fill 0; OpenImages: the verified labels, with fill -1), so 9 mil
 million labels take 0.25 GB.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from csl.errors import InputError
-from csl.labels.mapped import pickled, unpickled
+from csl.labels.cache import pickled, unpickled
 from csl.machine.files import replacing
 
 POSITIVE = 1
@@ -46,7 +49,7 @@ class LabelMatrix:
         InputError: the arrays do not fit together, or a label is not 1, 0 or -1.
     """
 
-    def __init__(self, indptr, indices, values, num_classes, fill):
+    def __init__(self, indptr: ArrayLike, indices: ArrayLike, values: ArrayLike, num_classes: int, fill: int):
         self.num_classes = int(num_classes)
         self.fill = int(_tri_state(fill, "the fill"))
         self.indptr = np.asarray(indptr, dtype=np.int64)
@@ -60,7 +63,7 @@ class LabelMatrix:
             self.indices, self.values = self.indices[listed], self.values[listed]
 
     @classmethod
-    def from_dense(cls, array, fill=UNANNOTATED):
+    def from_dense(cls, array: ArrayLike, fill: int = UNANNOTATED) -> "LabelMatrix":
         """The matrix of a dense array [N, C] of 1, 0 and -1 (any numeric type); entries equal to `fill` take no room.
 
         Raises:
@@ -76,7 +79,14 @@ class LabelMatrix:
         return cls(_indptr(listed.sum(axis=1)), classes[listed], array[listed], num_classes, fill)
 
     @classmethod
-    def from_entries(cls, rows, classes, values, shape, fill=UNANNOTATED):
+    def from_entries(
+        cls,
+        rows: Sequence[int] | np.ndarray,
+        classes: Sequence[int] | np.ndarray,
+        values: ArrayLike,
+        shape: tuple[int, int],
+        fill: int = UNANNOTATED,
+    ) -> "LabelMatrix":
         """The matrix of listed entries in any order: `rows` [n], `classes` [n], `values` [n] or one label for all.
 
         An entry that is listed more than once gets its highest label, whatever the order: positive beats negative,
@@ -117,7 +127,7 @@ class LabelMatrix:
         return len(self.indptr) - 1
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         """(N, C)."""
         return len(self), self.num_classes
 
@@ -136,29 +146,22 @@ class LabelMatrix:
             dense[self.indices[listed]] = self.values[listed]
             return dense
         rows = row_numbers(rows, len(self))
-        lengths, listed = self._listed(rows)
+        lengths, listed = stretches(self.indptr, rows)
         dense = np.full((len(rows), self.num_classes), self.fill, dtype=np.int8)
         dense[np.repeat(np.arange(len(rows)), lengths), self.indices[listed]] = self.values[listed]
         return dense
 
-    def _listed(self, rows):
-        """Listed entries of each row, [B], and their positions in `indices` and `values`, row after row."""
-        starts = self.indptr[rows]
-        lengths = self.indptr[rows + 1] - starts
-        before = np.cumsum(lengths) - lengths
-        return lengths, np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
-
-    def to_dense(self):
+    def to_dense(self) -> np.ndarray:
         """All labels, int8 [N, C]."""
         return self[:]
 
-    def select(self, rows):
+    def select(self, rows: ArrayLike | slice) -> "LabelMatrix":
         """A new matrix of these rows (index array, list, slice or boolean mask), in their order; repeats are kept."""
         rows = row_numbers(rows, len(self))
-        lengths, listed = self._listed(rows)
+        lengths, listed = stretches(self.indptr, rows)
         return LabelMatrix(_indptr(lengths), self.indices[listed], self.values[listed], self.num_classes, self.fill)
 
-    def counts(self):
+    def counts(self) -> ClassCounts:
         """ClassCounts: positives, negatives and un-annotated images of each class, int64 [C] each."""
         listed = np.zeros(3 * self.num_classes, dtype=np.int64)
         for start in range(0, len(self.indices), _BLOCK):
@@ -193,7 +196,7 @@ class LabelMatrix:
     def __setstate__(self, state):
         vars(self).update({name: unpickled(value) for name, value in state.items()})
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Write an .npz file at exactly this path, whole or not at all: to a temporary file beside it, then renamed."""
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
@@ -206,7 +209,7 @@ class LabelMatrix:
             )
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | Path) -> "LabelMatrix":
         """Read what `save` wrote; nothing in the file is executed.
 
         Raises:
@@ -224,7 +227,7 @@ class LabelMatrix:
             raise InputError(f"{path}: not a label matrix in .npz form ({error})") from None
 
 
-def row_numbers(rows, length):
+def row_numbers(rows: ArrayLike | slice, length: int) -> np.ndarray:
     """Row numbers int64 [B] of an index array, a list, a slice or a boolean mask [length].
 
     Raises:
@@ -241,6 +244,14 @@ def row_numbers(rows, length):
         outside = rows[(rows < 0) | (rows >= length)][0]
         raise IndexError(f"row {outside} of {length} rows, expected 0 to {length - 1}")
     return rows.astype(np.int64)
+
+
+def stretches(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths [B] of the stretches `offsets[row]` to `offsets[row + 1]`, and all positions in them, row after row."""
+    starts = offsets[rows].astype(np.int64)
+    lengths = offsets[rows + 1].astype(np.int64) - starts
+    before = np.cumsum(lengths) - lengths
+    return lengths, np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
 
 
 def _index_dtype(num_classes):

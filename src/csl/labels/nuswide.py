@@ -12,14 +12,14 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.instances import has_keys, read_sections
+from csl.labels.coco import read_sections
+from csl.labels.layouts import NUSWIDE
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
-from csl.labels.names import CONTROL
-from csl.labels.paths import SPLITS, contents, existing, image_folder, known_split
+from csl.labels.paths import contents, existing, image_folder, known_split
+from csl.labels.trust import CONTROL
 
 _SECTIONS = ("samples", "labels")
 _LABELS = Path("Groundtruth") / "TrainTestLabels"
-_FOLDERS = ("Flickr", "images", "Images", ".")
 
 
 def read_nuswide(
@@ -97,12 +97,10 @@ def read_lists(
     """
     path = existing(path)
     split = known_split(split) or "train"
-    if not path.is_dir():
-        return _read_tutorial(path)
-    file = _json_file(path, split, "small_") if small else None
-    if file is None and (path / _LABELS).is_dir():
+    layout = NUSWIDE if small else NUSWIDE._replace(files=("{split}.json",))
+    file = layout.find(path, split) if path.is_dir() else path
+    if (path / _LABELS).is_dir() and not (file and file.name.startswith("small_")):
         return _read_official(path, "Train" if split == "train" else "Test", keep_unlabelled_images)
-    file = file or _json_file(path, split)
     if file is None:
         raise InputError(
             f"{path}: no NUS-WIDE labels of the {split} split, expected {_LABELS}, small_{split}.json or {split}.json; "
@@ -113,15 +111,7 @@ def read_lists(
 
 def recognise(path: Path) -> bool:
     """Whether this is a folder of one of the two forms, or the tutorial's file. Nothing is parsed."""
-    if not path.is_dir():
-        return has_keys(path, _SECTIONS)
-    files = [_json_file(path, split, prefix) for split in SPLITS for prefix in ("small_", "")]
-    return (path / _LABELS).is_dir() or any(file is not None and has_keys(file, _SECTIONS) for file in files)
-
-
-def _json_file(folder, split, prefix=""):
-    files = [folder / f"{prefix}{name}.json" for name in (("val", "test") if split == "val" else (split,))]
-    return next((file for file in files if file.is_file()), None)
+    return (path / _LABELS).is_dir() or NUSWIDE.recognises(path)
 
 
 def _read_tutorial(file):
@@ -219,7 +209,7 @@ def _lines(file):
 
 def _images(folder: Path, given, names: Sequence[str]):
     """The folder of the images, and their names in it: without their own folders where all lie in one."""
-    candidates = [Path(given)] if given is not None else [folder / name for name in _FOLDERS]
+    candidates = [Path(given)] if given is not None else [folder / name for name in NUSWIDE.images[""]]
     found = image_folder(candidates, names)
     if found is None:
         flat = [name.rpartition("/")[2] for name in names]

@@ -1,23 +1,33 @@
-"""Where annotation files, and the images that they name, are found."""
+"""Paths: where annotation files and the images that they name are, and `ImagePaths`, which holds millions of them."""
 
+import csv
+import io
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike
+
 from csl.errors import InputError
+from csl.labels.cache import pickled, unpickled
+from csl.labels.matrix import row_numbers, stretches
 
 SPLITS = ("train", "val", "test")
 SPELLINGS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
+_MOST_OF_A_ROW = 1 << 20  # bytes
 _NAMES_TRIED = 16  # of the listed images, to find the folder that they are in
 
 
-def split_name(text):
+def split_name(text: str) -> str | None:
     """`train`, `val` or `test` for any spelling of it (`valid`, `Validation`); None for anything else."""
     text = text.strip().lower()
     return next((split for split, spellings in SPELLINGS.items() if text in spellings), None)
 
 
-def known_split(split):
+def known_split(split: str | None) -> str | None:
     """The split by its one name; None stays None.
 
     Raises:
@@ -31,7 +41,7 @@ def known_split(split):
     return name
 
 
-def existing(path):
+def existing(path: str | Path) -> Path:
     """The path as a Path; InputError where nothing is there."""
     path = Path(path)
     if not path.exists():
@@ -39,7 +49,7 @@ def existing(path):
     return path
 
 
-def image_folder(candidates, names):
+def image_folder(candidates: Sequence[str | Path], names: Sequence[str]) -> str | Path | None:
     """The first candidate that holds the first listed image that is anywhere; None where none of them is.
 
     Only the first few names are tried, so that a data set whose images are all elsewhere costs nothing here: a
@@ -52,10 +62,97 @@ def image_folder(candidates, names):
     return None
 
 
-def contents(folder, limit=8):
+def contents(folder: str | Path, limit: int = 8) -> str:
     """What is in a folder, for messages: `a.csv, images/ and 12 more`."""
     names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in os.scandir(folder))
     if not names:
         return "nothing"
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def first_row(file: Path) -> list[str]:
+    """The cells of the first row of a CSV without spaces around; empty where it cannot be read as one."""
+    try:
+        with open(file, "rb") as stream:
+            text = stream.read(_MOST_OF_A_ROW).decode("utf-8-sig", errors="replace")
+        return [cell.strip() for cell in next(csv.reader(io.StringIO(text, newline="")), [])]
+    except (OSError, csv.Error):
+        return []
+
+
+class ImagePaths(Sequence[str]):
+    """N paths `{folder}/{name}{suffix}`, each made when it is asked for.
+
+    Args:
+        data: uint8 [total], the names in UTF-8, one after the other.
+        offsets: integers [N + 1]; name i is `data[offsets[i]:offsets[i + 1]]`.
+        folder: what relative names are relative to.
+        suffix: what all names end in, such as ".jpg".
+
+    Raises:
+        InputError: offsets that do not rise from 0 to `total`.
+    """
+
+    def __init__(self, data: np.ndarray, offsets: np.ndarray, folder: str | os.PathLike = "", suffix: str = ""):
+        self.data, self.offsets = np.asarray(data), np.asarray(offsets)
+        self.folder, self.suffix = os.fspath(folder), suffix
+        fits = len(self.offsets) and self.offsets[0] == 0 and self.offsets[-1] == len(self.data)
+        if not fits or (self.offsets[1:] < self.offsets[:-1]).any():
+            raise InputError(f"image paths: found offsets that do not rise from 0 to {len(self.data)}")
+
+    @classmethod
+    def from_names(
+        cls, names: "Sequence[str] | pa.Array", folder: str | os.PathLike = "", suffix: str = ""
+    ) -> "ImagePaths":
+        """Paths of these names, a sequence of strings or an Arrow array of type string."""
+        names = pa.array(names, pa.large_string()) if not isinstance(names, pa.Array) else names.cast(pa.large_string())
+        _, offsets, data = names.buffers()
+        offsets = np.frombuffer(offsets or bytes(8), np.int64)[names.offset : names.offset + len(names) + 1]
+        data = np.frombuffer(data or b"", np.uint8)[offsets[0] : offsets[-1]]
+        offsets = offsets - offsets[0]
+        return cls(data, offsets.astype(np.uint32 if len(data) < 1 << 32 else np.int64), folder, suffix)
+
+    def within(self, folder: str | os.PathLike, suffix: str | None = None) -> "ImagePaths":
+        """The same names in another folder; the arrays are shared."""
+        return ImagePaths(self.data, self.offsets, folder, self.suffix if suffix is None else suffix)
+
+    def select(self, rows: ArrayLike | slice) -> "ImagePaths":
+        """The paths of these rows (index array, list, slice or boolean mask), in their order."""
+        rows = row_numbers(rows, len(self))
+        lengths, taken = stretches(self.offsets, rows)
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        return ImagePaths(self.data[taken], offsets.astype(self.offsets.dtype), self.folder, self.suffix)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.data.nbytes + self.offsets.nbytes
+
+    def name(self, row: int) -> str:
+        """The name of row 0 to N - 1, without folder and suffix."""
+        return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes().decode(errors="surrogateescape")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row):
+        """The path of one row as a string; a slice gives `ImagePaths`. Negative rows count from the end."""
+        if isinstance(row, slice):
+            return self.select(row)
+        position = row + len(self) if row < 0 else row
+        if not 0 <= position < len(self):
+            raise IndexError(f"image {row} of {len(self)}")
+        return os.path.join(self.folder, self.name(position) + self.suffix)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[row] for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"ImagePaths({len(self)} in {self.folder!r})"
+
+    def __getstate__(self):
+        return {name: pickled(value) for name, value in vars(self).items()}
+
+    def __setstate__(self, state):
+        vars(self).update({name: unpickled(value) for name, value in state.items()})

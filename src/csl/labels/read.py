@@ -3,17 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from csl.errors import InputError
 from csl.labels import attributes, coco, lvis, nuswide, openimages, shards, voc
 from csl.labels.annotations import Annotations
 from csl.labels.attributes import parse_attributes
-from csl.labels.inside import confined
+from csl.labels.layouts import COCO, LVIS, VOC
 from csl.labels.matrix import LabelMatrix
 from csl.labels.openimages import files as openimages_files
 from csl.labels.options import DataOptions
-from csl.labels.paths import contents, existing, known_split
+from csl.labels.paths import contents, existing, first_row, known_split
+from csl.labels.trust import require_inside
 from csl.machine.files import parse_json
 
 
@@ -48,7 +49,7 @@ FORMATS = [
     Format(
         "LVIS",
         "lvis_v1_{train,val}.json, also in annotations",
-        lvis.recognise,
+        LVIS.recognises,
         lvis.read_lvis,
         frozenset({"keep_unlabelled_images"}),
     ),
@@ -62,14 +63,14 @@ FORMATS = [
     Format(
         "Pascal VOC",
         "ImageSets/Main/{train,val,test}.txt, also in VOC2007 or VOC2012",
-        voc.recognise,
+        VOC.recognises,
         voc.read_voc,
     ),
     Format(
         "COCO",
         "annotations/instances_{train,val}{2014,2017}.json, {train,val}.json or a JSON file with images, annotations "
         "and categories",
-        coco.recognise,
+        COCO.recognises,
         coco.read_coco,
         frozenset({"keep_unlabelled_images"}),
     ),
@@ -92,12 +93,20 @@ FORMATS = [
 LAYOUTS = ("on_farm", "hyperml")
 
 
-def recognised(path) -> bool:
+def recognised(path: str | Path) -> bool:
     """Whether `read_annotations` would know the format of what is at `path`."""
     return (Path(path).exists() or shards.is_pattern(path)) and any(one.recognise(Path(path)) for one in FORMATS)
 
 
-def read_annotations(path, images=None, split=None, layout=None, metadata=None, follow_links=False, **options):
+def read_annotations(
+    path: str | Path,
+    images: str | Path | None = None,
+    split: str | None = None,
+    layout: str | None = None,
+    metadata: str | Path | None = None,
+    follow_links: bool = False,
+    **options: Any,
+) -> Annotations:
     """Read one split of annotations of whatever format is found at `path`.
 
     Args:
@@ -118,7 +127,7 @@ def read_annotations(path, images=None, split=None, layout=None, metadata=None, 
 
     Raises:
         InputError: nothing is there or it is not recognised (the message says what was looked for and what was
-            found), an image is named outside of the data folder (`csl.labels.inside`), an option is given that the
+            found), an image is named outside of the data folder (`require_inside`), an option is given that the
             format does not take, or the reader finds an error.
         TypeError: an option that no format has.
     """
@@ -126,14 +135,16 @@ def read_annotations(path, images=None, split=None, layout=None, metadata=None, 
     path = Path(path) if shards.is_pattern(path) else existing(path)
     if layout is not None or metadata is not None:
         found = _read_layout(path, images, known_split(split) or "train", layout or "hyperml", metadata, options)
-        return found if follow_links else confined(found, path)
-    found = next((one for one in FORMATS if one.recognise(path)), None)
-    if found is None:
-        looked_for = "; ".join(f"{one.name}: {one.looks_for}" for one in FORMATS)
-        raise InputError(f"{path}: annotations not recognised, found {_found(path)}; looked for {looked_for}")
-    _check_options(found, path, options)
-    annotations = found.read(path, images=images, split=split, **options)
-    return annotations if follow_links else confined(annotations, path)
+    else:
+        form = next((one for one in FORMATS if one.recognise(path)), None)
+        if form is None:
+            looked_for = "; ".join(f"{one.name}: {one.looks_for}" for one in FORMATS)
+            raise InputError(f"{path}: annotations not recognised, found {_found(path)}; looked for {looked_for}")
+        _check_options(form, path, options)
+        found = form.read(path, images=images, split=split, **options)
+    if follow_links:
+        return found
+    return replace(found, roots=require_inside(found.images, found.folder, path, found.source))
 
 
 def _given(options):
@@ -183,7 +194,7 @@ def _found(path):
     if path.is_dir():
         return contents(path)
     if path.suffix.lower() == ".csv":
-        return f"a CSV with the columns {', '.join(map(repr, attributes.header_of(path))) or '(none)'}"
+        return f"a CSV with the columns {', '.join(map(repr, first_row(path))) or '(none)'}"
     if path.suffix.lower() != ".json":
         return f"a file of type {path.suffix or '(none)'}"
     try:

@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,8 @@ import pyarrow.compute as pc
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.image_paths import ImagePaths
 from csl.labels.matrix import LabelMatrix
-from csl.labels.paths import SPLITS, known_split
+from csl.labels.paths import SPLITS, ImagePaths, known_split
 from csl.labels.shard_index import load_index
 from csl.machine.files import parse_json
 
@@ -69,7 +68,13 @@ def _alternatives(braces, pattern):
     raise InputError(f"{pattern}: {{{braces}}}, expected a range such as {{000000..000127}} or a list {{a,b}}")
 
 
-def read_shards(path, images=None, split=None, classes=None, groups=None):
+def read_shards(
+    path: str | Path,
+    images: None = None,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    groups: Mapping[str, slice] | None = None,
+) -> Annotations:
     """Read the samples of one split from tar shards.
 
     Args:

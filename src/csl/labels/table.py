@@ -2,15 +2,17 @@
 
 import csv
 import io
-import sys
+import os
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from csl.errors import InputError
-from csl.labels.names import is_formula
 from csl.labels.paths import SPLITS, split_name
+from csl.labels.trust import unescape_cell
 
 FILENAME = "filename"
 SPLIT = "split"
@@ -27,53 +29,47 @@ class Table:
         lines: int64 [N], the line of the file that each row starts at; the header is line 1.
     """
 
-    def __init__(self, path, frame, lines):
+    def __init__(self, path: Path, frame: pd.DataFrame, lines: np.ndarray):
         self.path, self.frame, self.lines = path, frame, lines
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path: str | Path) -> "Table":
         """Read a CSV in UTF-8, with or without a byte order mark; blank lines are passed over.
+
+        The last two tables are remembered, as a run reads several splits from one file.
 
         Raises:
             InputError: the file is empty, not UTF-8, has rows longer than its header or was cut short, a header that names no
-                `filename`, a column without a name or twice the same, a file name that is empty or repeats, or a cell
-                that a spreadsheet would take for a formula.
+                `filename`, a column without a name or twice the same, or a file name that is empty or repeats.
         """
         path = Path(path)
-        frame, lines = _parse(path)
-        header = [name.strip() for name in frame.iloc[0]]
-        frame = frame.iloc[1:].reset_index(drop=True)
-        unnamed_and_empty = [not name and not frame[k].str.strip().any() for k, name in enumerate(header)]
-        frame = frame.loc[:, ~np.array(unnamed_and_empty)]
-        header = [name for name, empty in zip(header, unnamed_and_empty, strict=True) if not empty]
-        _check_header(path, header)
-        frame.columns = header
-        table = cls(path, frame, lines[1:])
-        table._check_filenames()
-        table._check_formulas()
-        return table
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        return _read(path.absolute(), os.fspath(path), status.st_mtime_ns, status.st_size)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.frame)
 
     @property
-    def columns(self):
+    def columns(self) -> list[str]:
         """Names of all columns, in order."""
         return list(self.frame.columns)
 
-    def at(self, row, column=None):
+    def at(self, row: int, column: str | None = None) -> str:
         """`file, line 7, column 'neck'`, for messages."""
         return f"{self.path}, line {self.lines[row]}" + ("" if column is None else f", column {column!r}")
 
-    def select(self, rows):
+    def select(self, rows: np.ndarray) -> "Table":
         """The table of these rows (int64 [B])."""
         return Table(self.path, self.frame.iloc[rows].reset_index(drop=True), self.lines[rows])
 
-    def text(self, column):
+    def text(self, column: str) -> np.ndarray:
         """The cells of a column without spaces around, object [N]."""
         return self.frame[column].str.strip().to_numpy(dtype=object)
 
-    def known(self, column):
+    def known(self, column: str) -> tuple[np.ndarray, list[str]]:
         """The distinct known cells of a column: codes int64 [N] into texts, -1 where unknown, and the texts.
 
         The texts stand in the order in which they first appear.
@@ -84,7 +80,7 @@ class Table:
         texts = [text for text, known in zip(texts, is_known, strict=True) if known]
         return (place[codes] if len(place) else codes).astype(np.int64), texts
 
-    def splits(self):
+    def splits(self) -> np.ndarray | None:
         """The split of every row, object [N] of "train", "val" and "test"; None where the file has no `split` column.
 
         Raises:
@@ -100,7 +96,7 @@ class Table:
                 raise InputError(f"{where}: found {texts[code]!r}, expected one of {', '.join(SPLITS)}")
         return names[codes]
 
-    def weights(self):
+    def weights(self) -> np.ndarray:
         """The sampling weights in the column `weight`, float32 [N].
 
         Raises:
@@ -116,94 +112,60 @@ class Table:
             )
         return weights
 
-    def _check_filenames(self):
-        names = self.text(FILENAME)
-        empty = np.flatnonzero(names == "")
-        if len(empty):
-            raise InputError(f"{self.at(empty[0], FILENAME)}: found nothing, expected the name of an image")
-        repeats = np.flatnonzero(pd.Series(names).duplicated())
-        if len(repeats):
-            first, again = np.flatnonzero(names == names[repeats[0]])[:2]
-            raise InputError(
-                f"{self.path}, lines {self.lines[first]} and {self.lines[again]}: "
-                f"both are for {names[first]!r}, expected one row per image"
-            )
 
-    def _check_formulas(self):
-        """Cells end up in tables of results, which are opened in spreadsheets."""
-        for column in self.columns:
-            for cell in pd.unique(self.frame[column]):
-                if is_formula(cell):
-                    where = self.at(np.argmax(self.frame[column] == cell), column)
-                    raise InputError(f"{where}: found the formula {cell[:80]!r}, expected a plain value")
-
-
-def header_of(path):
-    """Column names of a CSV without spaces around; empty where it cannot be read as one."""
-    try:
-        first = pd.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False, encoding="utf-8-sig")
-    except (OSError, ValueError):  # pandas' parser errors and a wrong encoding are ValueErrors
-        return []
-    return [name.strip() for name in first.iloc[0]]
+@lru_cache(maxsize=2)
+def _read(absolute, name, changed, size):
+    """The table of a file; `absolute`, time of change and size tell whether it is the same file."""
+    path = Path(name)
+    rows, lines = _parse(path)
+    header = [unescape_cell(cell.strip()) for cell in rows[0]]
+    rows = [row + [""] * (len(header) - len(row)) for row in rows[1:]]
+    named = [k for k, column in enumerate(header) if column or any(row[k].strip() for row in rows)]
+    header = [header[k] for k in named]
+    _check_header(path, header)
+    frame = pd.DataFrame({column: [row[k] for row in rows] for column, k in zip(header, named, strict=True)}, dtype=str)
+    table = Table(path, frame, np.array(lines[1:], np.int64))
+    _check_filenames(table)
+    return table
 
 
 def _parse(path):
-    """All records of the file, header first, as a DataFrame of strings, and the line that each starts at."""
+    """The rows of a file that are not blank, header first, and the line that each starts at."""
     try:
-        data = path.read_bytes()
-        frame = pd.read_csv(
-            io.BytesIO(data),
-            header=None,
-            dtype=str,
-            keep_default_na=False,
-            na_filter=False,
-            encoding="utf-8-sig",
-            skip_blank_lines=False,  # they count as lines
-        )
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path}: found an empty file, expected a header with {FILENAME!r} and rows") from None
-    except pd.errors.ParserError as error:
-        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
-        raise InputError(f"{path}: not a CSV: {reason}") from None
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text at byte {error.start}, expected a CSV in UTF-8") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-
-    if not data.endswith((b"\n", b"\r")) and frame.iloc[-1, -1] == "":
-        _check_last_row(path, data)
-    lines = 1 + np.arange(len(frame))
-    if data.count(b"\n") not in (len(frame), len(frame) - 1):  # a quoted cell with line breaks
-        breaks = frame.map(lambda cell: cell.count("\n")).sum(axis=1).to_numpy()
-        lines = lines + np.cumsum(breaks) - breaks
-    blank = frame[0].str.strip().eq("").to_numpy(copy=True)
-    blank[0] = False  # the header
-    blank[blank] = frame[blank].map(str.strip).eq("").all(axis=1)
-    return frame[~blank].reset_index(drop=True), lines[~blank]
-
-
-def _check_last_row(path, data):
-    """A last line that has no end and lacks cells was cut short: these are not unknown labels.
-
-    Elsewhere they are: spreadsheets leave out the commas of empty cells at the end of a row.
-    """
-    text, limit = data.decode("utf-8-sig"), csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows, lines, line = [], [], 1
     try:
-        rows = list(csv.reader(io.StringIO(text, newline="")))
-    finally:
-        csv.field_size_limit(limit)
-    header, cells = rows[0], rows[-1]
-    # Columns without a name at the end may be left away.
-    wanted = 1 + max((place for place, name in enumerate(header) if name.strip()), default=0)
-    if len(cells) < wanted and any(map(str.strip, cells)):
-        line = 1 + text.count("\n") - "".join(cells).count("\n")
+        for row in reader:
+            if not rows or any(map(str.strip, row)):
+                rows.append(row)
+                lines.append(line)
+                if len(row) > len(rows[0]):
+                    found = f"found {len(row)} cells, expected {len(rows[0])} as in line 1"
+                    raise InputError(f"{path}, line {line}: {found}")
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{path}, line {line}: not a CSV: {error}, expected quotes in pairs") from None
+    if not rows:
+        raise InputError(f"{path}: found an empty file, expected a header with {FILENAME!r} and rows")
+    # A last line that has no end and lacks cells was cut short: these are not unknown labels. Elsewhere they are, as
+    # spreadsheets leave out the commas of empty cells at the end of a row. Columns without a name may be left out.
+    wanted = 1 + max((place for place, name in enumerate(rows[0]) if name.strip()), default=0)
+    if not text.endswith(("\n", "\r")) and len(rows[-1]) < wanted:
         raise InputError(
-            f"{path}, line {line}: found {len(cells)} cells and the end of the file, expected {wanted} as in line 1; it may "
-            "have been cut short (a line break at its end says that it was not)"
+            f"{path}, line {lines[-1]}: found {len(rows[-1])} cells and the end of the file, expected {wanted} as in line 1; "
+            "it may have been cut short (a line break at its end says that it was not)"
         )
+    if "'" in text:
+        rows = [[unescape_cell(cell) for cell in row] for row in rows]
+    return rows, lines
 
 
-def _check_header(path, header):
+def _check_header(path, header: Sequence[str]):
     if FILENAME not in header:
         raise InputError(f"{path}, line 1: no {FILENAME!r} column, found {', '.join(map(repr, header))}")
     for position, name in enumerate(header):
@@ -211,3 +173,17 @@ def _check_header(path, header):
             raise InputError(f"{path}, line 1: column {position + 1} has no name, expected one")
         if name in header[:position]:
             raise InputError(f"{path}, line 1: found two columns named {name!r}, expected one")
+
+
+def _check_filenames(table):
+    names = table.text(FILENAME)
+    empty = np.flatnonzero(names == "")
+    if len(empty):
+        raise InputError(f"{table.at(empty[0], FILENAME)}: found nothing, expected the name of an image")
+    repeats = np.flatnonzero(pd.Series(names).duplicated())
+    if len(repeats):
+        first, again = np.flatnonzero(names == names[repeats[0]])[:2]
+        raise InputError(
+            f"{table.path}, lines {table.lines[first]} and {table.lines[again]}: "
+            f"both are for {names[first]!r}, expected one row per image"
+        )

@@ -13,9 +13,10 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
+from csl.labels.layouts import VOC
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
-from csl.labels.names import CONTROL
-from csl.labels.paths import SPLITS, contents, existing, known_split
+from csl.labels.paths import SPLITS, existing, known_split
+from csl.labels.trust import CONTROL
 
 CLASSES = (
     "aeroplane",
@@ -43,8 +44,6 @@ CLASSES = (
 _LONGEST = 200  # bytes of a name, to which folder and suffix are added
 _DEEPEST = 100  # levels of an XML; VOC has four
 
-_MAIN = Path("ImageSets") / "Main"
-_LISTS = {"train": ("train", "trainval"), "val": ("val", "test"), "test": ("test",)}
 _VALUES = {"1": POSITIVE, "0": UNANNOTATED, "-1": NEGATIVE}
 
 
@@ -70,17 +69,18 @@ def read_voc(path: str | Path, images: str | Path | None = None, split: str | No
         InputError: no such list, a line or an XML that does not parse, an image without a line; the message names
             file and line.
     """
-    folder, name = _source(existing(path), known_split(split) or "train")
-    list_file = folder / _MAIN / f"{name}.txt"
+    split = known_split(split) or "train"
+    list_file = _list_file(existing(path), split)
     identities = _identities(list_file)
-    class_files = sorted((folder / _MAIN).glob(f"*_{name}.txt"))
+    name = list_file.stem
+    class_files = sorted(list_file.parent.glob(f"*_{name}.txt"))
     if class_files:
         classes = [file.stem.removesuffix(f"_{name}") for file in class_files]
         columns = [_labels_of_class(file, identities) for file in class_files]
         labels = LabelMatrix.from_dense(np.stack(columns, axis=1), NEGATIVE)
     else:
-        classes, labels = _from_objects(folder / "Annotations", list_file, identities)
-    base = images if images is not None else folder / "JPEGImages"
+        classes, labels = _from_objects(list_file.parents[2] / "Annotations", list_file, identities)
+    base = images if images is not None else VOC.image_folders(list_file, split)[0]
     return Annotations(
         images=[os.path.join(base, f"{identity}.jpg") for identity in identities],
         labels=labels,
@@ -90,35 +90,14 @@ def read_voc(path: str | Path, images: str | Path | None = None, split: str | No
     )
 
 
-def recognise(path: Path) -> bool:
-    """Whether this is a VOC folder, one above, or a list of images in one."""
-    if not path.is_dir():
-        return path.suffix == ".txt" and path.parent.parts[-2:] == _MAIN.parts
-    return any(_list_name(folder, split) for folder in _voc_folders(path) for split in SPLITS)
-
-
-def _source(path, split):
-    """The folder that holds `ImageSets`, and the name of the list to read."""
-    if not path.is_dir():
-        return path.parents[2], path.stem
-    folders = _voc_folders(path)
-    if len(folders) > 1:
-        names = ", ".join(folder.name for folder in folders)
-        raise InputError(f"{path}: found {names}, expected the path of the one to read")
-    name = _list_name(folders[0], split) if folders else None
-    if name is None:
-        found = contents(folders[0] / _MAIN if folders else path)
-        raise InputError(f"{path}: no VOC list {_MAIN}/{split}.txt, found {found}")
-    return folders[0], name
-
-
-def _voc_folders(path):
-    inside = [path, *sorted(path.glob("VOC*")), path / "VOCdevkit", *sorted(path.glob("VOCdevkit/VOC*"))]
-    return [folder for folder in inside if (folder / _MAIN).is_dir()]
-
-
-def _list_name(folder, split):
-    return next((name for name in _LISTS[split] if (folder / _MAIN / f"{name}.txt").is_file()), None)
+def _list_file(path, split):
+    """The list of a split's images: `path` itself, or the one in the VOC folder there."""
+    if path.is_dir():
+        lists = [file for other in SPLITS for name in VOC.names(other) for file in path.glob(name)]
+        folders = sorted({file.parents[2].name for file in lists})
+        if len(folders) > 1:
+            raise InputError(f"{path}: found {', '.join(folders)}, expected the path of the one to read")
+    return VOC.label_file(path, split)
 
 
 def _identities(file):

@@ -18,7 +18,6 @@ from csl.data.photo_cache import open_cache
 from csl.data.transforms import EvalTransform
 from csl.errors import InputError
 from csl.labels import Annotations, LabelMatrix
-from csl.labels.names import is_formula
 from csl.machine import distributed
 from csl.machine.files import parse_json
 from csl.models import architecture, check_image_size, fuse
@@ -290,9 +289,8 @@ def attribute_values(classes: Sequence[str], groups: dict[str, slice]) -> dict[s
 
 
 def _value_in(name, prefix):
-    """The last part of a class's name; the name where that alone would be a formula in a spreadsheet."""
-    value = name.removeprefix(prefix) if name.startswith(prefix) else name.rsplit(" ", 1)[-1]
-    return name if is_formula(value) else value
+    """The last part of a class's name."""
+    return name.removeprefix(prefix) if name.startswith(prefix) else name.rsplit(" ", 1)[-1]
 
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})

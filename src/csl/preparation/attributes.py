@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -20,9 +20,9 @@ from csl.data.images import load_rgb
 from csl.data.loader import default_workers
 from csl.errors import InputError, MachineError
 from csl.labels import Annotations, read_attributes
-from csl.labels.inside import confined
 from csl.labels.paths import SPLITS, contents, existing
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
+from csl.labels.trust import escape_table, require_inside
 from csl.machine.files import replacing
 from csl.machine.processes import parallel_map
 from csl.plots import plot_distribution, value_counts
@@ -175,7 +175,9 @@ def _read(data, attributes, ignore_columns):
     if not images.is_dir():
         raise InputError(f"{images}: no such folder, expected the images of {csv.name}")
     options = {"images": images, "attributes": attributes, "ignore_columns": ignore_columns}
-    annotations = confined(read_attributes(csv, **options), data)
+    annotations = read_attributes(csv, **options)
+    roots = require_inside(annotations.images, annotations.folder, data, annotations.source)
+    annotations = replace(annotations, roots=roots)
     for name in annotations.table[FILENAME].str.strip():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
@@ -309,7 +311,7 @@ def _write_tables(photos, splits, numbers, weights, folder):
                 **{FILENAME: [n for name, number in pairs for n in (name, *_copy_names(name, number))]}
             )
         if len(table):
-            table.to_csv(folder / f"attributes_{split}.csv", index=False)
+            escape_table(table).to_csv(folder / f"attributes_{split}.csv", index=False)
 
 
 def _replace_outputs(draft, out, facts):

@@ -4,16 +4,23 @@ Display names do not identify: 12 of them stand for two classes each.
 """
 
 import csv
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from csl.errors import InputError
-from csl.labels.names import check_class_names
+from csl.labels.trust import check_class_names
 
 TRAINABLE = ("oidv6-classes-trainable.txt", "classes-trainable.txt")
 DESCRIPTIONS = ("oidv6-class-descriptions.csv", "class-descriptions.csv")
 
+MID_TO_CLASSES = "mid_to_classes.pth"
+
 OUTSIDE, UNKNOWN = -2, -1
+
+_MOST_BYTES = 1 << 26  # of a mid_to_classes.pth; 20,000 classes take one or two million
+_EXPECTED = "expected a dict of MIDs and their names, or their numbers 0, 1 and so on, or a list of MIDs, each once"
 
 
 class ClassIds:
@@ -96,3 +103,59 @@ def _text(path, expected):
         raise InputError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text at byte {error.start}, expected {expected}") from None
+
+
+class MidToClasses(NamedTuple):
+    """What CSL's `mid_to_classes.pth` says.
+
+    Attributes:
+        keys: MIDs of the classes in their order, where the file gives an order.
+        names: MID -> display name, where the file gives names.
+    """
+
+    keys: list[str] | None = None
+    names: dict[str, str] = {}  # noqa: RUF012 (never written to)
+
+
+def read_mid_to_classes(path: str | Path) -> MidToClasses:
+    """Read `mid_to_classes.pth`, which CSL publishes beside its `data.csv`, as plain values: nothing in it is run.
+
+    Raises:
+        InputError: it cannot be read, or is no {MID: name}, {MID: number}, {number: MID} or [MID, ...].
+    """
+    content = _load_plain(Path(path))
+    kinds = {(type(key), type(value)) for key, value in content.items()} if isinstance(content, dict) else set()
+    if kinds == {(str, str)}:
+        # Where a name has a comma it was once a quoted cell of a CSV, and may still be quoted.
+        names = {key: name.strip().strip("\"'").strip() or key for key, name in content.items()}
+        check_class_names(names.values(), path)
+        return MidToClasses(names=names)
+    if kinds == {(str, int)} and sorted(content.values()) == list(range(len(content))):
+        content = sorted(content, key=content.get)
+    elif kinds == {(int, str)} and sorted(content) == list(range(len(content))):
+        content = [content[number] for number in range(len(content))]
+    keys = list(content) if isinstance(content, (list, tuple)) else []
+    if not keys or not all(isinstance(key, str) and key.strip() for key in keys) or len(set(keys)) < len(keys):
+        raise InputError(f"{path}: holds other values, {_EXPECTED}")
+    check_class_names(keys, path)
+    return MidToClasses(keys=keys)
+
+
+def _load_plain(path):
+    import torch  # no other reader of labels needs it
+
+    try:
+        size = path.stat().st_size
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+        if size > _MOST_BYTES:
+            raise InputError(f"{path}: {size:,} bytes, {_EXPECTED}")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # a damaged pickle raises whatever its instructions trip over
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path}: holds more than plain values, or is damaged ({reason}); {_EXPECTED}") from None

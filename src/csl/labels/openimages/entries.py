@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from csl.labels.image_paths import ImagePaths
 from csl.labels.matrix import LabelMatrix
+from csl.labels.paths import ImagePaths
 
 _BLOCK = 1 << 22  # entries at a time
 

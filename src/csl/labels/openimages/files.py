@@ -4,11 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from csl.errors import InputError
-from csl.labels.image_paths import ImagePaths
 from csl.labels.openimages.classes import beside
-from csl.labels.openimages.csv_stream import first_line
 from csl.labels.openimages.rows import VERIFIED, csl_columns
-from csl.labels.paths import SPELLINGS, SPLITS, contents, image_folder, split_name
+from csl.labels.paths import SPELLINGS, SPLITS, ImagePaths, contents, first_row, image_folder, split_name
 
 _FOLDERS = (".", "annotations", "labels", "metadata")  # of a data set, in which its CSVs may be
 _OFFICIAL = "validation"  # how the official files spell val
@@ -22,7 +20,7 @@ class Source(NamedTuple):
     is_csl: bool
 
     @property
-    def folders(self):
+    def folders(self) -> list[Path]:
         """Where the files that go with it may lie."""
         return [self.file.parent, self.file.parent.parent]
 
@@ -88,14 +86,14 @@ def _split_of(file):
 
 
 def _is_official(file):
-    return file.suffix.lower() == ".csv" and set(VERIFIED) <= set(first_line(file))
+    return file.suffix.lower() == ".csv" and set(VERIFIED) <= set(first_row(file))
 
 
 def _is_csl(file):
     """By its columns; a file named data.csv also by their number, unless it is a CSV of attributes."""
     if file.suffix.lower() != ".csv":
         return False
-    cells = first_line(file)
+    cells = first_row(file)
     by_name = {"filepath", "label", "split_name"} <= set(cells)
     return by_name or (file.name == "data.csv" and "filename" not in cells and csl_columns(file) is not None)
 

@@ -10,24 +10,24 @@ import numpy as np
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
 from csl.labels.cache import ArrayCache, Stored
-from csl.labels.image_paths import ImagePaths
 from csl.labels.matrix import LabelMatrix
 from csl.labels.openimages.classes import (
     DESCRIPTIONS,
+    MID_TO_CLASSES,
     TRAINABLE,
     ClassIds,
+    MidToClasses,
     beside,
     described,
     read_class_descriptions,
     read_class_list,
+    read_mid_to_classes,
 )
 from csl.labels.openimages.entries import Entries
 from csl.labels.openimages.files import find_source, in_folder, official_source
-from csl.labels.openimages.mid_to_classes import FILE as MID_TO_CLASSES
-from csl.labels.openimages.mid_to_classes import MidToClasses, read_mid_to_classes
-from csl.labels.openimages.problems import SHOWN, Problems
 from csl.labels.openimages.rows import listed_labels, verified_labels
-from csl.labels.paths import existing, known_split
+from csl.labels.openimages.stream import SHOWN, Problems
+from csl.labels.paths import ImagePaths, existing, known_split
 
 _CACHED_FROM = 1 << 24  # bytes of a CSV that takes long enough to read for a cache
 

@@ -11,10 +11,9 @@ import pyarrow.compute as pc
 
 from csl.errors import InputError
 from csl.labels.openimages.classes import OUTSIDE, UNKNOWN
-from csl.labels.openimages.csv_stream import FEW_STRINGS, STRINGS, CsvStream, first_line, lookup
 from csl.labels.openimages.entries import Batch
-from csl.labels.openimages.problems import SHOWN, Problems
-from csl.labels.paths import split_name
+from csl.labels.openimages.stream import FEW_STRINGS, SHOWN, STRINGS, CsvStream, Problems, lookup
+from csl.labels.paths import first_row, split_name
 
 VERIFIED = ("ImageID", "LabelName", "Confidence")
 
@@ -34,7 +33,7 @@ def verified_labels(file: Path, class_id: Callable[[str], int], problems: Proble
     Raises:
         InputError: a column is missing.
     """
-    header = first_line(file)
+    header = first_row(file)
     if not set(VERIFIED) <= set(header):
         raise InputError(
             f"{file}, line 1: found {','.join(header)!r}, expected {', '.join(VERIFIED)} among the columns"
@@ -83,7 +82,7 @@ class CslColumns(NamedTuple):
 
 def csl_columns(file: Path) -> CslColumns | None:
     """Which columns of a `data.csv` are which: by name, else the first two or three and the last; None for no such CSV."""
-    cells = first_line(file)
+    cells = first_row(file)
     if {"filepath", "label", "split_name"} <= set(cells):
         return CslColumns("filepath", "label", "split_name", "label_neg" if "label_neg" in cells else None, True)
     header = bool(cells) and split_name(cells[-1]) is None
@@ -110,7 +109,7 @@ def listed_labels(
     """
     columns = csl_columns(file)
     if columns is None:
-        raise InputError(f"{file}, line 1: found {first_line(file)}, expected filepath, label, label_neg, split_name")
+        raise InputError(f"{file}, line 1: found {first_row(file)}, expected filepath, label, label_neg, split_name")
     types = dict.fromkeys(filter(None, columns[:4]), STRINGS) | {columns.split: FEW_STRINGS}
     names = {}
 

@@ -1,8 +1,9 @@
-"""Some columns of a large CSV, block by block, with the line that each row stands on."""
+"""Some columns of a large CSV, block by block, with the line that each row stands on, and what is wrong with rows."""
 
 import array
-import csv
-from collections.abc import Iterator
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +11,67 @@ import pyarrow as pa
 import pyarrow.csv
 
 from csl.errors import InputError
-from csl.labels.openimages.problems import SHOWN, Problems
+
+SHOWN = 5  # rows that the message names
+
+
+class Problems:
+    """What is wrong with rows of one file.
+
+    Args:
+        file: its path, as in messages.
+        strict: whether `check` raises.
+    """
+
+    def __init__(self, file: str | Path, strict: bool = False):
+        self.file, self.strict = str(file), strict
+        self.counts: Counter[str] = Counter()
+        self.first: list[tuple[int, str]] = []  # (line, what was found there), the lowest lines
+
+    def add(self, kind: str, count: int, rows: list[tuple[int, str]]) -> None:
+        """`count` more of a kind, of which `rows` are the first: (line, what was found there)."""
+        if count:
+            self.counts[kind] += int(count)
+            self.first = sorted({*self.first, *rows[:SHOWN]})[:SHOWN]
+
+    def check(self) -> None:
+        """Stop at the first problem where labels are strict.
+
+        Raises:
+            InputError: there is one.
+        """
+        if self.strict and self.first:
+            line, found = self.first[0]
+            raise InputError(f"{self.file}, line {line}: {found}")
+
+    def warn(self) -> None:
+        """One warning with the counts and the first rows; nothing where all is well."""
+        if self.counts:
+            warnings.warn(self.summary(), stacklevel=4)
+
+    def summary(self) -> str:
+        """One line: how many labels of each kind, and the first of all with their lines."""
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items())
+        rows = "; ".join(f"line {line}: {found}" for line, found in self.first)
+        return f"{self.file}: {self.counts.total():,} labels left out ({kinds}): {rows} (--strict_labels stops there)"
+
+    def to_json(self) -> dict:
+        """Counts and first rows, for `from_json`."""
+        return {"counts": dict(self.counts), "first": self.first}
+
+    @classmethod
+    def from_json(cls, file: str | Path, strict: bool, content: dict) -> "Problems":
+        """What `to_json` wrote."""
+        problems = cls(file, strict)
+        problems.counts.update(content["counts"])
+        problems.first = [(line, found) for line, found in content["first"]]
+        return problems
+
 
 _BLOCK = 1 << 24  # bytes at a time
 
 STRINGS = pa.string()
 FEW_STRINGS = pa.dictionary(pa.int32(), pa.string())  # for a column with few distinct cells
-
-
-def first_line(file: Path) -> list[str]:
-    """Cells of the first line without spaces around; empty where there are none."""
-    try:
-        with open(file, "rb") as lines:
-            line = lines.readline(1 << 20).decode("utf-8-sig", errors="replace")
-        return [cell.strip() for cell in next(csv.reader([line]), [])]
-    except (OSError, csv.Error):
-        return []
 
 
 class CsvStream:
@@ -88,7 +134,7 @@ class CsvStream:
         return (rows + first).astype(np.uint32)
 
 
-def lookup(column: pa.DictionaryArray, number_of) -> np.ndarray:
+def lookup(column: pa.DictionaryArray, number_of: Callable[[str], int]) -> np.ndarray:
     """`number_of(text)` of every cell of a column with few distinct ones, int32 [rows]; it is called once for each."""
     numbers = np.fromiter(map(number_of, column.dictionary.to_pylist()), dtype=np.int32, count=len(column.dictionary))
     return numbers[np.asarray(column.indices)] if len(numbers) else np.zeros(len(column), np.int32)

@@ -1,0 +1,138 @@
+"""Where each format has its label files and its images, as a table, and the one walk that looks for them."""
+
+import mmap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from csl.errors import InputError
+from csl.labels.paths import SPELLINGS, SPLITS, contents, first_row, image_folder
+
+_ONE_NAME = {split: (split,) for split in SPLITS}
+
+
+class Layout(NamedTuple):
+    """Where one format has its files.
+
+    Attributes:
+        name: the format, as in messages.
+        files: label files, globs relative to the data folder, in the order in which they are looked for.
+        is_label_file: whether a file is of this format. Quick: nothing is parsed but a header.
+        images: {name of the label file's folder, "" for any other: folders of images relative to it}, in the order in
+            which they are looked for; `{name}` is the label file's name without "instances_". The first is the default.
+        spellings: how each split may be called where `files` says `{split}`.
+    """
+
+    name: str
+    files: Sequence[str]
+    is_label_file: Callable[[Path], bool]
+    images: Mapping[str, Sequence[str]]
+    spellings: Mapping[str, Sequence[str]] = _ONE_NAME
+
+    def names(self, split: str) -> list[str]:
+        """The globs of a split's label files."""
+        names = [name.format(split=spelt) for name in self.files for spelt in self.spellings[split]]
+        return list(dict.fromkeys(names))
+
+    def find(self, folder: Path, split: str) -> Path | None:
+        """The label file of a split in a data folder; None where there is none."""
+        found = (file for name in self.names(split) for file in sorted(folder.glob(name)))
+        return next((file for file in found if file.is_file()), None)
+
+    def label_file(self, path: Path, split: str) -> Path:
+        """The label file of a split: `path` itself, or the one in that folder.
+
+        Raises:
+            InputError: the folder has none.
+        """
+        file = self.find(path, split) if path.is_dir() else path
+        if file is None:
+            expected = ", ".join(self.names(split))
+            raise InputError(
+                f"{path}: no {self.name} file of the {split} split, expected {expected}; found {contents(path)}"
+            )
+        return file
+
+    def recognises(self, path: Path) -> bool:
+        """Whether this is a label file of the format, or a folder with one for some split."""
+        if not path.is_dir():
+            return self.is_label_file(path)
+        return any(self.is_label_file(file) for split in SPLITS if (file := self.find(path, split)))
+
+    def image_folder(self, file: Path, split: str, names: Sequence[str]) -> Path:
+        """The first folder that holds the first listed image that is anywhere; the default where there is none."""
+        candidates = self.image_folders(file, split)
+        return image_folder(candidates, names) or candidates[0]
+
+    def image_folders(self, file: Path, split: str) -> list[Path]:
+        """The folders in which the images of a label file may be, the default first."""
+        patterns = self.images.get(file.parent.name, self.images[""])
+        name = file.stem.removeprefix("instances_")
+        return [_below(file.parent, pattern.format(split=split, name=name)) for pattern in patterns]
+
+
+def _below(folder, pattern):
+    while pattern == ".." or pattern.startswith("../"):  # by name, whatever the folder is a link to
+        folder, pattern = folder.parent, pattern[3:]
+    return folder / pattern
+
+
+def has_keys(*keys: str) -> Callable[[Path], bool]:
+    """A test whether all of these keys stand in a JSON file. Nothing is parsed."""
+
+    def test(file):
+        if file.suffix.lower() != ".json" or not file.is_file() or not file.stat().st_size:
+            return False
+        with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return all(text.find(f'"{key}"'.encode()) >= 0 for key in keys)
+
+    return test
+
+
+def _is_attributes(file):
+    """By its name, so that the reader says what is wrong with the file, or by its header."""
+    return file.suffix.lower() == ".csv" and (file.stem.startswith("attributes") or "filename" in first_row(file))
+
+
+def _is_voc_list(file):
+    return file.suffix == ".txt" and file.parent.parts[-2:] == ("ImageSets", "Main")
+
+
+_VOC_LIST = "ImageSets/Main/{split}.txt"
+
+COCO = Layout(
+    "COCO",
+    [*(f"annotations/instances_{{split}}{year}.json" for year in ("2014", "2017", "")), "{split}.json"],
+    has_keys("images", "annotations", "categories"),
+    {"annotations": ["../{name}", "../images/{name}", "../images", ".."], "": [".", "images", "{split}", "{name}"]},
+)
+LVIS = Layout(
+    "LVIS",
+    ["lvis_v1_{split}.json", "annotations/lvis_v1_{split}.json"],
+    has_keys("images", "annotations", "categories", "neg_category_ids"),
+    {
+        "annotations": ["..", ".", "images", "coco", "../images", "../coco"],
+        "": [".", "..", "images", "coco", "../images", "../coco"],
+    },
+)
+NUSWIDE = Layout(
+    "NUS-WIDE",
+    ["small_{split}.json", "{split}.json"],
+    has_keys("samples", "labels"),
+    {"": ["Flickr", "images", "Images", "."]},
+    _ONE_NAME | {"val": ("val", "test")},
+)
+VOC = Layout(
+    "Pascal VOC",
+    [f"{folder}{_VOC_LIST}" for folder in ("", "VOC*/", "VOCdevkit/", "VOCdevkit/VOC*/")],
+    _is_voc_list,
+    {"": ["../../JPEGImages"]},
+    {"train": ("train", "trainval"), "val": ("val", "test"), "test": ("test",)},
+)
+ATTRIBUTES = Layout(
+    "attributes CSV",
+    ["attributes_{split}.csv", "{split}.csv", "attributes.csv"],
+    _is_attributes,
+    {"": ["images", "{split}", "images_split/{split}/images", "."]},
+    SPELLINGS,
+)
