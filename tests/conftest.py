@@ -69,6 +69,15 @@ def garments(drawn):
     return drawn(20, 12, 48)
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Runs draw none: pictures take longer than the rest of a small run, and are tested elsewhere."""
+    from killing import without_pictures
+
+    for owner, name, nothing in without_pictures():
+        monkeypatch.setattr(owner, name, nothing)
+
+
 @pytest.fixture(scope="session")
 def server():
     """A `killing.Server` of training processes that draw no pictures."""

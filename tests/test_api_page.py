@@ -11,8 +11,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-def test_the_blocks_run_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr("csl.plots.plot_training", lambda *_: [])  # tested elsewhere, and longer than the rest
+def test_the_blocks_run_in_order(tmp_path, monkeypatch, no_pictures):
     monkeypatch.chdir(tmp_path)
     page = PAGE.read_text()
     namespace = {}

@@ -50,8 +50,7 @@ def test_the_page_is_one_screen():
     assert len(PAGE.splitlines()) <= 80
 
 
-def test_a_loss_added_by_the_steps_of_the_page_trains(monkeypatch, tmp_path, garments):
-    monkeypatch.setattr("csl.plots.plot_training", lambda *_: [])  # tested elsewhere, and longer than a run
+def test_a_loss_added_by_the_steps_of_the_page_trains(monkeypatch, no_pictures, tmp_path, garments):
     for name in set(re.findall(r"# in (losses/\w+\.py)", CODE)) - {"losses/cross_entropy.py"}:
         assert (PACKAGE / name).exists(), f"docs/code.md names what does not exist: {name}"
     monkeypatch.setitem(LOSSES, "wce", None)  # taken out again when the test ends

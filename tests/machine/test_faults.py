@@ -6,6 +6,7 @@ The table is `docs/reliability.md`.
 import json
 import math
 import os
+import shutil
 import signal
 import struct
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from killing import differing, outcome, without_pictures
+from killing import differing, outcome
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -35,15 +36,12 @@ SMALL = {
 }  # fmt: skip
 
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
 @pytest.fixture(scope="module")
-def garments(tmp_path_factory):
-    return make_garments(tmp_path_factory.mktemp("garments") / "set", num_train=12, num_val=4, size=40, progress=False)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    for owner, name, nothing in without_pictures():
-        monkeypatch.setattr(owner, name, nothing)
+def garments(drawn):
+    return drawn(12, 4, 40)
 
 
 @pytest.fixture(scope="module")
@@ -266,9 +264,9 @@ def test_every_kind_of_image_is_read_or_named(tmp_path):
     assert load_rgb(paths["rotated"]).size == (40, 48)
 
 
-def test_an_image_that_breaks_later_keeps_the_order_of_the_others(tmp_path):
+def test_an_image_that_breaks_later_keeps_the_order_of_the_others(garments, tmp_path):
     """Under skip a broken image leaves its batches, and a resumed run draws the same batches."""
-    data = make_garments(tmp_path / "set", num_train=12, num_val=4, size=40, progress=False)
+    data = shutil.copytree(garments, tmp_path / "set")
     photo = data / "images" / "00005.jpg"
     whole = photo.read_bytes()
     settings = {**SMALL, "data": str(data), "on_bad_image": "skip", "epochs": 3}
@@ -296,8 +294,8 @@ def test_an_image_that_breaks_later_keeps_the_order_of_the_others(tmp_path):
     assert differing(*states) == []
 
 
-def test_a_label_file_that_shrinks_under_a_running_job_changes_nothing(tmp_path):
-    data = make_garments(tmp_path / "set", num_train=12, num_val=4, size=40, progress=False)
+def test_a_label_file_that_shrinks_under_a_running_job_changes_nothing(garments, tmp_path):
+    data = shutil.copytree(garments, tmp_path / "set")
     csv, settings = data / "attributes.csv", {**SMALL, "data": str(data), "epochs": 2}
     experiment.train(TrainConfig(**settings, path_dest=str(tmp_path / "whole")), lambda _: None)
 

@@ -8,7 +8,6 @@ import torch
 import csl.models.compiling
 import csl.training.experiment
 from csl import InputError
-from csl.garments import make_garments
 from csl.models import create_model
 from csl.models.abn import InPlaceABN, describe_abn
 from csl.models.compiling import compile_network
@@ -17,7 +16,6 @@ from csl.ops import get_abn_backend, set_abn_backend
 from csl.predict import Predictor
 from csl.runs.config import TrainConfig
 from csl.training.experiment import train
-from csl.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -117,14 +115,7 @@ def small(garments, folder, **more):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def garments(tmp_path_factory):
-    return make_garments(tmp_path_factory.mktemp("garments") / "set", num_train=20, num_val=12, size=48, progress=False)
-
-
-def test_training_compiled_is_the_same_training(monkeypatch, eager, garments, tmp_path):
-    monkeypatch.setattr(csl.training.experiment, "summarise", lambda *_: None)  # pictures have tests of their own
-    monkeypatch.setattr(Trainer, "_write_tensorboard", lambda *_: None)
+def test_training_compiled_is_the_same_training(eager, no_pictures, garments, tmp_path):
     said = []
     found = []
     for compiled in (False, True):
@@ -148,8 +139,12 @@ def test_training_compiled_is_the_same_training(monkeypatch, eager, garments, tm
 
 def test_nothing_is_moved_where_a_flag_cannot_be_had(monkeypatch, garments, tmp_path):
     (tmp_path / "log.jsonl").write_text("an earlier run")
-    monkeypatch.setattr("csl.models.compiling._obstacle", lambda device: "no compiler")
-    with pytest.raises(InputError, match="--compile: torch.compile does not work here"):
+
+    def refuse(device):
+        raise InputError("--compile: no compiler")
+
+    monkeypatch.setattr(csl.training.experiment, "check_compiler", refuse)
+    with pytest.raises(InputError, match="--compile: no compiler"):
         train(small(garments, tmp_path, compile=True), lambda line: None)
     assert (tmp_path / "log.jsonl").read_text() == "an earlier run"
 

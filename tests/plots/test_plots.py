@@ -521,15 +521,13 @@ def test_tensorboard_holds_scalars_pictures_and_the_prior(tmp_path, photos):
     assert first.histogram_value.sum == pytest.approx(priors[0].sum())
 
 
-def test_train_and_validate_leave_their_pictures(tmp_path, capsys):
+def test_train_and_validate_leave_their_pictures(garments, tmp_path, capsys):
     from csl.cli import validate
-    from csl.garments import make_garments
     from csl.runs.config import TrainConfig
     from csl.training.experiment import train
 
-    data = make_garments(tmp_path / "set", num_train=20, num_val=12, size=48, progress=False)
     config = TrainConfig(
-        data=str(data), path_dest=str(tmp_path / "run"), model_name="test_resnet", image_size=32, batch_size=8,
+        data=str(garments), path_dest=str(tmp_path / "run"), model_name="test_resnet", image_size=32, batch_size=8,
         epochs=1, workers=0, augment="none", device="cpu", partial_loss_mode="selective", prior_path="auto",
     )  # fmt: skip
     said = []

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,6 @@ from csl.data.dataset import ImageDataset
 from csl.data.loader import DealtBatches, EpochBatches, create_loader
 from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import Stopped
-from csl.garments import make_garments
 from csl.labels import read_annotations
 from csl.losses import PartialSelectiveLoss
 from csl.machine import distributed
@@ -167,8 +167,8 @@ def stop_at_nan(data, rank):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_garments(tmp_path_factory.mktemp("set") / "set", num_train=20, num_val=14, size=40, progress=False)
+def data(drawn):
+    return drawn(20, 14, 40)
 
 
 def workers_of(pid):
@@ -212,7 +212,7 @@ def pair(data, run, tmp_path_factory):
     """What each of two processes found."""
     folder = tmp_path_factory.mktemp("pair")
     # A broken file in the validation set, counted once like the others; beside the set, as that is shared.
-    broken = make_garments(folder / "set", num_train=20, num_val=14, size=40, progress=False)
+    broken = shutil.copytree(data, folder / "set")
     (broken / "images" / "00025.jpg").write_text("not an image")
     mp.spawn(in_job, (str(folder), (free_port(), free_port()), broken, run[0]), nprocs=2)
     return folder, [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]

@@ -4,10 +4,10 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -21,7 +21,6 @@ from csl.cli import infer as infer_cli
 from csl.cli import parsing
 from csl.cli import train as train_cli
 from csl.cli import validate as validate_cli
-from csl.garments import make_garments
 from csl.labels import LabelMatrix
 from csl.runs.config import TrainConfig
 from csl.training.experiment import train
@@ -33,11 +32,6 @@ SMALL = {
     "augment": "original", "device": "cpu",
 }  # fmt: skip
 TRESNET = {**SMALL, "model_name": "tresnet_m"}
-
-
-@pytest.fixture(scope="session")
-def garments(tmp_path_factory):
-    return make_garments(tmp_path_factory.mktemp("garments") / "set", num_train=20, num_val=12, size=48, progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -296,8 +290,8 @@ def test_real_coco_photos_train_and_validate(real, tmp_path, scheme, param):
     assert len(pd.read_csv(tmp_path / "validation.csv")) == 80
 
 
-def test_a_bad_image_stops_before_training_or_is_left_out(tmp_path):
-    data = make_garments(tmp_path / "set", num_train=20, num_val=12, size=48, progress=False)
+def test_a_bad_image_stops_before_training_or_is_left_out(garments, tmp_path):
+    data = shutil.copytree(garments, tmp_path / "set")
     (data / "images" / "00003.jpg").unlink()
     (data / "images" / "00021.jpg").write_bytes((data / "images" / "00021.jpg").read_bytes()[:900])
     options = {"data": str(data), "path_dest": str(tmp_path / "run"), "epochs": 1}
@@ -310,8 +304,8 @@ def test_a_bad_image_stops_before_training_or_is_left_out(tmp_path):
     assert "val: 1 bad images left out, 11 left" in text
 
 
-def test_an_image_that_breaks_during_training_loses_nothing(tmp_path):
-    data = make_garments(tmp_path / "set", num_train=20, num_val=12, size=48, progress=False)
+def test_an_image_that_breaks_during_training_loses_nothing(garments, tmp_path):
+    data = shutil.copytree(garments, tmp_path / "set")
     said = []
 
     def say(line):
@@ -353,6 +347,5 @@ def test_a_nan_loss_names_the_place_and_keeps_the_last_state(garments, tmp_path)
         "epochs": 3,
         "partial_loss_mode": "negative",
     }
-    started = time.time()
     fails(r"loss is (nan|inf) in epoch \d at step \d+ \(images .*jpg", **config)
-    assert time.time() - started < 300
+    assert not (tmp_path / "log.jsonl").exists()  # it did not train to the end of an epoch

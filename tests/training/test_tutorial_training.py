@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from csl import InputError, checkpoint
-from csl.garments import make_garments
 from csl.runs.config import TrainConfig
 from csl.training.experiment import train
 from csl.training.recipes import RECIPES
@@ -21,17 +20,12 @@ SMALL = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
 @pytest.fixture(scope="module")
-def garments(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("garments") / "set"
-    return make_garments(folder, num_train=26, num_val=10, size=32, progress=False)  # three steps an epoch
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr(
-        "csl.plots.plot_training", lambda *_: []
-    )  # they are tested elsewhere, and take longer than a run
+def garments(drawn):
+    return drawn(26, 10, 32)  # three steps an epoch
 
 
 @pytest.fixture
