@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from csl.errors import InputError
+from csl.errors import InputError, in_words
 from csl.labels.trust import check_class_names
 
 TRAINABLE = ("oidv6-classes-trainable.txt", "classes-trainable.txt")
@@ -157,5 +157,5 @@ def _load_plain(path):
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # a damaged pickle raises whatever its instructions trip over
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = in_words(error)
         raise InputError(f"{path}: holds more than plain values, or is damaged ({reason}); {_EXPECTED}") from None
