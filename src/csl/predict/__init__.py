@@ -1,4 +1,4 @@
-"""From images to names and scores."""
+"""Trained networks over images: scores and names."""
 
 from csl.predict.predictor import (
     DEFAULT_BATCH_SIZE,
