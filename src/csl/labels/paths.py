@@ -71,6 +71,20 @@ def contents(folder: str | Path, limit: int = 8) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def read_text(file: str | Path, expected: str) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, line ends as they are.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return Path(file).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}), expected {expected}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 text at byte {error.start}, expected {expected}") from None
+
+
 def first_row(file: Path) -> list[str]:
     """The cells of the first row of a CSV without spaces around; empty where it cannot be read as one."""
     try:

@@ -15,7 +15,7 @@ from csl.errors import InputError
 from csl.labels.annotations import Annotations
 from csl.labels.layouts import VOC
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
-from csl.labels.paths import SPLITS, existing, known_split
+from csl.labels.paths import SPLITS, existing, known_split, read_text
 from csl.labels.trust import CONTROL
 
 CLASSES = (
@@ -208,10 +208,5 @@ def _parse(file) -> Element:
 
 def _lines(file) -> Iterable[tuple[int, list[str]]]:
     """(line number, cells) of the lines of a text file that are not blank."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}), expected a list of images") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text at byte {error.start}, expected a list of images") from None
-    return [(number, cells) for number, line in enumerate(text.splitlines(), start=1) if (cells := line.split())]
+    lines = enumerate(read_text(file, "a list of images").splitlines(), start=1)
+    return [(number, cells) for number, line in lines if (cells := line.split())]

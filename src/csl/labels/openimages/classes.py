@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from csl.errors import InputError
+from csl.labels.paths import read_text
 from csl.labels.trust import check_class_names
 
 TRAINABLE = ("oidv6-classes-trainable.txt", "classes-trainable.txt")
@@ -56,7 +57,7 @@ def read_class_list(path: str | Path) -> list[str]:
         InputError: no such file, none in it, or one that repeats.
     """
     lines = {}
-    for number, line in enumerate(_text(path, "one MID a line").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "one MID a line").splitlines(), start=1):
         key = line.strip()
         if key and lines.setdefault(key, number) != number:
             raise InputError(f"{path}, lines {lines[key]} and {number}: both are {key!r}, expected each class once")
@@ -72,7 +73,7 @@ def read_class_descriptions(path: str | Path) -> dict[str, str]:
         InputError: no such file, a line without two cells, or a MID that repeats.
     """
     names, lines = {}, {}
-    reader = csv.reader(_text(path, "a CSV LabelName,DisplayName").splitlines())
+    reader = csv.reader(read_text(path, "a CSV LabelName,DisplayName").splitlines())
     for row in reader:
         if not row or row == ["LabelName", "DisplayName"]:
             continue
@@ -94,15 +95,6 @@ def described(key: str, names: dict[str, str]) -> str:
 def beside(names: Sequence[str], folders: Sequence[Path]) -> Path | None:
     """The first of these files that is in one of the folders."""
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
-
-
-def _text(path, expected):
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text at byte {error.start}, expected {expected}") from None
 
 
 class MidToClasses(NamedTuple):
