@@ -64,7 +64,7 @@ def read_nuswide(
 
 
 class Listed(NamedTuple):
-    """What one split's files say.
+    """The content of one split's label files.
 
     Attributes:
         folder: that the files are in.
@@ -90,7 +90,7 @@ def read_lists(
 
     Args:
         path, split, keep_unlabelled_images: as for `read_nuswide`.
-        small: whether `small_{split}.json` is what is read where it is there.
+        small: read `small_{split}.json` where it exists.
 
     Raises:
         InputError: as `read_nuswide`.
@@ -110,7 +110,7 @@ def read_lists(
 
 
 def recognise(path: Path) -> bool:
-    """Whether this is a folder of one of the two forms, or the tutorial's file. Nothing is parsed."""
+    """Whether the path is a folder of one of the two forms, or the tutorial's file. Nothing is parsed."""
     return (path / _LABELS).is_dir() or NUSWIDE.recognises(path)
 
 

@@ -42,7 +42,11 @@ def known_split(split: str | None) -> str | None:
 
 
 def existing(path: str | Path) -> Path:
-    """The path as a Path; InputError where nothing is there."""
+    """The path as a Path.
+
+    Raises:
+        InputError: no such file or folder.
+    """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder, expected annotations")
@@ -63,7 +67,7 @@ def image_folder(candidates: Sequence[str | Path], names: Sequence[str]) -> str 
 
 
 def contents(folder: str | Path, limit: int = 8) -> str:
-    """What is in a folder, for messages: `a.csv, images/ and 12 more`."""
+    """The content of a folder, for messages: `a.csv, images/ and 12 more`."""
     names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in os.scandir(folder))
     if not names:
         return "nothing"

@@ -26,7 +26,7 @@ class Format(NamedTuple):
         name: as in messages.
         recognise: Path -> bool, quick and without side effects.
         read: (path, images=..., split=..., **options) -> Annotations.
-        looks_for: what makes a path one of these, as in messages.
+        looks_for: the files by which it is recognised, as in messages.
     """
 
     name: str
@@ -87,7 +87,7 @@ LAYOUTS = ("on_farm", "hyperml")
 
 
 def recognised(path: str | Path) -> bool:
-    """Whether `read_annotations` would know the format of what is at `path`."""
+    """Whether `read_annotations` recognises the format of the annotations at `path`."""
     return (Path(path).exists() or shards.is_pattern(path)) and any(one.recognise(Path(path)) for one in FORMATS)
 
 
@@ -112,14 +112,14 @@ def read_annotations(
             in `{path}/{split}2014`; "hyperml" is `{metadata}/{split}.json` with images in `{path}`.
         metadata: the folder of the JSON files for "hyperml", which it implies; `path` by default.
         follow_links: whether images may be named, and links may lead, outside of the data folder and `images`.
-        **options: what the format's reader takes: keep_unlabelled_images; attributes, ignore_columns, classes,
+        **options: those of the format's reader: keep_unlabelled_images; attributes, ignore_columns, classes,
             groups; classes_file, strict_labels. One that is None, False or empty counts as not given.
 
     Returns:
         Annotations.
 
     Raises:
-        InputError: nothing is there or it is not recognised (the message says what was looked for and what was
+        InputError: no such path, or an unknown format (the message says what was looked for and what was
             found), an image is named outside of the data folder (`require_inside`), an option is given that the
             format does not take, or the reader finds an error.
         TypeError: an option that no format has.
@@ -176,7 +176,7 @@ def _read_layout(path, images, split, layout, metadata, options):
 
 
 def _found(path):
-    """What is at a path that no format recognises."""
+    """Describes the path that no format recognises, for the message."""
     if path.is_dir():
         return contents(path)
     if path.suffix.lower() == ".csv":
@@ -235,7 +235,7 @@ def read_split(
 
 
 def read_truth(options: DataOptions, split: str, annotations: Annotations) -> LabelMatrix | None:
-    """All labels of `annotations`, where a `truth.csv` beside them holds what is unknown in them; else None."""
+    """All labels of `annotations`, if a `truth.csv` beside them gives the labels that they lack; else None."""
     file = Path(options.data) / "truth.csv"
     if not annotations.groups or not file.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What a tar shard holds: where each image lies in it and what is known about it, found out once and kept beside it.
+"""The index of a tar shard: position and labels of each image, made once and cached beside the shard.
 
 A shard is a plain tar in the convention of the webdataset library: the files of a sample lie one behind the other and are
 called alike up to the first dot, `{key}.jpg` and `{key}.json`. Ours begins with `__csl__/classes.json`, which webdataset
@@ -261,7 +261,7 @@ def _offsets(lengths):
 def sample_json(
     name: str, split: str | None, classes: Iterable[int], values: Iterable[int], weight: float | None
 ) -> bytes:
-    """What stands in a sample's JSON member.
+    """The content of a sample's JSON member.
 
     Args:
         name: of the image where it came from.
@@ -278,7 +278,7 @@ def sample_json(
 
 
 def meta_json(classes: Sequence[str], keys: Sequence[str], groups: Mapping[str, slice] | None, fill: int) -> bytes:
-    """What stands in the member `META`."""
+    """The content of the member `META`."""
     ranges = {name: [group.start, group.stop] for name, group in groups.items()} if groups else None
     content = {"version": VERSION, "classes": list(classes), "keys": list(keys), "groups": ranges, "fill": int(fill)}
     return json.dumps(content).encode()

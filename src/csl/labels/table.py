@@ -34,7 +34,7 @@ class Table:
 
     @classmethod
     def read(cls, path: str | Path) -> "Table":
-        """Read a CSV in UTF-8, with or without a byte order mark; blank lines are passed over.
+        """Read a CSV in UTF-8, with or without a byte order mark; blank lines are skipped.
 
         The last two tables are remembered, as a run reads several splits from one file.
 

@@ -99,7 +99,7 @@ def _identities(file):
 
 
 def _is_plain(name):
-    """Whether a name may become a part of paths: it stays in its folder, and is no longer than a file's name may be."""
+    """Whether a name can be part of a path: it stays in its folder and is not too long for a file name."""
     parts = name.split("/")
     short = max(len(part.encode()) for part in parts) <= _LONGEST
     return short and parts[0] != "" and ".." not in parts and not CONTROL.search(name)

@@ -26,7 +26,7 @@ class Source(NamedTuple):
 
 
 def recognise(path: Path) -> bool:
-    """Whether this is one of the two forms of CSV, or a folder with one. Only first lines are read."""
+    """Whether the path is one of the two forms of CSV, or a folder with such a file. Only first lines are read."""
     if not path.is_dir():
         return _is_csl(path) or _is_official(path)
     return any(_source_in(path, split) for split in SPLITS)
@@ -58,7 +58,7 @@ def find_source(path: Path, split: str) -> Source:
 
 
 def _source_in(folder, split):
-    """What to read in a folder for this split, or None."""
+    """The CSV to read in a folder for this split, or None."""
     for place in (folder / name for name in _FOLDERS):
         if (place / "data.csv").is_file() and _is_csl(place / "data.csv"):
             return Source(place / "data.csv", split, True)
