@@ -8,6 +8,9 @@ from typing import NamedTuple
 from csl.errors import InputError
 from csl.labels.paths import SPELLINGS, SPLITS, contents, first_row, image_folder
 
+VERIFIED = ("ImageID", "LabelName", "Confidence")
+"""Columns of OpenImages' verified labels."""
+
 _ONE_NAME = {split: (split,) for split in SPLITS}
 
 
@@ -98,6 +101,11 @@ def _is_voc_list(file):
     return file.suffix == ".txt" and file.parent.parts[-2:] == ("ImageSets", "Main")
 
 
+def _is_verified(file):
+    """Whether a CSV has the columns of OpenImages' verified labels."""
+    return file.suffix.lower() == ".csv" and set(VERIFIED) <= set(first_row(file))
+
+
 _VOC_LIST = "ImageSets/Main/{split}.txt"
 
 COCO = Layout(
@@ -105,6 +113,17 @@ COCO = Layout(
     [*(f"annotations/instances_{{split}}{year}.json" for year in ("2014", "2017", "")), "{split}.json"],
     has_keys("images", "annotations", "categories"),
     {"annotations": ["../{name}", "../images/{name}", "../images", ".."], "": [".", "images", "{split}", "{name}"]},
+)
+OPENIMAGES = Layout(  # the official CSVs; for CSL's data.csv, which is known by its columns, see openimages/files.py
+    "OpenImages",
+    [
+        f"{prefix}{{split}}-annotations-human-imagelabels{suffix}.csv"
+        for suffix in ("", "-boxable")
+        for prefix in ("oidv6-", "")
+    ],
+    _is_verified,
+    {"": [".", "..", "images", "../images"]},
+    _ONE_NAME | {"val": ("validation",)},
 )
 LVIS = Layout(
     "LVIS",
