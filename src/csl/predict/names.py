@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from csl.labels.names import is_formula
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -87,6 +85,5 @@ def attribute_values(classes: Sequence[str], groups: dict[str, slice]) -> dict[s
 
 
 def _value_in(name, prefix):
-    """The last part of a class's name; the whole name if that part would be a formula in a spreadsheet."""
-    value = name.removeprefix(prefix) if name.startswith(prefix) else name.rsplit(" ", 1)[-1]
-    return name if is_formula(value) else value
+    """The last part of a class's name."""
+    return name.removeprefix(prefix) if name.startswith(prefix) else name.rsplit(" ", 1)[-1]
