@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from csl.errors import InputError, shown
+from csl.errors import InputError, in_words, shown
 from csl.labels.class_set import ClassSet
 from csl.machine.archive import check_archive, check_sums
 from csl.machine.files import replacing
@@ -136,7 +136,7 @@ def read(path: str | Path) -> Checkpoint:
             state = timm_weights.from_timm(state)
         model_name, head, num_classes, num_groups = recognise(state)
     except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:  # some keys of a network, not all
-        reason = " ".join(str(error).split())[:120]
+        reason = in_words(error)
         raise InputError(f"{path}: tensors of no known network ({type(error).__name__}: {reason})") from error
     _check_facts(extra, state, num_classes, path)
     architecture = Architecture(recorded or model_name, head, num_classes or extra.get("num_classes"), num_groups)
@@ -280,7 +280,7 @@ def _read_torch(path):
             warnings.simplefilter("ignore")  # PyTorch warns of pickle protocols that it does not write itself
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = in_words(error)
         if isinstance(error, pickle.UnpicklingError) and (refused := _REFUSED.search(reason)):
             name = refused[1] or "an object"
             raise InputError(

@@ -22,6 +22,11 @@ def shown(value: object) -> str:
     return repr(str(value)) if small else f"a {type(value).__name__}"
 
 
+def in_words(error: object, most: int = 200) -> str:
+    """What an error says, on one line of at most `most` characters; the name of its type if it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 class InputError(ValueError):
     """Bad input: a file, a line of it, a class or a flag.
 

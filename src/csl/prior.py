@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from csl.errors import InputError
+from csl.errors import InputError, in_words
 from csl.labels.trust import escape_cell, unescape_cell
 from csl.machine import distributed
 from csl.machine.files import replacing
@@ -122,4 +122,4 @@ def _few(names, most=5):
 
 
 def _one_line(error):
-    return " ".join(str(error).split())
+    return in_words(error)

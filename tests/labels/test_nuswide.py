@@ -109,7 +109,7 @@ def test_errors_of_the_official_form(tmp_path, case):
 
 
 def test_no_image_with_a_concept(tmp_path):
-    with pytest.raises(InputError, match="found 3 images, none of them with a concept"):
+    with pytest.raises(InputError, match="found 3 images, none of them annotated"):
         read_nuswide(official(tmp_path, np.zeros_like(LABELS)))
 
 

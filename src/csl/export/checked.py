@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from csl.errors import InputError
+from csl.errors import InputError, in_words
 from csl.export.form import ExportForm
 from csl.models import CONFIGS
 from csl.models.description import INPUT, Description
@@ -88,7 +88,7 @@ def _write_onnx(form, description, path, any_size):
                 torch.onnx.export(form, (example,), str(path), **settings, **options)
                 break
             except Exception as error:  # of a missing exporter, of an operator without translation: no common base
-                errors.append(" ".join(str(error).split())[:160])
+                errors.append(in_words(error))
     else:
         raise InputError(f"{description.architecture.name}: cannot be exported to ONNX ({'; '.join(errors)})")
     onnx = import_onnx()
@@ -105,7 +105,7 @@ def _write_pt2(form, description, path, any_size):
             program = torch.export.export(form, (example,), dynamic_shapes=(_dims(description, any_size),))
             torch.export.save(program, buffer, extra_files={METADATA: json.dumps(description.to_metadata())})
     except Exception as error:  # of data-dependent control flow, of constraints: no common base
-        reason = " ".join(str(error).split())[:200]
+        reason = in_words(error)
         raise InputError(f"{description.architecture.name}: cannot be exported by torch.export ({reason})") from error
     path.write_bytes(buffer.getvalue())
 
@@ -153,7 +153,7 @@ def _compare(form, description, path, format_, photos, any_size):
                 try:
                     found = run(batch)
                 except Exception as error:  # of ONNX Runtime, or of a guard in a pt2: no common base
-                    reason = " ".join(str(error).split())[:160]
+                    reason = in_words(error)
                     raise InputError(
                         f"{description.architecture.name}: the exported file does not run ({reason})"
                     ) from error

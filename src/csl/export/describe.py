@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from csl import checkpoint
-from csl.errors import InputError
+from csl.errors import InputError, in_words
 from csl.models import create_model, truncate, zoo
 from csl.models.description import Architecture
 from csl.models.summary import Summary, summarise
@@ -41,7 +41,7 @@ def describe(
             model = truncate(model, layer)
         summary = summarise(model, (height, width))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_words(error)
         raise InputError(f"{name}: not counted for images of {height}x{width} ({reason})") from error
     kind = f"up to {layer}" if layer else f"{network.head} head, {network.num_classes:,} classes"
     return f"{name}: {network.name}, {kind}\n{_table(summary)}"

@@ -1,1 +1,1 @@
-"""What validate.py and infer.py do."""
+"""The work of validate.py and infer.py: networks measured on annotated images, and photos named."""

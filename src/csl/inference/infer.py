@@ -1,4 +1,4 @@
-"""`infer.py`: images in; names, a CSV and a picture out."""
+"""`infer.py`: the classes of images, printed, in a table and in a picture."""
 
 import hashlib
 import os
@@ -29,11 +29,11 @@ OPEN_IMAGES = ("openimages", "openimagess")
 """Spellings of the data set, in lower case; the second is the original's default."""
 
 SHOWN_IMAGES = 12
-"""Images in the picture, and printed, of a run over many."""
+"""The first images of a run, which are printed and drawn."""
 
 ATTRIBUTES = "attributes_val_inference"
 SAY_SECONDS = 60
-"""Between two lines on how far it is, where there is no terminal for a bar."""
+"""Seconds between two lines of progress if there is no terminal for a bar."""
 
 
 @dataclass(kw_only=True)
@@ -62,16 +62,24 @@ class InferenceOptions(NetworkOptions, DataOptions):
 
 
 def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path:
-    """Name what is in the images; returns the folder of the results.
+    """Name the classes of images; returns the folder of the results.
 
-    Written there: `predictions.csv` or the `output` that was asked for (`filename,class,score`, a row for each class named,
-    one with empty class and score where there is none), `predictions.png` (the first images with what was predicted), for
-    the validation split of attribute data `attributes_val_inference.csv`, and `bad_images.csv` (`filename,reason`) where an
-    image cannot be read. Rows are written as they come (`csl.inference.tables`): the same call goes on where a killed one
-    stopped. The processes of a job (`csl.machine.distributed`) share the images.
+    The folder gets these files:
+    - `predictions.csv`, or `options.output`: `filename,class,score` with a row for each named class; an image without any
+      has one row with empty class and score.
+    - `predictions.png`: the first images with their predictions.
+    - `attributes_val_inference.csv`: of all validation images of attribute data, the CSV's rows with the predictions.
+    - `bad_images.csv`: `filename,reason` of images that cannot be read, if there are any.
+
+    Rows are written as they come (`csl.inference.tables`): the same call goes on where a killed one stopped. With several
+    processes (`csl.machine.distributed`) each does a part of the images.
+
+    Args:
+        options: as the flags of `infer.py`.
+        say: prints one line; on rank 0 only.
 
     Raises:
-        InputError: no such checkpoint or images, none that can be read, or a class file of other columns.
+        InputError: no such checkpoint or images, no image that can be read, or a class file of other columns.
     """
     say = distributed.on_rank0(say)
     open_images = (options.dataset_type or "").lower() in OPEN_IMAGES
@@ -125,7 +133,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
 
 
 def _score(predictor, images, roots, options, results, shown, keep, naming):
-    """Every image that is left, its rows written as they come."""
+    """Score the images that are left and write their rows as they come."""
     classes, threshold, top_k = naming
     first = results.images.start + results.done
     left = range(first, results.images.stop)
@@ -157,7 +165,7 @@ def _score(predictor, images, roots, options, results, shown, keep, naming):
 
 
 def _names(predictor, open_images, description_path, say):
-    """Class names to show: display names for MIDs, which stay where there is no file of them."""
+    """Class names to show: display names instead of MIDs; MIDs if there is no file of names."""
     if not open_images:
         return predictor.classes
     path = Path(description_path or CLASS_DESCRIPTIONS)
@@ -174,7 +182,7 @@ def _rows(image, found):
 
 
 def _plan(predictor, path, images, classes, threshold, top_k):
-    """What the rows depend on."""
+    """All that the rows depend on."""
     status = Path(path).stat()
     return {
         "images": _digest(map(str, images)),
@@ -189,7 +197,7 @@ def _plan(predictor, path, images, classes, threshold, top_k):
 
 
 def _digest(texts):
-    """A short name of a sequence of texts, whatever its length."""
+    """A hash of a sequence of texts."""
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode(errors="surrogateescape") + b"\0")
@@ -197,13 +205,12 @@ def _digest(texts):
 
 
 class _Shown:
-    """The first images of all: printed as they come, drawn when there are enough. `ready` tells when that is done."""
+    """Prints the first `SHOWN_IMAGES` results and draws them as one picture; `ready` tells when that is done."""
 
     def __init__(self, results, say):
         self.say, self._picture = say, results.path("predictions.png")
-        self.ready = (
-            bool(results.done) or not distributed.is_main()
-        )  # the picture of a job that goes on was drawn before
+        # The picture of a job that goes on was drawn before.
+        self.ready = bool(results.done) or not distributed.is_main()
         self._images, self._found, self.bad = [], [], 0
 
     def add(self, image, found):
@@ -227,7 +234,7 @@ class _Shown:
 
 
 class _KeptAttributes:
-    """The rows of an attribute CSV with what was predicted, for the validation split of such data."""
+    """Gives the rows of an attribute CSV with the predictions."""
 
     def __init__(self, annotations, predictor):
         self.table, self.groups = annotations.table, predictor.groups
@@ -248,7 +255,7 @@ def _keep_attributes(options, annotations, predictor):
 
 
 class _Progress:
-    """A bar on a terminal; else a line now and then, with the rate and the time that is left."""
+    """A bar on a terminal; else a line every `SAY_SECONDS`, with the rate and the time left."""
 
     def __init__(self, total, say):
         self.total, self.say, self.count = total, say, 0

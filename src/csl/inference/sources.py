@@ -1,4 +1,4 @@
-"""Which checkpoint, which data and which folder are meant where the user does not say."""
+"""Defaults for the checkpoint, the data and the folder of the results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,12 +15,14 @@ from csl.runs.folder import RunFolder, find_latest
 
 
 def checkpoint_path(given: str | None) -> Path:
-    """The checkpoint that was given; a run's folder stands for its best, nothing for the last run's best.
+    """The file of a checkpoint.
 
-    The name of published weights stands for their file, which is downloaded where it is not there yet.
+    Args:
+        given: a file; the folder of a run, for its best checkpoint; the name of published weights, which are downloaded
+            if they are missing; or None, for the best checkpoint of the last run.
 
     Raises:
-        InputError: there is none.
+        InputError: no such checkpoint.
     """
     if given is None:
         run = find_latest()
@@ -38,7 +40,7 @@ def checkpoint_path(given: str | None) -> Path:
 
 
 def destination(given: str | None, checkpoint: Path) -> Path:
-    """Where results go: what was given, else the run that the checkpoint lies in, else ./outputs."""
+    """The folder of results: `given`, else the folder of the checkpoint's run, else ./outputs."""
     if given is not None:
         return Path(given)
     return checkpoint.parent if RunFolder(checkpoint.parent).config.exists() else Path("outputs")
@@ -51,16 +53,16 @@ def annotations_for(
     classes: Sequence[str] | None,
     groups: Mapping[str, range] | None,
 ) -> tuple[Annotations, LabelMatrix | None]:
-    """The annotations to compare a network with, read against its classes, and all their labels where they are known.
+    """Read the annotations that a network is compared with, and their full labels if these are known.
 
     Args:
-        options: what to read; without `data` that of `config`, else ./data.
+        options: what to read; without `data` the run's data, else ./data.
         split: "train", "val" or "test".
-        config: the settings of the network's run, where it is of one; they stand in for options that are not given.
+        config: the settings of the network's run, None without one; they replace options that are not given.
         classes, groups: the network's.
 
     Raises:
-        InputError: nothing to read, or as the reader says.
+        InputError: no annotations, or as the reader says.
     """
     if options.data is None:
         options = options.over(config) if config and config.get("data") else replace(options, data="data")

@@ -108,7 +108,7 @@ def _print(result, threshold, say):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a network on annotated images and what follows from them.
+    """Scores of a network on annotated images, and its numbers.
 
     Attributes:
         probabilities: float32 [N, C] of the images that could be read.
@@ -117,7 +117,7 @@ class Evaluation:
         numbers: name -> percent.
         classes: a row for each class: AP, positives, negatives, unannotated.
         attributes: a row for each attribute, None without any.
-        bad: the images left out, one line each.
+        bad: one line for each image that cannot be read, which is left out.
     """
 
     probabilities: np.ndarray
@@ -137,17 +137,17 @@ def evaluate(
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Evaluation | None:
-    """Score every image of `annotations` and compare with what is known about it.
+    """Score every image of `annotations` and compare the scores with its labels.
 
-    The processes of a job (`csl.machine.distributed`) score a part of the batches each: the same batches as one process would,
-    so that the numbers are the same to the last digit. Rank 0 gets them, the others None.
+    With several processes (`csl.machine.distributed`) each scores a part of the batches. These are the batches of a single
+    process, so that the numbers are equal to the last digit. Rank 0 gets the result, the others None.
 
     Args:
         predictor: the network; its classes may stand in another order than the annotations'.
         annotations: images and labels.
         threshold: of P_C ... F_O, in [0, 1].
         batch_size: images at a time, in each process.
-        workers: processes that decode; None for one a core.
+        workers: processes that decode images; None for one a core.
         say: prints one line.
 
     Raises:
@@ -178,7 +178,7 @@ def evaluate(
 
 
 def metric_numbers(probabilities: np.ndarray, targets: np.ndarray, threshold: float) -> dict[str, float]:
-    """Both mAPs, P R F per class and overall at `threshold`, and micro, macro and samples averages at 0.5, in percent."""
+    """Both mAPs, P, R, F per class and overall at `threshold`, micro, macro and samples averages at 0.5; in percent."""
     numbers = {
         "mAP": mean_average_precision(probabilities, targets),
         "mAP_negative": mean_average_precision(probabilities, targets, unannotated="negative"),
@@ -190,7 +190,7 @@ def metric_numbers(probabilities: np.ndarray, targets: np.ndarray, threshold: fl
 
 
 def _columns(predictor, annotations, say):
-    """The network's column for each class of the annotations: by key or name where these agree, else by position."""
+    """The network's column for each class of the annotations: by key or name if these agree, else by position."""
     theirs = list(predictor.classes)
     for ours in (list(annotations.keys), list(annotations.classes)):
         if ours == theirs:

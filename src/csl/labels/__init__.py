@@ -1,4 +1,4 @@
-"""What is known about each image: annotation files in, `Annotations` out, and labels left out on purpose."""
+"""Labels: readers of annotation files, `Annotations` and `LabelMatrix`, and schemes that drop labels on purpose."""
 
 from csl.labels.annotations import Annotations
 from csl.labels.attributes import parse_attributes, read_attributes

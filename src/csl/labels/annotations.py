@@ -15,19 +15,19 @@ from csl.labels.trust import check_class_names
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """N images, what is known about each of them, and what the C classes are called.
+    """N images, their labels, and the names of the C classes.
 
     Attributes:
-        images: full paths of the image files, N (OpenImages: `ImagePaths`). Whether a file can be read is found out when it is.
+        images: full paths of the image files, N (OpenImages: `ImagePaths`). Files are not opened here.
         labels: LabelMatrix [N, C].
         classes: names of the classes, C. Two classes may share a name (12 pairs of OpenImages do).
         groups: for attribute data, the slice of classes that belong to each attribute; otherwise None.
-        keys: what identifies a class (OpenImages: its MID), C; the names where there is nothing better.
+        keys: identifiers of the classes (OpenImages: MIDs), C; by default their names.
         source: the annotation file that was read.
         skipped: images of that file that were left out because nothing is annotated in them.
         table: for attribute data, the CSV's rows of these images as they were written (strings), N; otherwise None.
-        weights: float32 [N], how often each image is to be drawn in training, where that differs; otherwise None.
-        folder: what the names of the images are relative to in the file; "" where it is not known.
+        weights: float32 [N], sampling weights of the images in training; None for equal ones.
+        folder: the folder to which image names in the file are relative; "" if unknown.
         roots: the folders, links resolved, one of which an image must lie in when it is opened; () for anywhere.
 
     Raises:
@@ -92,7 +92,7 @@ class Annotations:
         )
 
     def with_labels(self, labels: LabelMatrix) -> "Annotations":
-        """The same images and classes with other labels [N, C], such as what `simulate` left of them."""
+        """The same images and classes with other labels [N, C], such as those that `simulate` returns."""
         return dataclasses.replace(self, labels=labels)
 
     def summary(self) -> str:

@@ -89,7 +89,7 @@ def title(column: str) -> str:
 
 
 def column_of(table: Table, name: str, size: int | None = None) -> Column:
-    """What kind of attribute a column is, and its values, from all rows of a table.
+    """The kind and the values of an attribute column, from all rows of a table.
 
     With a `size` it is the integers 0 to size - 1. Otherwise: known values that are only 0 and 1 (or none at all)
     make it yes/no; integers up to M make M + 1 classes, unless they are few and far between, in which case each
@@ -236,7 +236,7 @@ def read_attributes(
             reads every row, in a folder with one file per split those of the training file.
         attributes: {column: size} of integer columns whose size the data need not show (`parse_attributes`).
         ignore_columns: names of columns that are no attributes, a sequence or one comma-separated string.
-        classes: class names of a training run to read the file against; columns unknown to it are passed over.
+        classes: class names of a training run to read the file against; other columns are ignored.
         groups: {column: slice} of that run; without it every class is a yes/no column.
 
     Returns:
@@ -244,7 +244,7 @@ def read_attributes(
         as written in `table` and, where the file has them, `weights`.
 
     Raises:
-        InputError: what is found does not fit; the message names file, line and column.
+        InputError: the file does not fit; the message names file, line and column.
     """
     path = existing(path)
     split = known_split(split)
@@ -289,7 +289,7 @@ def read_attributes(
 
 
 def recognise(path: Path) -> bool:
-    """Whether this is a CSV named `attributes...` or with a `filename` column, or a folder with one for some split."""
+    """Whether the path is a CSV named `attributes...` or with a `filename` column, or a folder with such a file."""
     files = [_split_file(path, split) for split in SPLITS] if path.is_dir() else [path]
     return any(file is not None and ATTRIBUTES.is_label_file(file) for file in files)
 
@@ -317,7 +317,7 @@ def _infer(table, sizes, ignored):
 
 
 def _check_sizes(columns, sizes):
-    """--attributes must agree with the run whose classes are used."""
+    """Check that --attributes agrees with the run whose classes are used."""
     columns = {column.name: column for column in columns}
     for name, size in sizes.items():
         column = columns.get(name)

@@ -1,4 +1,4 @@
-"""Arrays made from a large file, kept beside it and mapped into memory the next time.
+"""Arrays made from a large file, cached beside it and mapped into memory the next time.
 
 A cache is a folder of .npy files, `{file}.{size}-{time of change}.{digest}.cache`: another size or date is another name,
 so that a stale one is never read. It is written under a temporary name and renamed, so that it is whole or not there,
@@ -21,7 +21,7 @@ import numpy as np
 from csl.machine.files import runs
 
 _FACTS = "facts.json"
-_VERSION = 1  # of what is stored; another one is another digest
+_VERSION = 1  # of the stored format, part of the digest
 
 
 class Stored(NamedTuple):
@@ -32,10 +32,10 @@ class Stored(NamedTuple):
 
 
 class ArrayCache:
-    """Where the arrays of one file are kept: beside it, or in the user's cache folder where that cannot be written.
+    """The cached arrays of one file: beside it, or in the user's cache folder if the file's folder is read-only.
 
     Args:
-        file: what the arrays are made from.
+        file: the file from which the arrays are made.
         role: everything else that they depend on.
     """
 
@@ -50,11 +50,11 @@ class ArrayCache:
         self.folders = [parent / f"{file.name}.{self._stamp}.{digest}.cache" for parent in (file.parent, home)]
 
     def load(self) -> Stored | None:
-        """The arrays, mapped for reading; None where there are none or something is wrong with them."""
+        """The arrays, mapped for reading; None if there are none or they are damaged."""
         return next((stored for folder in self.folders if (stored := _load(folder))), None)
 
     def save(self, arrays: dict[str, np.ndarray], facts: dict) -> None:
-        """Write the arrays where that is possible; a warning where it is not beside the file."""
+        """Write the arrays to the first folder that takes them; warn if that is not the file's own."""
         reasons = []
         for folder in self.folders:
             try:
@@ -69,12 +69,12 @@ class ArrayCache:
             warnings.warn(f"{self.file}: {kept} ({'; '.join(reasons)})", stacklevel=4)
 
     def discard(self) -> None:
-        """Take away what `load` returned but the caller could not use."""
+        """Delete a cache that `load` returned but the caller could not use."""
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _remove_stale(self, current):
-        """Caches of the same kind that were made from the file before it changed, and what killed processes left of one."""
+        """Delete caches of earlier versions of the file, and half-written ones of killed processes."""
         half = re.compile(rf"\.{re.escape(self.file.name)}\..*\.{self._digest}\.cache\.(\d+)\..*\.tmp")
         for folder in current.parent.iterdir():
             ours = folder.name.startswith(f"{self.file.name}.") and folder.name.endswith(f".{self._digest}.cache")
@@ -128,7 +128,7 @@ def _rename(temporary, folder):
 
 
 class MappedFile(NamedTuple):
-    """What stands for a mapped array in a pickle: the .npy file that it is."""
+    """Stands for a mapped array in a pickle: the path of its .npy file."""
 
     path: str
 

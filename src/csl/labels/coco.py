@@ -64,19 +64,11 @@ def read_coco(
     labels = LabelMatrix.from_entries(rows, columns, POSITIVE, (len(names), len(classes)), fill=NEGATIVE)
 
     annotated = np.bincount(rows, minlength=len(names)) > 0
-    kept = np.flatnonzero(annotated | keep_unlabelled_images)
-    if not len(kept):
-        raise InputError(f"{file}: found {len(names)} images, none of them annotated; expected at least one")
-    names = [names[row] for row in kept]
+    rows = np.flatnonzero(annotated | keep_unlabelled_images)
+    names, labels, skipped = labelled(file, names, labels, rows)
     folder = images if images is not None else COCO.image_folder(file, split, names)
-    return Annotations(
-        images=[os.path.join(folder, name) for name in names],
-        labels=labels.select(kept),
-        classes=classes,
-        source=str(file),
-        folder=os.fspath(folder),
-        skipped=len(labels) - len(kept),
-    )
+    images = [os.path.join(folder, name) for name in names]
+    return Annotations(images, labels, classes, source=str(file), folder=os.fspath(folder), skipped=skipped)
 
 
 def read_sections(file: Path, sections: Sequence[str] = SECTIONS) -> dict:
@@ -120,6 +112,19 @@ def field(file: Path, content: dict, section: str, key: str) -> list:
         if wrong is not None:
             raise InputError(f"{file}: {section}[{wrong}] has file_name {values[wrong]!r}, expected a path")
     return values
+
+
+def labelled(
+    source: Path, names: Sequence[str], labels: LabelMatrix, rows: np.ndarray
+) -> tuple[list[str], LabelMatrix, int]:
+    """Names and labels of the annotated images, whose rows are given, and how many others were left out.
+
+    Raises:
+        InputError: no image is annotated.
+    """
+    if not len(rows):
+        raise InputError(f"{source}: found {len(names)} images, none of them annotated; expected at least one")
+    return [names[row] for row in rows], labels.select(rows), len(names) - len(rows)
 
 
 def positions(file: Path, content: dict, section: str) -> dict:

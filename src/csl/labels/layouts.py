@@ -8,6 +8,9 @@ from typing import NamedTuple
 from csl.errors import InputError
 from csl.labels.paths import SPELLINGS, SPLITS, contents, first_row, image_folder
 
+VERIFIED = ("ImageID", "LabelName", "Confidence")
+"""Columns of OpenImages' verified labels."""
+
 _ONE_NAME = {split: (split,) for split in SPLITS}
 
 
@@ -35,7 +38,7 @@ class Layout(NamedTuple):
         return list(dict.fromkeys(names))
 
     def find(self, folder: Path, split: str) -> Path | None:
-        """The label file of a split in a data folder; None where there is none."""
+        """The label file of a split in a data folder, or None."""
         found = (file for name in self.names(split) for file in sorted(folder.glob(name)))
         return next((file for file in found if file.is_file()), None)
 
@@ -54,13 +57,13 @@ class Layout(NamedTuple):
         return file
 
     def recognises(self, path: Path) -> bool:
-        """Whether this is a label file of the format, or a folder with one for some split."""
+        """Whether the path is a label file of the format, or a folder with such a file for any split."""
         if not path.is_dir():
             return self.is_label_file(path)
         return any(self.is_label_file(file) for split in SPLITS if (file := self.find(path, split)))
 
     def image_folder(self, file: Path, split: str, names: Sequence[str]) -> Path:
-        """The first folder that holds the first listed image that is anywhere; the default where there is none."""
+        """The first folder that holds one of the first listed images; the default if none does."""
         candidates = self.image_folders(file, split)
         return image_folder(candidates, names) or candidates[0]
 
@@ -78,7 +81,7 @@ def _below(folder, pattern):
 
 
 def has_keys(*keys: str) -> Callable[[Path], bool]:
-    """A test whether all of these keys stand in a JSON file. Nothing is parsed."""
+    """A function that tells whether a JSON file contains all of these keys, without parsing it."""
 
     def test(file):
         if file.suffix.lower() != ".json" or not file.is_file() or not file.stat().st_size:
@@ -90,12 +93,17 @@ def has_keys(*keys: str) -> Callable[[Path], bool]:
 
 
 def _is_attributes(file):
-    """By its name, so that the reader says what is wrong with the file, or by its header."""
+    """Whether a CSV has attributes, by its name (the reader then says what is wrong with it) or by its header."""
     return file.suffix.lower() == ".csv" and (file.stem.startswith("attributes") or "filename" in first_row(file))
 
 
 def _is_voc_list(file):
     return file.suffix == ".txt" and file.parent.parts[-2:] == ("ImageSets", "Main")
+
+
+def _is_verified(file):
+    """Whether a CSV has the columns of OpenImages' verified labels."""
+    return file.suffix.lower() == ".csv" and set(VERIFIED) <= set(first_row(file))
 
 
 _VOC_LIST = "ImageSets/Main/{split}.txt"
@@ -105,6 +113,17 @@ COCO = Layout(
     [*(f"annotations/instances_{{split}}{year}.json" for year in ("2014", "2017", "")), "{split}.json"],
     has_keys("images", "annotations", "categories"),
     {"annotations": ["../{name}", "../images/{name}", "../images", ".."], "": [".", "images", "{split}", "{name}"]},
+)
+OPENIMAGES = Layout(  # the official CSVs; for CSL's data.csv, which is known by its columns, see openimages/files.py
+    "OpenImages",
+    [
+        f"{prefix}{{split}}-annotations-human-imagelabels{suffix}.csv"
+        for suffix in ("", "-boxable")
+        for prefix in ("oidv6-", "")
+    ],
+    _is_verified,
+    {"": [".", "..", "images", "../images"]},
+    _ONE_NAME | {"val": ("validation",)},
 )
 LVIS = Layout(
     "LVIS",

@@ -11,7 +11,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.coco import field, positions, read_sections, references
+from csl.labels.coco import field, labelled, positions, read_sections, references
 from csl.labels.layouts import LVIS
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.paths import existing, known_split
@@ -62,19 +62,11 @@ def read_lvis(
         fill=UNANNOTATED,
     )
 
-    kept = np.flatnonzero((np.diff(labels.indptr) > 0) | keep_unlabelled_images)
-    if not len(kept):
-        raise InputError(f"{file}: found {len(names)} images, none of them annotated; expected at least one")
-    names = [names[row] for row in kept]
+    rows = np.flatnonzero((np.diff(labels.indptr) > 0) | keep_unlabelled_images)
+    names, labels, skipped = labelled(file, names, labels, rows)
     folder = images if images is not None else LVIS.image_folder(file, split, names)
-    return Annotations(
-        images=[os.path.join(folder, name) for name in names],
-        labels=labels.select(kept),
-        classes=classes,
-        source=str(file),
-        folder=os.fspath(folder),
-        skipped=len(labels) - len(kept),
-    )
+    images = [os.path.join(folder, name) for name in names]
+    return Annotations(images, labels, classes, source=str(file), folder=os.fspath(folder), skipped=skipped)
 
 
 def _image_names(file, content):

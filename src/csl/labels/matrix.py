@@ -1,4 +1,4 @@
-"""LabelMatrix: what is known about N images by C classes, as sparse tri-state labels.
+"""LabelMatrix: sparse tri-state labels of N images by C classes.
 
 Every entry is POSITIVE, NEGATIVE or UNANNOTATED. Only the entries that differ from one `fill` are stored (COCO: the
 positives, with fill 0; OpenImages: the verified labels, with fill -1), so 9 million images by 9,605 classes with 60
@@ -197,7 +197,7 @@ class LabelMatrix:
         vars(self).update({name: unpickled(value) for name, value in state.items()})
 
     def save(self, path: str | Path) -> None:
-        """Write an .npz file at exactly this path, whole or not at all: to a temporary file beside it, then renamed."""
+        """Write an .npz file at exactly this path, atomically: to a temporary file beside it, which is then renamed."""
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file,
@@ -210,7 +210,7 @@ class LabelMatrix:
 
     @classmethod
     def load(cls, path: str | Path) -> "LabelMatrix":
-        """Read what `save` wrote; nothing in the file is executed.
+        """Read a file of `save`; nothing in it is executed.
 
         Raises:
             InputError: there is no such file, or it is not a label matrix.

@@ -12,10 +12,10 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.coco import read_sections
+from csl.labels.coco import labelled, read_sections
 from csl.labels.layouts import NUSWIDE
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
-from csl.labels.paths import contents, existing, image_folder, known_split
+from csl.labels.paths import contents, existing, image_folder, known_split, read_text
 from csl.labels.trust import CONTROL
 
 _SECTIONS = ("samples", "labels")
@@ -64,7 +64,7 @@ def read_nuswide(
 
 
 class Listed(NamedTuple):
-    """What one split's files say.
+    """The content of one split's label files.
 
     Attributes:
         folder: that the files are in.
@@ -90,7 +90,7 @@ def read_lists(
 
     Args:
         path, split, keep_unlabelled_images: as for `read_nuswide`.
-        small: whether `small_{split}.json` is what is read where it is there.
+        small: read `small_{split}.json` where it exists.
 
     Raises:
         InputError: as `read_nuswide`.
@@ -110,7 +110,7 @@ def read_lists(
 
 
 def recognise(path: Path) -> bool:
-    """Whether this is a folder of one of the two forms, or the tutorial's file. Nothing is parsed."""
+    """Whether the path is a folder of one of the two forms, or the tutorial's file. Nothing is parsed."""
     return (path / _LABELS).is_dir() or NUSWIDE.recognises(path)
 
 
@@ -166,11 +166,10 @@ def _read_official(folder, split, keep_unlabelled_images):
         np.stack([_column(folder / _LABELS / f"Labels_{name}_{split}.txt", len(names)) for name in concepts], axis=1),
         fill=NEGATIVE,
     )
-    kept = np.flatnonzero((np.diff(labels.indptr) > 0) | keep_unlabelled_images)
-    if not len(kept):
-        raise InputError(f"{folder / _LABELS}: found {len(names)} images, none of them with a concept")
-    skipped = len(labels) - len(kept)
-    return Listed(folder, [names[row] for row in kept], labels.select(kept), concepts, str(folder / _LABELS), skipped)
+    source = folder / _LABELS
+    rows = np.flatnonzero((np.diff(labels.indptr) > 0) | keep_unlabelled_images)
+    names, labels, skipped = labelled(source, names, labels, rows)
+    return Listed(folder, names, labels, concepts, str(source), skipped)
 
 
 def _concepts(folder):
@@ -199,12 +198,7 @@ def _column(file, expected):
 
 def _lines(file):
     """Lines of a text file; blank ones at its end are no lines."""
-    try:
-        return file.read_text(encoding="utf-8-sig").rstrip().split("\n")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}), expected it in NUS-WIDE") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text at byte {error.start}") from None
+    return read_text(file, "a text file of NUS-WIDE").rstrip().split("\n")
 
 
 def _images(folder: Path, given, names: Sequence[str]):

@@ -42,7 +42,11 @@ def known_split(split: str | None) -> str | None:
 
 
 def existing(path: str | Path) -> Path:
-    """The path as a Path; InputError where nothing is there."""
+    """The path as a Path.
+
+    Raises:
+        InputError: no such file or folder.
+    """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder, expected annotations")
@@ -63,12 +67,26 @@ def image_folder(candidates: Sequence[str | Path], names: Sequence[str]) -> str 
 
 
 def contents(folder: str | Path, limit: int = 8) -> str:
-    """What is in a folder, for messages: `a.csv, images/ and 12 more`."""
+    """The content of a folder, for messages: `a.csv, images/ and 12 more`."""
     names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in os.scandir(folder))
     if not names:
         return "nothing"
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def read_text(file: str | Path, expected: str) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, line ends as they are.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return Path(file).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}), expected {expected}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 text at byte {error.start}, expected {expected}") from None
 
 
 def first_row(file: Path) -> list[str]:

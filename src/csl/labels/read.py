@@ -1,5 +1,6 @@
 """Read annotations of any known format: the first that recognises the path reads it."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,70 +24,62 @@ class Format(NamedTuple):
 
     Attributes:
         name: as in messages.
-        looks_for: what makes a path one of these, as in messages.
         recognise: Path -> bool, quick and without side effects.
         read: (path, images=..., split=..., **options) -> Annotations.
-        options: names of the options that `read` takes beyond `images` and `split`.
+        looks_for: the files by which it is recognised, as in messages.
     """
 
     name: str
-    looks_for: str
     recognise: Callable[[Path], bool]
-    read: Callable
-    options: frozenset[str] = frozenset()
+    read: Callable[..., Annotations]
+    looks_for: str
+
+    @property
+    def options(self) -> set[str]:
+        """Names of the options that `read` takes beyond those of every reader."""
+        return set(inspect.signature(self.read).parameters) - {"path", "images", "split", "cache"}
 
 
 # In the order in which they are tried: a format that is a special case of another stands before it.
 FORMATS = [
     Format(
         "OpenImages",
-        "data.csv with filepath, label, label_neg and split_name, or "
-        "[oidv6-]{train,validation,test}-annotations-human-imagelabels.csv",
         openimages_files.recognise,
         openimages.read_openimages,
-        frozenset({"classes", "classes_file", "strict_labels"}),
+        "data.csv with filepath, label, label_neg and split_name, or "
+        "[oidv6-]{train,validation,test}-annotations-human-imagelabels.csv",
     ),
-    Format(
-        "LVIS",
-        "lvis_v1_{train,val}.json, also in annotations",
-        LVIS.recognises,
-        lvis.read_lvis,
-        frozenset({"keep_unlabelled_images"}),
-    ),
+    Format("LVIS", LVIS.recognises, lvis.read_lvis, "lvis_v1_{train,val}.json, also in annotations"),
     Format(
         "NUS-WIDE",
-        "Groundtruth/TrainTestLabels, or {small_,}{train,test}.json with samples and labels",
         nuswide.recognise,
         nuswide.read_nuswide,
-        frozenset({"keep_unlabelled_images"}),
+        "Groundtruth/TrainTestLabels, or {small_,}{train,test}.json with samples and labels",
     ),
     Format(
         "Pascal VOC",
-        "ImageSets/Main/{train,val,test}.txt, also in VOC2007 or VOC2012",
         VOC.recognises,
         voc.read_voc,
+        "ImageSets/Main/{train,val,test}.txt, also in VOC2007 or VOC2012",
     ),
     Format(
         "COCO",
-        "annotations/instances_{train,val}{2014,2017}.json, {train,val}.json or a JSON file with images, annotations "
-        "and categories",
         COCO.recognises,
         coco.read_coco,
-        frozenset({"keep_unlabelled_images"}),
+        "annotations/instances_{train,val}{2014,2017}.json, {train,val}.json or a JSON file with images, annotations "
+        "and categories",
     ),
     Format(
         "attributes CSV",
-        "attributes.csv, attributes_{train,val}.csv, {train,val}.csv or a CSV with a filename column",
         attributes.recognise,
         attributes.read_attributes,
-        frozenset({"attributes", "ignore_columns", "classes", "groups"}),
+        "attributes.csv, attributes_{train,val}.csv, {train,val}.csv or a CSV with a filename column",
     ),
     Format(
         "tar shards",
-        "shards-{000000..000127}.tar, a .tar or a folder with shards.json",
         shards.recognise,
         shards.read_shards,
-        frozenset({"classes", "groups"}),
+        "shards-{000000..000127}.tar, a .tar or a folder with shards.json",
     ),
 ]
 
@@ -94,7 +87,7 @@ LAYOUTS = ("on_farm", "hyperml")
 
 
 def recognised(path: str | Path) -> bool:
-    """Whether `read_annotations` would know the format of what is at `path`."""
+    """Whether `read_annotations` recognises the format of the annotations at `path`."""
     return (Path(path).exists() or shards.is_pattern(path)) and any(one.recognise(Path(path)) for one in FORMATS)
 
 
@@ -119,14 +112,14 @@ def read_annotations(
             in `{path}/{split}2014`; "hyperml" is `{metadata}/{split}.json` with images in `{path}`.
         metadata: the folder of the JSON files for "hyperml", which it implies; `path` by default.
         follow_links: whether images may be named, and links may lead, outside of the data folder and `images`.
-        **options: what the format's reader takes: keep_unlabelled_images; attributes, ignore_columns, classes,
+        **options: those of the format's reader: keep_unlabelled_images; attributes, ignore_columns, classes,
             groups; classes_file, strict_labels. One that is None, False or empty counts as not given.
 
     Returns:
         Annotations.
 
     Raises:
-        InputError: nothing is there or it is not recognised (the message says what was looked for and what was
+        InputError: no such path, or an unknown format (the message says what was looked for and what was
             found), an image is named outside of the data folder (`require_inside`), an option is given that the
             format does not take, or the reader finds an error.
         TypeError: an option that no format has.
@@ -148,18 +141,11 @@ def read_annotations(
 
 
 def _given(options):
-    """The options that are not at their default."""
-    known = frozenset().union(*(one.options for one in FORMATS))
-    for name in options:
-        if name not in known:
-            raise TypeError(
-                f"read_annotations() got an unexpected option {name!r}, expected {', '.join(sorted(known))}"
-            )
-    return {name: value for name, value in options.items() if _is_given(value)}
-
-
-def _is_given(value):
-    return not (value is None or value is False or (hasattr(value, "__len__") and len(value) == 0))
+    """The options that are neither None nor False nor empty."""
+    known = set().union(*(one.options for one in FORMATS))
+    if strangers := options.keys() - known:
+        raise TypeError(f"read_annotations() got unexpected options {sorted(strangers)}, expected {sorted(known)}")
+    return {name: value for name, value in options.items() if (len(value) if hasattr(value, "__len__") else value)}
 
 
 def _check_options(found, path, options):
@@ -190,7 +176,7 @@ def _read_layout(path, images, split, layout, metadata, options):
 
 
 def _found(path):
-    """What is at a path that no format recognises."""
+    """Describes the path that no format recognises, for the message."""
     if path.is_dir():
         return contents(path)
     if path.suffix.lower() == ".csv":
@@ -249,7 +235,7 @@ def read_split(
 
 
 def read_truth(options: DataOptions, split: str, annotations: Annotations) -> LabelMatrix | None:
-    """All labels of `annotations`, where a `truth.csv` beside them holds what is unknown in them; else None."""
+    """All labels of `annotations`, if a `truth.csv` beside them gives the labels that they lack; else None."""
     file = Path(options.data) / "truth.csv"
     if not annotations.groups or not file.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What a tar shard holds: where each image lies in it and what is known about it, found out once and kept beside it.
+"""The index of a tar shard: position and labels of each image, made once and cached beside the shard.
 
 A shard is a plain tar in the convention of the webdataset library: the files of a sample lie one behind the other and are
 called alike up to the first dot, `{key}.jpg` and `{key}.json`. Ours begins with `__csl__/classes.json`, which webdataset

@@ -23,7 +23,7 @@ from csl.labels.shard_index import load_index
 from csl.machine.files import parse_json
 
 SUMMARY = "shards.json"
-"""In the folder of the shards: which there are."""
+"""The file in the folder of the shards that lists them."""
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -36,7 +36,7 @@ def is_pattern(path: str | Path) -> bool:
 
 
 def recognise(path: Path) -> bool:
-    """Whether the path is of shards: a pattern, a tar, or a folder with `shards.json`."""
+    """Whether the path is a pattern of shards, a tar, or a folder with `shards.json`."""
     return is_pattern(path) or (path.suffix == ".tar" and path.is_file()) or (path / SUMMARY).is_file()
 
 
@@ -56,7 +56,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def _alternatives(braces, pattern):
-    """What the inside of a pair of braces stands for."""
+    """The alternatives that a pair of braces stands for."""
     counted = _RANGE.fullmatch(braces)
     if counted:
         first, last = int(counted[1]), int(counted[2])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from csl.errors import InputError
-from csl.labels.paths import SPLITS, split_name
+from csl.labels.paths import SPLITS, read_text, split_name
 from csl.labels.trust import unescape_cell
 
 FILENAME = "filename"
@@ -34,7 +34,7 @@ class Table:
 
     @classmethod
     def read(cls, path: str | Path) -> "Table":
-        """Read a CSV in UTF-8, with or without a byte order mark; blank lines are passed over.
+        """Read a CSV in UTF-8, with or without a byte order mark; blank lines are skipped.
 
         The last two tables are remembered, as a run reads several splits from one file.
 
@@ -46,7 +46,7 @@ class Table:
         try:
             status = path.stat()
         except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+            raise InputError(f"{path}: cannot be read ({error.strerror}), expected a CSV") from None
         return _read(path.absolute(), os.fspath(path), status.st_mtime_ns, status.st_size)
 
     def __len__(self) -> int:
@@ -131,12 +131,7 @@ def _read(absolute, name, changed, size):
 
 def _parse(path):
     """The rows of a file that are not blank, header first, and the line that each starts at."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text at byte {error.start}, expected a CSV in UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    text = read_text(path, "a CSV in UTF-8")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows, lines, line = [], [], 1
     try:

@@ -1,4 +1,4 @@
-"""Label files from strangers: what they may call classes and images, and how their texts are written into tables."""
+"""Label files from strangers: checks of class and image names, and escaping of cells that spreadsheets would run."""
 
 import os
 import re
@@ -91,12 +91,12 @@ def require_inside(images: Sequence[str], folder: str, path: Path, source: str) 
 
 
 def is_below(path: str, folder: str) -> bool:
-    """Whether an absolute path without `..` is a folder's or that of something in it."""
+    """Whether an absolute path without `..` is this folder or lies in it."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _suspicious(images, folder):
-    """Rows of names that have to be looked at: few, even of 9 million."""
+    """Rows whose names need a closer look: few, even of 9 million."""
     if isinstance(images, ImagePaths):
         return _suspicious_bytes(images.data, images.offsets)
     prefix = os.path.join(folder, "")
@@ -109,7 +109,7 @@ def _suspicious(images, folder):
 
 
 def _suspicious_bytes(data, offsets):
-    """Of names in UTF-8 one after the other: those with `..`, a slash at the start or a control character."""
+    """Rows of UTF-8 names with `..`, a slash at the start or a control character."""
     found = re.finditer(rb"\.\.|[\x00-\x1f\x7f]|\xc2[\x80-\x9f]", memoryview(np.ascontiguousarray(data)))
     places = [match.start() for match in found]
     starts = offsets[:-1][offsets[1:] > offsets[:-1]]

@@ -15,31 +15,13 @@ from csl.errors import InputError
 from csl.labels.annotations import Annotations
 from csl.labels.layouts import VOC
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
-from csl.labels.paths import SPLITS, existing, known_split
+from csl.labels.paths import SPLITS, existing, known_split, read_text
 from csl.labels.trust import CONTROL
 
 CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 
 _LONGEST = 200  # bytes of a name, to which folder and suffix are added
 _DEEPEST = 100  # levels of an XML; VOC has four
@@ -117,7 +99,7 @@ def _identities(file):
 
 
 def _is_plain(name):
-    """Whether a name may become a part of paths: it stays in its folder, and is no longer than a file's name may be."""
+    """Whether a name can be part of a path: it stays in its folder and is not too long for a file name."""
     parts = name.split("/")
     short = max(len(part.encode()) for part in parts) <= _LONGEST
     return short and parts[0] != "" and ".." not in parts and not CONTROL.search(name)
@@ -208,10 +190,5 @@ def _parse(file) -> Element:
 
 def _lines(file) -> Iterable[tuple[int, list[str]]]:
     """(line number, cells) of the lines of a text file that are not blank."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}), expected a list of images") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text at byte {error.start}, expected a list of images") from None
-    return [(number, cells) for number, line in enumerate(text.splitlines(), start=1) if (cells := line.split())]
+    lines = enumerate(read_text(file, "a list of images").splitlines(), start=1)
+    return [(number, cells) for number, line in lines if (cells := line.split())]

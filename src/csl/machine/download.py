@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from csl.errors import InputError
+from csl.errors import InputError, in_words
 
 TIMEOUT = 30
 """Seconds without a byte after which a connection counts as broken."""
@@ -148,4 +148,4 @@ def _size(path):
 
 
 def _one_line(reason):
-    return " ".join(str(reason).split()) or type(reason).__name__
+    return in_words(reason)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from csl.errors import InputError, MachineError
+from csl.errors import InputError, MachineError, in_words
 
 _LESS_MEMORY = "a smaller --batch_size (with --grad_accum for the same step) or --image_size, or --amp bf16, needs less"
 
@@ -16,7 +16,7 @@ def as_one_line(error: BaseException) -> InputError | None:
     MachineError for a GPU or a host without memory, a loader worker that was killed, a file that cannot be written or
     read; InputError for an operation that `--deterministic` rules out.
     """
-    text = " ".join(str(error).split())
+    text = in_words(error, 10_000)
     if isinstance(error, torch.OutOfMemoryError):
         return MachineError(f"CUDA out of memory: {_LESS_MEMORY} ({text[:160]})")
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _is_allocation(text)):

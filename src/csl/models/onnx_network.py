@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from csl.errors import InputError
+from csl.errors import InputError, in_words
 from csl.models.description import INPUT, Description, read_description
 
 INSTALL = "pip install onnx onnxruntime onnxscript"
@@ -126,7 +126,7 @@ class OnnxNetwork(nn.Module):
         try:
             return runtime.InferenceSession(str(self.path), options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            reason = " ".join(str(error).split())[:160]
+            reason = in_words(error)
             raise InputError(
                 f"{self.path}: not a network that ONNX Runtime reads, or a damaged one ({reason})"
             ) from error

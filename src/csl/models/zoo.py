@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from csl.errors import InputError
+from csl.errors import InputError, in_words
 from csl.machine.download import download, file_sha256
 from csl.machine.files import replacing
 from csl.models.description import Architecture
@@ -179,7 +179,7 @@ def _fetch_timm(name, by_hand):
     try:
         return Path(hf_hub_download(config.hf_hub_id, file, endpoint=endpoint))
     except (OSError, HfHubHTTPError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = in_words(error)
         raise InputError(
             f"{name}: not downloaded from the hub's {config.hf_hub_id} ({reason}); by hand, its model.safetensors "
             f"goes to {by_hand}"

@@ -1,4 +1,4 @@
-"""How often each value of each attribute is seen in training, before and after balancing: a table and a picture."""
+"""A table and a picture of how often training sees each value of each attribute, before and after balancing."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,19 +7,19 @@ import numpy as np
 import pandas as pd
 
 from csl.labels import Annotations
-from csl.machine.files import replacing
-from csl.plots.style import BODY, DPI, INK, NEGATIVE, POSITIVE, SMALL, TITLE, styled
+from csl.plots.style import NEGATIVE, POSITIVE, SMALL, SOFT, Page, styled
 
 UNKNOWN = "unknown"
 _MOST = 40  # values of one attribute that are shown
+_PITCH = 0.27  # inches from row to row
 
 
 def value_counts(annotations: Annotations, seen: np.ndarray) -> pd.DataFrame:
-    """A row for each value of each attribute, and one for its unknown: how many images have it, and how often it is seen.
+    """How many images have each value of each attribute, or an unknown value, and how often training sees them.
 
     Args:
-        annotations: of N images, with groups.
-        seen: [N], how often each image is seen, on any scale.
+        annotations: N images, with groups.
+        seen: [N] how often each image is seen, on any scale.
 
     Returns:
         A table `attribute`, `value` (the class name, yes or no for a yes/no attribute, or "unknown"), `images`,
@@ -41,100 +41,64 @@ def value_counts(annotations: Annotations, seen: np.ndarray) -> pd.DataFrame:
     return table.round({"before": 2, "after": 2})
 
 
-@styled()
 def plot_distribution(table: pd.DataFrame, groups: Mapping[str, slice], path: str | Path, title: str) -> Path:
-    """A PNG with a panel for each attribute: a pair of bars for each value and for the unknown, before and after.
+    """A PNG with a pair of bars, before and after, for each value of each attribute and for its unknown values.
 
-    Yes/no attributes share one panel, of their "yes" and their unknown. An attribute of more than 40 values shows the 40
+    Yes/no attributes stand together, with their "yes" and their unknown. An attribute of more than 40 values shows the 40
     most frequent.
 
     Args:
         table: of `value_counts`.
         groups: the slice of classes of each attribute.
         path: PNG to write, whole or not at all.
-        title: of the figure.
+        title: of the picture.
 
     Returns:
         `path`.
     """
-    from matplotlib.figure import Figure
-
-    panels = _panels(table, groups)
-    widths = [max(len(table), 4) for _, table in panels]
-    rows = _rows(widths)
-    figure = Figure(figsize=(12, 3.6 * len(rows) + 0.8), dpi=DPI, layout="constrained")
-    for subfigure, row in zip(np.atleast_1d(figure.subfigures(len(rows), 1)), rows, strict=True):
-        axes = np.atleast_1d(subfigure.subplots(1, len(row), width_ratios=[widths[i] for i in row]))
-        for axis, i in zip(axes, row, strict=True):
-            _draw(axis, *panels[i])
-        axes[0].set_ylabel("% of the images seen")
-    handles, names = figure.subfigs[0].axes[0].get_legend_handles_labels()
-    figure.suptitle(title, fontsize=TITLE, weight="bold")
-    figure.legend(handles, names, loc="outside lower center", ncols=2)
-    path = Path(path)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
-    return path
+    return _draw(table, groups, title).save(path)
 
 
-def _panels(table, groups):
-    """(title, rows of the table) of each panel."""
-    panels, yes_no = [], []
-    for attribute, group in groups.items():
-        rows = table[table.attribute == attribute]
-        if group.stop - group.start == 1:
-            shown = rows[rows.value != "no"].copy()
-            shown["value"] = [attribute, f"{attribute} {UNKNOWN}"]
-            yes_no.append(shown)
+@styled()
+def _draw(table, groups, title):
+    rows = _rows(table, groups)
+    left, width, top = 2.75, 5.9, 1.1
+    page = Page(left + width + 1.65, top + _PITCH * len(rows) + 0.6)
+    page.title(title)
+    page.legend(left, 0.68, [("■", NEGATIVE, "before balancing"), ("■", POSITIVE, "after"), ("▨", SOFT, UNKNOWN)])
+    axes = page.axes(left, top, width, _PITCH * len(rows), ylim=(len(rows) - 0.5, -0.5), xlabel="% of the images seen")
+    axes.grid(axis="x")
+    axes.set_yticks([])
+    for y, (name, row) in enumerate(rows):
+        middle = top + _PITCH * (y + 0.5)
+        if row is None:
+            page.text(0.3, middle, page.fit(name, left + 1.0, weight="bold"), va="center_baseline", weight="bold")
             continue
-        known, unknown = rows[rows.value != UNKNOWN], rows[rows.value == UNKNOWN]
-        left_out = len(known) - _MOST
-        if left_out > 0:
-            known = known.nlargest(_MOST, "images")
-        title = attribute.replace("_", " ") + (f" ({left_out} rarer values not shown)" if left_out > 0 else "")
-        prefix = _common_prefix(list(known.value))
-        shown = pd.concat([known, unknown])
-        shown["value"] = [value.removeprefix(prefix) for value in shown.value]
-        panels.append((title, shown))
-    for part in np.array_split(np.arange(len(yes_no)), -(-len(yes_no) * 2 // _MOST)) if yes_no else ():
-        panels.append(("yes/no attributes", pd.concat([yes_no[i] for i in part])))
-    return panels
+        page.text(left - 0.1, middle, page.fit(name, left - 0.5), ha="right", va="center_baseline")
+        hatch = {"hatch": "////", "edgecolor": "white", "lw": 0} if row.value == UNKNOWN else {}
+        axes.barh(y - 0.2, row.before, 0.38, color=NEGATIVE, **hatch)
+        axes.barh(y + 0.2, row.after, 0.38, color=POSITIVE, **hatch)
+        numbers = f"{row.before:.3g} → {row.after:.3g} %"
+        page.text(page.width - 0.3, middle, numbers, SMALL, color=SOFT, ha="right", va="center_baseline")
+    return page
 
 
-def _common_prefix(names):
-    """`colour:` of its values, which the panel's title says already; numbered values keep their name."""
-    prefix = names[0].partition(":")[0] + ":"
-    return prefix if all(name.startswith(prefix) for name in names) else ""
-
-
-def _rows(widths, most=30):
-    """Panels side by side while they hold at most so many pairs of bars."""
-    rows, room = [], 0
-    for number, width in enumerate(widths):
-        if not rows or width > room:
-            rows.append([])
-            room = most
-        rows[-1].append(number)
-        room -= width
+def _rows(table, groups):
+    """(text, row of the table) from top to bottom; headings have no row."""
+    rows, yes_no = [], []
+    for attribute, group in groups.items():
+        values = table[table.attribute == attribute]
+        known, unknown = values[values.value != UNKNOWN], values[values.value == UNKNOWN]
+        if group.stop - group.start == 1:
+            yes_no += [(attribute, row) for row in known[known.value == "yes"].itertuples()]
+            yes_no += [(f"{attribute} {UNKNOWN}", row) for row in unknown.itertuples()]
+            continue
+        shown = known.nlargest(_MOST, "images") if len(known) > _MOST else known
+        left_out = f" ({len(known) - len(shown)} rarer values not shown)" if len(shown) < len(known) else ""
+        rows.append((attribute.replace("_", " ") + left_out, None))
+        # The heading says the attribute already: `colour:red` is shown as `red`.
+        rows += [(row.value.removeprefix(f"{attribute}:"), row) for row in shown.itertuples()]
+        rows += [(UNKNOWN, row) for row in unknown.itertuples()]
+    if yes_no:
+        rows += [("yes or no", None), *yes_no]
     return rows
-
-
-def _draw(axis, title, table):
-    x = np.arange(len(table))
-    unknown = table.value.str.endswith(UNKNOWN).to_numpy()
-    for shift, column, colour, label in (
-        (-0.2, "before", NEGATIVE, "before"),
-        (0.2, "after", POSITIVE, "after balancing"),
-    ):
-        bars = axis.bar(x + shift, table[column], width=0.4, color=colour, label=label)
-        for bar, hatched in zip(bars, unknown, strict=True):
-            if hatched:
-                bar.set(hatch="///", edgecolor="white")
-    for place, value in zip(x, table.after, strict=True):
-        axis.annotate(
-            f"{value:.3g}", (place + 0.2, value), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=SMALL
-        )
-    axis.set_xticks(x, table.value, rotation=45 if max(map(len, table.value)) < 14 else 90, ha="right", fontsize=SMALL)
-    axis.set_title(title, fontsize=BODY + 1, color=INK, loc="left")
-    axis.set_xlim(-0.6, len(table) - 0.4)
-    axis.margins(y=0.14)

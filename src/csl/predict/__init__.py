@@ -1,15 +1,8 @@
-"""From images to names and scores."""
+"""Trained networks over images: scores and names."""
 
-from csl.predict.predictor import (
-    DEFAULT_BATCH_SIZE,
-    DEFAULT_IMAGE_SIZE,
-    Prediction,
-    Predictor,
-    attribute_table,
-    attribute_values,
-    find_images,
-    name_scores,
-)
+from csl.predict.images import find_images
+from csl.predict.names import Prediction, attribute_table, attribute_values, name_scores
+from csl.predict.predictor import DEFAULT_BATCH_SIZE, DEFAULT_IMAGE_SIZE, Predictor
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",

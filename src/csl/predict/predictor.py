@@ -1,11 +1,10 @@
-"""From image files to names and scores."""
+"""A trained network that takes images and gives probabilities."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
@@ -39,15 +38,15 @@ class Predictor:
 
     Attributes:
         model: images [B, 3, H, W] in [0, 1] to logits [B, C], on `device`; in inference form (`csl.models.fusion`)
-            but for what `abn` says.
-        classes: C names; MIDs where the checkpoint has those.
+            unless `abn` is set.
+        classes: C names; MIDs if the checkpoint has these.
         groups: for attributes, the slice of classes of each.
         image_size: side, or (H, W), that images are resized to.
-        device: where the model is.
-        amp: as `csl.predict.scoring.autocast_dtype` takes it.
+        device: device of the model.
+        amp: as in `csl.predict.scoring.autocast_dtype`.
         config: the settings of the run that made the checkpoint, empty for foreign files.
-        abn: one line that says what InPlace-ABN runs on, None where it is folded into the convolutions.
-        cache: folder where photos that have been resized are kept (`csl.data.photo_cache`), None for nowhere.
+        abn: one line that names the backend of InPlace-ABN, None if it is folded into the convolutions.
+        cache: folder of resized photos (`csl.data.photo_cache`), None for no cache.
     """
 
     model: nn.Module
@@ -73,15 +72,15 @@ class Predictor:
         abn: str | None = None,
         compile: bool = False,
     ) -> "Predictor":
-        """The network of a checkpoint, at the image size it was trained with unless another is given.
+        """Load the network of a checkpoint, at the image size of its training unless another is given.
 
         Args:
             path: a checkpoint of any format that `csl.checkpoint` reads, or an exported `.onnx`.
             model_name: needed for a foreign file of a timm network.
-            num_classes: what is expected, None for whatever the file has.
+            num_classes: expected number of classes, None for any.
             image_size: side or (H, W) in pixels.
-            default_image_size: where neither the caller nor the file says.
-            device: None for a GPU where there is one.
+            default_image_size: used if neither the caller nor the file gives a size.
+            device: None for a GPU if there is one.
             amp: "auto", "bf16", "fp16" or "off".
             abn: None to fold InPlace-ABN into the convolutions, or the backend (`csl.ops.ABN_BACKENDS`) that its layers
                 run on, here and in all of this process.
@@ -89,14 +88,17 @@ class Predictor:
 
         Raises:
             InputError: as `csl.checkpoint.load_model`, a size that the network does not take, a backend that does not
-                run here, or no compiler; for an exported file as `OnnxNetwork`, or a setting that it has no use for.
+                run here, or no compiler; for an exported file as `OnnxNetwork`, or a setting that an exported file does
+                not take.
         """
         if Path(path).suffix == ".pt2":
             raise InputError(f"{path}: .pt2 files do not run here, use the .onnx file or the checkpoint")
         if Path(path).suffix == ".onnx":
             if abn is not None or compile or amp not in ("auto", "off"):
                 flag = "--abn" if abn is not None else "--compile" if compile else f"--amp {amp}"
-                raise InputError(f"{flag}: {path} is exported and runs as it is, expected a checkpoint for that")
+                raise InputError(
+                    f"{flag}: {path} is exported and runs as it is: run without {flag}, or give a checkpoint"
+                )
             return cls._load_onnx(Path(path), model_name, num_classes, image_size, device)
         if abn is not None:
             set_abn_backend(abn)
@@ -153,15 +155,15 @@ class Predictor:
         shared: bool = False,
         roots: Sequence[str] = (),
     ) -> Scores:
-        """Probabilities of image files; unreadable ones are left out and named.
+        """Probabilities of image files; unreadable files are left out and named.
 
         Args:
             images: paths, N.
             batch_size: images at a time.
-            workers: processes that decode; None for one a core.
+            workers: processes that decode images; None for one a core.
             progress: label of the progress bar, None for no bar.
-            shared: only this process's part of the images; `csl.predict.scoring.gather_scores` joins the parts.
-            roots: folders that the files have to lie in, as `Annotations.roots`; () for anywhere.
+            shared: score only this process's part of the images; `csl.predict.scoring.gather_scores` joins the parts.
+            roots: folders that the files must lie in, as `Annotations.roots`; () for no limit.
         """
         workers = default_workers() if workers is None else workers
         dataset = self._dataset(images, roots)
@@ -177,8 +179,8 @@ class Predictor:
     ) -> Iterator[Scored]:
         """Probabilities of image files as they come, in the order of the images, whatever their number.
 
-        Decoding and network overlap. On a CPU several batches are under way at once, each on cores of its own, which
-        do not wait for each other as the threads of one batch do. The arguments are those of `score`.
+        Decoding and network overlap. On a CPU several batches run at once, each on its own cores: these do not wait for
+        each other, as the threads of one batch do. The arguments are those of `score`.
         """
         workers = default_workers() if workers is None else workers
         dataset = self._dataset(images, roots)
@@ -193,7 +195,7 @@ class Predictor:
         return ImageDataset(Annotations(images, labels, self.classes, roots=tuple(roots)), transform, cache=cache)
 
     def predict(self, image: Image.Image | str | Path) -> np.ndarray:
-        """[C] probabilities in float32, in the order of `classes`, of one RGB Pillow image or image file."""
+        """Probabilities of one RGB Pillow image or image file: float32 [C], in the order of `classes`."""
         if not isinstance(image, Image.Image):
             image = load_rgb(image)
         pixels = EvalTransform(self.image_size)(image).unsqueeze(0)  # [1, 3, H, W]
@@ -209,118 +211,3 @@ class Predictor:
 
 def _onnx_has_cuda():
     return torch.cuda.is_available() and "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One predicted class.
-
-    Attributes:
-        name: of the class.
-        score: probability in [0, 1].
-        attribute: the attribute it is the value of, None for a class of its own.
-    """
-
-    name: str
-    score: float
-    attribute: str | None = None
-
-
-def name_scores(
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    groups: dict[str, slice] | None = None,
-    threshold: float = 0.7,
-    top_k: int = 30,
-) -> list[Prediction]:
-    """The classes that an image is said to have.
-
-    For an attribute with several values the most likely one, whatever its score. Of all other classes those with a
-    score over `threshold`, the most likely first, at most `top_k`.
-
-    Args:
-        probabilities: [C] in [0, 1].
-        classes: C names.
-        groups: attribute -> slice of classes.
-        threshold: in [0, 1].
-        top_k: 1 or more.
-    """
-    single = np.ones(len(classes), dtype=bool)
-    predictions = []
-    for attribute, group in (groups or {}).items():
-        if group.stop - group.start > 1:
-            single[group] = False
-            best = group.start + int(probabilities[group].argmax())
-            predictions.append(Prediction(classes[best], float(probabilities[best]), attribute))
-    order = np.argsort(-probabilities, kind="stable")
-    over = [c for c in order if single[c] and probabilities[c] > threshold][:top_k]
-    return predictions + [Prediction(classes[c], float(probabilities[c])) for c in over]
-
-
-def attribute_table(
-    table: pd.DataFrame, probabilities: np.ndarray, groups: dict[str, slice], values: dict
-) -> pd.DataFrame:
-    """The rows of an attribute CSV with a column `Predicted NAME Type` added for each attribute.
-
-    Args:
-        table: N rows as they were read.
-        probabilities: [N, C].
-        groups: attribute -> slice of classes.
-        values: attribute -> the value that each of its classes stands for (see `attribute_values`).
-    """
-    table = table.copy()
-    for attribute, group in groups.items():
-        block = probabilities[:, group]  # [N, G]
-        chosen = block.argmax(1) if block.shape[1] > 1 else (block[:, 0] > 0.5).astype(int)
-        table[f"Predicted {attribute.replace('_', ' ').title()} Type"] = [values[attribute][i] for i in chosen]
-    return table
-
-
-def attribute_values(classes: Sequence[str], groups: dict[str, slice]) -> dict[str, list[str]]:
-    """What each class of an attribute is called in its CSV column: "3" for `Neck 3`, "Red" for `colour:Red`."""
-    values = {}
-    for attribute, group in groups.items():
-        names = list(classes[group])
-        if len(names) == 1:
-            values[attribute] = ["0", "1"]
-        else:
-            values[attribute] = [_value_in(name, f"{attribute}:") for name in names]
-    return values
-
-
-def _value_in(name, prefix):
-    """The last part of a class's name."""
-    return name.removeprefix(prefix) if name.startswith(prefix) else name.rsplit(" ", 1)[-1]
-
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-
-
-def find_images(path: str | Path, say: Callable[[str], None] = print) -> list[str]:
-    """The image files that `path` stands for: itself, those in a folder (and below), or those in a list file (.txt).
-
-    Paths in a list file, one a line, are relative to it.
-
-    Raises:
-        InputError: nothing there, or no image in it.
-    """
-    path = Path(path)
-    if path.is_dir():
-        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        if not found:
-            raise InputError(f"{path}: no images, expected files such as .jpg or .png")
-        return found
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, expected an image, a folder of images or a list file (.txt)")
-    if path.suffix.lower() in (".txt", ".lst", ".list"):
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read as a list of images ({error})") from None
-        lines = [line.strip() for line in text.splitlines()]
-        found = [str(path.parent / line) for line in lines if line and not line.startswith("#")]
-        if not found:
-            raise InputError(f"{path}: an empty list, expected one image path a line")
-        say(f"{path}: {len(found):,} images listed")
-        return found
-    return [str(path)]

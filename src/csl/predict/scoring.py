@@ -1,4 +1,4 @@
-"""Networks over a loader: probabilities for every image, once."""
+"""Probabilities of all images of a loader, under one or more networks."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ class Scores:
     Attributes:
         probabilities: float32 [M, N, C], one block for each of the M networks.
         indices: int64 [N], rows of the annotations.
-        bad: the images left out.
+        bad: the images that could not be read.
     """
 
     probabilities: np.ndarray
@@ -34,7 +34,7 @@ class Scores:
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """The device of that name, or a CUDA device, or the CPU. Each process of a job on GPUs has the one of its LOCAL_RANK.
+    """The device of that name, else a CUDA device, else the CPU; with several processes the GPU of the LOCAL_RANK.
 
     Raises:
         InputError: one GPU named for several processes.
@@ -48,7 +48,7 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    """The low precision of autocast, None for none. "auto": bfloat16 where a GPU has it, else float16; none on a CPU."""
+    """The dtype of autocast, None for float32. "auto": bfloat16 if the GPU supports it, else float16; None on a CPU."""
     if amp != "auto":
         return AMP[amp]
     if device.type != "cuda":
@@ -57,7 +57,7 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
 
 
 def to_input(images: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """uint8 [B, 3, H, W] on the host to floats in [0, 1] on the device, channels-last."""
+    """Move uint8 [B, 3, H, W] to the device, as floats in [0, 1], channels-last."""
     images = images.to(device, non_blocking=True)
     return images.to(dtype, memory_format=torch.channels_last).div_(255)
 
@@ -71,11 +71,10 @@ def score(
     progress: str | None = None,
     after_batch: Callable[[], None] | None = None,
 ) -> Scores:
-    """Probabilities of every image of `loader` under each network, which is left in eval mode.
+    """Probabilities of every image of `loader` under each network. The networks are left in eval mode.
 
-    No process waits for another here: of a loader that is shared, `gather_scores` joins the parts.
-
-    The sigmoid is taken in float32, whatever the autocast: half precision would merge scores that differ.
+    No process waits for another here; `gather_scores` joins the parts of a shared loader. The sigmoid is taken in
+    float32 even under autocast: half precision would make different scores equal.
 
     Args:
         models: networks on `device`.
@@ -83,13 +82,13 @@ def score(
         device: where the networks are.
         amp_dtype: autocast's precision, None for float32.
         progress: label of the progress bar, None for no bar.
-        after_batch: called after each batch; what it raises ends the loop.
+        after_batch: called after each batch; an exception that it raises ends the loop.
     """
     for model in models:
         model.eval()
     blocks: list[list[torch.Tensor]] = [[] for _ in models]
     indices, bad = [], []
-    total = getattr(loader.batch_sampler, "own_samples", len(loader.dataset))  # of a loader that is shared
+    total = getattr(loader.batch_sampler, "own_samples", len(loader.dataset))  # this process's part of a shared loader
     with tqdm(total=total, desc=progress, unit="img", leave=False, disable=not show_bar(progress)) as bar:
         for batch in on_device(loader, device):
             bad.extend(batch.bad)
@@ -101,7 +100,7 @@ def score(
                 with torch.autocast(device.type, amp_dtype or torch.bfloat16, enabled=amp_dtype is not None):
                     logits = model(x)  # [B, C]
                 block.append(torch.sigmoid(logits.float()))
-                if len(block) > 1:  # the batch before: this one is under way, and so is the copy of the next
+                if len(block) > 1:  # the batch before: the GPU works on this one, and the next is being copied to it
                     block[-2] = block[-2].cpu()
             indices.append(batch.indices.numpy())
             if after_batch is not None:
@@ -113,7 +112,7 @@ def score(
 
 
 def gather_scores(part: Scores) -> Scores | None:
-    """The scores of all processes of the job, in the order of the images, on rank 0; None on the others."""
+    """The scores of all processes in the order of the images, on rank 0; None on the others."""
     parts = distributed.gather_objects_on_rank0(part)
     if parts is None or len(parts) == 1:
         return None if parts is None else part
@@ -128,5 +127,5 @@ def gather_scores(part: Scores) -> Scores | None:
 
 
 def show_bar(progress: str | None = "") -> bool:
-    """Whether a progress bar is wanted and there is a terminal to show it; a log file gets lines instead."""
+    """Whether to show a progress bar: `progress` is not None, this is rank 0, and stderr is a terminal."""
     return progress is not None and distributed.is_main() and sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""Scores of many images as they come: the loader decodes ahead, several copies of the network work at once."""
+"""Scores of many images as they come: the loader decodes ahead, and several copies of the network work at once."""
 
 import copy
 from collections import deque
@@ -18,12 +18,12 @@ from csl.models.onnx_network import OnnxNetwork
 from csl.predict.scoring import to_input
 
 MOST_COPIES = 4
-"""Batches under way at once on a CPU, at most: each needs memory of its own for what lies between its layers."""
+"""Most batches that run at once on a CPU: each needs memory for its own activations."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One batch.
+    """The scores of one batch.
 
     Attributes:
         indices: int64 [B], rows of the images that could be read.
@@ -37,24 +37,26 @@ class Scored:
 
     @property
     def images(self) -> int:
-        """How many images this is the end of."""
+        """Images of the batch, those that could not be read among them."""
         return len(self.indices) + len(self.bad)
 
 
 def copies(model: nn.Module, device: torch.device) -> list[nn.Module]:
-    """The network as often as it should run at once: on a CPU one copy for each core, sharing the parameters; else itself.
+    """Copies of the network that run at once: on a CPU one for each thread of PyTorch's, else the network alone.
 
-    As few cores as PyTorch may use (`torch.set_num_threads`, OMP_NUM_THREADS) make as few copies.
+    The copies share the parameters. `torch.set_num_threads` and OMP_NUM_THREADS limit their number.
     """
     count = min(torch.get_num_threads(), MOST_COPIES)
-    if device.type != "cpu" or count < 2 or model._compiled_call_impl is not None:  # a compiled network is no copy's
+    if (
+        device.type != "cpu" or count < 2 or model._compiled_call_impl is not None
+    ):  # a compiled network cannot be copied
         return [model]
     if isinstance(model, OnnxNetwork):
         return [model.on_one_thread()] * count if torch.get_num_threads() <= MOST_COPIES else [model]
-    if isinstance(model, FusedTResNet):  # it lays its weights out anew for a batch of another shape
+    if isinstance(model, FusedTResNet):  # it reorders its weights for a batch of another shape
         shared = {id(parameter): parameter for parameter in model.parameters()}
         return [model] + [copy.deepcopy(model, dict(shared)) for _ in range(count - 1)]
-    return [model] * count  # any other keeps nothing between two calls
+    return [model] * count  # other networks have no state between two calls
 
 
 def stream(
@@ -87,12 +89,12 @@ def stream(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads)  # threads that are started later would take over the pool's number
+        torch.set_num_threads(threads)  # later threads would inherit the pool's number
 
 
 @torch.inference_mode()
 def _score(batch, free, device, amp_dtype):
-    """On a thread of the pool, where inference mode and autocast have to be entered anew."""
+    """Score a batch on a thread of the pool; inference mode and autocast hold for one thread only."""
     if not len(batch):
         return Scored(np.empty(0, np.int64), np.empty((0, 0), np.float32), batch.bad)
     network = free.get()

@@ -158,7 +158,6 @@ class Trainer:
                 if _every(options.save_every, counts.step):
                     self.save()
         self._leave_on(*distributed.all_reduce_max(self.signals.number or 0))
-        self.finite.check_losses()
         return progress.rate
 
     def steps(self) -> Iterator[list[Batch]]:
@@ -217,6 +216,7 @@ class Trainer:
 
     def _evaluate(self, may_leave: bool = False) -> dict[str, Any]:
         """{network: {mAP, mAP_negative}} on all processes. If `may_leave`, a signal stops the evaluation at once."""
+        self.finite.check_losses()
         for network in self.networks.values():
             distributed.broadcast_tensors(network.buffers())  # running statistics: rank 0's are the model's
         # As validate.py runs them, fused; a compiled network runs as it is.

@@ -1,4 +1,4 @@
-"""Classes of OpenImages: which ones, in which order, and what they are called. A class is known by its MID (`/m/01g317`).
+"""Classes of OpenImages: their order and their names. A class is identified by its MID (`/m/01g317`).
 
 Display names do not identify: 12 of them stand for two classes each.
 """
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from csl.errors import InputError
+from csl.errors import InputError, in_words
+from csl.labels.paths import read_text
 from csl.labels.trust import check_class_names
 
 TRAINABLE = ("oidv6-classes-trainable.txt", "classes-trainable.txt")
@@ -27,7 +28,7 @@ class ClassIds:
     """Numbers of MIDs.
 
     Args:
-        keys: MIDs of the C classes in their order; None where the classes are those that turn up.
+        keys: MIDs of the C classes in their order; None to take the classes that occur in the file.
         described: MIDs that exist (described, or trainable), so that one that is not in `keys` is left out on purpose.
     """
 
@@ -37,7 +38,7 @@ class ClassIds:
         self._described = frozenset() if self.found else described
 
     def __call__(self, key: str) -> int:
-        """The number of a MID; OUTSIDE for one that exists but is no class, UNKNOWN for one that is nowhere."""
+        """The number of a MID; OUTSIDE if it exists but is no class, UNKNOWN if it is in no list."""
         if self.found:
             return self._ids.setdefault(key, len(self._ids)) if key else UNKNOWN
         number = self._ids.get(key)
@@ -45,18 +46,18 @@ class ClassIds:
 
     @property
     def keys(self) -> list[str]:
-        """MIDs by their number, in the order in which they turned up where they were not given."""
+        """MIDs by their number: as given, or in order of first appearance."""
         return list(self._ids)
 
 
 def read_class_list(path: str | Path) -> list[str]:
-    """MIDs of a file such as `oidv6-classes-trainable.txt`: one a line, blank lines passed over.
+    """MIDs of a file such as `oidv6-classes-trainable.txt`: one a line, blank lines are skipped.
 
     Raises:
         InputError: no such file, none in it, or one that repeats.
     """
     lines = {}
-    for number, line in enumerate(_text(path, "one MID a line").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "one MID a line").splitlines(), start=1):
         key = line.strip()
         if key and lines.setdefault(key, number) != number:
             raise InputError(f"{path}, lines {lines[key]} and {number}: both are {key!r}, expected each class once")
@@ -72,7 +73,7 @@ def read_class_descriptions(path: str | Path) -> dict[str, str]:
         InputError: no such file, a line without two cells, or a MID that repeats.
     """
     names, lines = {}, {}
-    reader = csv.reader(_text(path, "a CSV LabelName,DisplayName").splitlines())
+    reader = csv.reader(read_text(path, "a CSV LabelName,DisplayName").splitlines())
     for row in reader:
         if not row or row == ["LabelName", "DisplayName"]:
             continue
@@ -96,17 +97,8 @@ def beside(names: Sequence[str], folders: Sequence[Path]) -> Path | None:
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
-def _text(path, expected):
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text at byte {error.start}, expected {expected}") from None
-
-
 class MidToClasses(NamedTuple):
-    """What CSL's `mid_to_classes.pth` says.
+    """The content of CSL's `mid_to_classes.pth`.
 
     Attributes:
         keys: MIDs of the classes in their order, where the file gives an order.
@@ -157,5 +149,5 @@ def _load_plain(path):
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # a damaged pickle raises whatever its instructions trip over
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = in_words(error)
         raise InputError(f"{path}: holds more than plain values, or is damaged ({reason}); {_EXPECTED}") from None

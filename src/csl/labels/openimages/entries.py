@@ -1,4 +1,4 @@
-"""Labels as they come out of a file, batch by batch, made into a LabelMatrix with one row per image."""
+"""Collects labels that are read batch by batch into a LabelMatrix with one row per image."""
 
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What all batches say together.
+    """The labels of all batches together.
 
     Attributes:
         images: names of the N images with labels, in the order in which they first appear.
@@ -61,11 +61,11 @@ class Entries:
         self._num_names += len(batch.images)
 
     def collect(self, num_classes: int, order: np.ndarray | None = None, shown: int = 5) -> Collected:
-        """The matrix of all batches, which are used up.
+        """The matrix of all batches; they are freed.
 
         Args:
             num_classes: C.
-            order: int32 [C], the place of each class where it is not its number.
+            order: int32 [C], the column of each class; by default its number.
             shown: examples of contradictions at most.
         """
         names, code = _distinct(self._images)

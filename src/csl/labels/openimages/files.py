@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from csl.errors import InputError
-from csl.labels.openimages.classes import beside
-from csl.labels.openimages.rows import VERIFIED, csl_columns
+from csl.labels.layouts import OPENIMAGES
+from csl.labels.openimages.rows import csl_columns
 from csl.labels.paths import SPELLINGS, SPLITS, ImagePaths, contents, first_row, image_folder, split_name
 
 _FOLDERS = (".", "annotations", "labels", "metadata")  # of a data set, in which its CSVs may be
-_OFFICIAL = "validation"  # how the official files spell val
 
 
 class Source(NamedTuple):
@@ -26,9 +25,9 @@ class Source(NamedTuple):
 
 
 def recognise(path: Path) -> bool:
-    """Whether this is one of the two forms of CSV, or a folder with one. Only first lines are read."""
+    """Whether the path is one of the two forms of CSV, or a folder with such a file. Only first lines are read."""
     if not path.is_dir():
-        return _is_csl(path) or _is_official(path)
+        return _is_csl(path) or OPENIMAGES.is_label_file(path)
     return any(_source_in(path, split) for split in SPLITS)
 
 
@@ -43,22 +42,22 @@ def find_source(path: Path, split: str) -> Source:
         if source is None:
             raise InputError(
                 f"{path}: no OpenImages labels of the {split} split, expected data.csv or "
-                f"{_official_names(split)[0]}; found {contents(path)}"
+                f"{OPENIMAGES.names(split)[0]}; found {contents(path)}"
             )
         return source
-    if not _is_official(path):
+    if not OPENIMAGES.is_label_file(path):
         return Source(path, split, True)
     own = _split_of(path)
     if own in (None, split):
         return Source(path, split, False)
     source = official_source(path.parent, split)
     if source is None:
-        raise InputError(f"{path}: labels of the {own} split, and no {_official_names(split)[0]} beside it")
+        raise InputError(f"{path}: labels of the {own} split, and no {OPENIMAGES.names(split)[0]} beside it")
     return source
 
 
 def _source_in(folder, split):
-    """What to read in a folder for this split, or None."""
+    """The CSV to read in a folder for this split, or None."""
     for place in (folder / name for name in _FOLDERS):
         if (place / "data.csv").is_file() and _is_csl(place / "data.csv"):
             return Source(place / "data.csv", split, True)
@@ -70,23 +69,13 @@ def _source_in(folder, split):
 
 def official_source(folder: Path, split: str) -> Source | None:
     """The official CSV of a split in a folder."""
-    file = beside(_official_names(split), [folder])
+    file = OPENIMAGES.find(folder, split)
     return Source(file, split, False) if file else None
-
-
-def _official_names(split):
-    spelt = _OFFICIAL if split == "val" else split
-    kinds = (f"{spelt}-annotations-human-imagelabels", f"{spelt}-annotations-human-imagelabels-boxable")
-    return [f"{prefix}{kind}.csv" for kind in kinds for prefix in ("oidv6-", "")]
 
 
 def _split_of(file):
     """The split that an official file is named after, or None."""
     return split_name(file.stem.removeprefix("oidv6-").partition("-")[0])
-
-
-def _is_official(file):
-    return file.suffix.lower() == ".csv" and set(VERIFIED) <= set(first_row(file))
 
 
 def _is_csl(file):
@@ -105,7 +94,7 @@ def in_folder(raw: ImagePaths, source: Source, images: str | Path | None) -> Ima
         candidates = bases if images is None else [Path(images)]
         suffix = ""
     else:
-        bases = [*source.folders, *(folder / "images" for folder in source.folders)] if images is None else [images]
+        bases = OPENIMAGES.image_folders(source.file, source.split) if images is None else [images]
         spelt = list(SPELLINGS[source.split])[::-1]  # validation first, as in the official folders
         candidates = [Path(base) / name for base in bases for name in [*spelt, ""]]
         suffix = ".jpg"

@@ -47,10 +47,10 @@ def read_openimages(
     beside it that has their order; those of an `oidv6-classes-trainable.txt` in the folder of the CSV or the one above;
     else the MIDs of the training file, sorted. Their names come from an `oidv6-class-descriptions.csv` in the same
     places, else from `mid_to_classes.pth`; without either a warning says that MIDs are shown. Labels of other classes
-    that are described there are passed over.
+    that are described there are ignored.
 
-    What cannot be taken at its word is left out and counted, and one warning names the first few lines: a confidence
-    other than 0 and 1, a class that is nowhere, another number of cells, and a class that is both positive and
+    Malformed labels are left out and counted, and one warning names the first few lines: a confidence
+    other than 0 and 1, an unknown class, another number of cells, and a class that is both positive and
     negative for an image, which is un-annotated then.
 
     A file of more than 16 MB is read once: the labels are kept beside it, `{file}.{size}-{date}.{digest}.cache`, and
@@ -96,7 +96,7 @@ def read_openimages(
 
 
 class _Labels(NamedTuple):
-    """What one split's file says: labels [N, C], names of the images, MIDs, images without labels, malformed rows."""
+    """The content of one split: labels [N, C], names of the images, MIDs, images without labels, malformed rows."""
 
     labels: LabelMatrix
     images: ImagePaths
@@ -106,7 +106,7 @@ class _Labels(NamedTuple):
 
     @classmethod
     def of(cls, stored):
-        """From what a cache holds.
+        """The labels in a cache.
 
         Raises:
             InputError: something of it is of another type, or does not fit together.
@@ -123,7 +123,7 @@ class _Labels(NamedTuple):
 
 
 def _labels(source, keys, names, strict, cache):
-    """The labels of a source, from its cache where there is one."""
+    """The labels of a source, from its cache if it has one."""
     worth_it = cache and source.file.stat().st_size >= _CACHED_FROM
     known = names.keys() | _trainable(source)
     role = ("openimages", source.is_csl, source.split, keys, sorted(known))
@@ -142,7 +142,7 @@ def _labels(source, keys, names, strict, cache):
 
 
 def _kept_labels(kept):
-    """The labels of a cache; None where there is none, or a broken one, which is taken away."""
+    """The labels of a cache; None if there is none. A broken cache is deleted."""
     stored = kept.load()
     if stored is None:
         return None
@@ -201,7 +201,7 @@ def _read(source, keys, names, known, strict):
 
 
 def _class_keys(source, classes, classes_file, cache):
-    """MIDs of the classes; None where they are those that turn up in the file itself."""
+    """MIDs of the classes; None to take those that occur in the file itself."""
     if classes is not None:
         return list(classes)
     if not classes_file and (listed := _mid_to_classes(source).keys):
@@ -230,6 +230,6 @@ def _descriptions(source):
 
 
 def _mid_to_classes(source):
-    """What CSL's own file of classes says, where it lies beside its CSV."""
+    """The content of the `mid_to_classes.pth` beside CSL's CSV, if there is one."""
     file = beside([MID_TO_CLASSES], source.folders) if source.is_csl else None
     return read_mid_to_classes(file) if file else MidToClasses()

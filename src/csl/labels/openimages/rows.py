@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from csl.errors import InputError
+from csl.labels.layouts import VERIFIED
 from csl.labels.openimages.classes import OUTSIDE, UNKNOWN
 from csl.labels.openimages.entries import Batch
 from csl.labels.openimages.stream import FEW_STRINGS, SHOWN, STRINGS, CsvStream, Problems, lookup
 from csl.labels.paths import first_row, split_name
-
-VERIFIED = ("ImageID", "LabelName", "Confidence")
 
 _LIST = r"^\s*(\[.*\]|nan|NaN)?\s*$"
 _NOT_A_NAME = r"[\[\]'\"\s]|^\s*(?:nan|NaN)\s*$"

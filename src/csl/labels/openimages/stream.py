@@ -1,4 +1,4 @@
-"""Some columns of a large CSV, block by block, with the line that each row stands on, and what is wrong with rows."""
+"""Reads columns of a large CSV block by block, with the line of each row, and collects malformed rows."""
 
 import array
 import warnings
@@ -16,7 +16,7 @@ SHOWN = 5  # rows that the message names
 
 
 class Problems:
-    """What is wrong with rows of one file.
+    """Malformed rows of one file: counts by kind, and the first few with their lines.
 
     Args:
         file: its path, as in messages.
@@ -35,7 +35,7 @@ class Problems:
             self.first = sorted({*self.first, *rows[:SHOWN]})[:SHOWN]
 
     def check(self) -> None:
-        """Stop at the first problem where labels are strict.
+        """In strict mode, stop at the first problem.
 
         Raises:
             InputError: there is one.
@@ -45,7 +45,7 @@ class Problems:
             raise InputError(f"{self.file}, line {line}: {found}")
 
     def warn(self) -> None:
-        """One warning with the counts and the first rows; nothing where all is well."""
+        """Warn once, with the counts and the first rows, if any row was malformed."""
         if self.counts:
             warnings.warn(self.summary(), stacklevel=4)
 
@@ -61,7 +61,7 @@ class Problems:
 
     @classmethod
     def from_json(cls, file: str | Path, strict: bool, content: dict) -> "Problems":
-        """What `to_json` wrote."""
+        """The problems that `to_json` wrote."""
         problems = cls(file, strict)
         problems.counts.update(content["counts"])
         problems.first = [(line, found) for line, found in content["first"]]

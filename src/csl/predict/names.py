@@ -1,0 +1,89 @@
+"""Scores to names of classes, and to the columns of an attribute table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One predicted class.
+
+    Attributes:
+        name: name of the class.
+        score: probability in [0, 1].
+        attribute: the attribute whose value the class is, None for other classes.
+    """
+
+    name: str
+    score: float
+    attribute: str | None = None
+
+
+def name_scores(
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    groups: dict[str, slice] | None = None,
+    threshold: float = 0.7,
+    top_k: int = 30,
+) -> list[Prediction]:
+    """The predicted classes of an image.
+
+    An attribute with several values gets the most likely value, whatever its score. Of all other classes those with a
+    score over `threshold` are predicted, the most likely first, at most `top_k`.
+
+    Args:
+        probabilities: [C] in [0, 1].
+        classes: C names.
+        groups: attribute -> slice of classes.
+        threshold: in [0, 1].
+        top_k: 1 or more.
+    """
+    single = np.ones(len(classes), dtype=bool)
+    predictions = []
+    for attribute, group in (groups or {}).items():
+        if group.stop - group.start > 1:
+            single[group] = False
+            best = group.start + int(probabilities[group].argmax())
+            predictions.append(Prediction(classes[best], float(probabilities[best]), attribute))
+    order = np.argsort(-probabilities, kind="stable")
+    over = [c for c in order if single[c] and probabilities[c] > threshold][:top_k]
+    return predictions + [Prediction(classes[c], float(probabilities[c])) for c in over]
+
+
+def attribute_table(
+    table: pd.DataFrame, probabilities: np.ndarray, groups: dict[str, slice], values: dict
+) -> pd.DataFrame:
+    """The rows of an attribute CSV with a column `Predicted NAME Type` added for each attribute.
+
+    Args:
+        table: N rows as they were read.
+        probabilities: [N, C].
+        groups: attribute -> slice of classes.
+        values: attribute -> the value of each of its classes, from `attribute_values`.
+    """
+    table = table.copy()
+    for attribute, group in groups.items():
+        block = probabilities[:, group]  # [N, G]
+        chosen = block.argmax(1) if block.shape[1] > 1 else (block[:, 0] > 0.5).astype(int)
+        table[f"Predicted {attribute.replace('_', ' ').title()} Type"] = [values[attribute][i] for i in chosen]
+    return table
+
+
+def attribute_values(classes: Sequence[str], groups: dict[str, slice]) -> dict[str, list[str]]:
+    """The values of each attribute in its CSV column, class by class: "3" for `Neck 3`, "Red" for `colour:Red`."""
+    values = {}
+    for attribute, group in groups.items():
+        names = list(classes[group])
+        if len(names) == 1:
+            values[attribute] = ["0", "1"]
+        else:
+            values[attribute] = [_value_in(name, f"{attribute}:") for name in names]
+    return values
+
+
+def _value_in(name, prefix):
+    """The last part of a class's name."""
+    return name.removeprefix(prefix) if name.startswith(prefix) else name.rsplit(" ", 1)[-1]
