@@ -1,4 +1,4 @@
-"""docs/code.md names files that exist, every room and the layers; its steps for a new loss work."""
+"""The pages name files that exist; docs/code.md has every room and the layers, and its steps for a new loss work."""
 
 import json
 import re
@@ -19,18 +19,20 @@ PAGE = (ROOT / "docs" / "code.md").read_text()
 CODE = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]
 
 
-def paths_in(text):
-    """What stands in backticks and has the form of a path."""
-    return {word for word in re.findall(r"`([^`\s]+)`", text) if word.endswith((".py", ".md", "/"))}
+def paths_in(page):
+    """The files, and in the map the rooms, that stand in backticks; files of results; and where links lead."""
+    text = page.read_text()
+    ends = (".py", ".md", "/") if page.name == "code.md" else (".py", ".md")
+    yield from (word for word in re.findall(r"`([^`\s]+)`", text) if word.endswith(ends))
+    yield from re.findall(r"benchmarks/[\w/]+\.(?:py|json)", text)
+    yield from (link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http"))
 
 
-@pytest.mark.parametrize("page", ["code.md", "deviations.md"])
-def test_every_path_on_the_page_exists(page):
-    text = (ROOT / "docs" / page).read_text()
-    missing = [
-        path for path in paths_in(text) if not any((base / path).exists() for base in (PACKAGE, ROOT, ROOT / "tests"))
-    ]
-    assert not missing, f"docs/{page} names what does not exist: {', '.join(sorted(missing))}"
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))], ids=lambda page: page.name)
+def test_every_path_on_a_page_exists(page):
+    bases = (PACKAGE, ROOT, ROOT / "tests", page.parent)
+    missing = {path for path in paths_in(page) if not any((base / path).exists() for base in bases)}
+    assert not missing, f"{page.name} names what does not exist: {', '.join(sorted(missing))}"
 
 
 def test_every_room_is_in_the_tree():

@@ -1,8 +1,9 @@
-"""The command lines of docs/data.md, on small trees in the layouts of the real data sets."""
+"""The table of the README and the command lines of docs/data.md, on small trees in the layouts of the real data sets."""
 
 import json
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from PIL import Image
 
 from csl import __main__ as tools
 from csl.cli import infer, parsing, train, validate
+from csl.labels import read_annotations
 
 COUNTS = {"train": 8, "val": 4}
 SMALL = {
@@ -139,6 +141,19 @@ def attributes(folder, count=40, csv="attributes.csv", images="images"):
 
 def fork(folder):
     attributes(folder, csv="attributes_cleaned.csv", images="images_cleaned/images")
+
+
+def test_the_table_of_the_readme_is_read(tmp_path):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (table,) = re.findall(r"^    (filename,.*(?:\n    \S.*)+)", readme, re.MULTILINE)
+    write(tmp_path / "attributes.csv", table.replace("    ", "") + "\n")
+    for name in re.findall(r"\d+\.jpg", table):
+        photo(tmp_path / "images" / name)
+    found = [read_annotations(tmp_path, split=split) for split in ("train", "val")]
+    names = ["Neck 0", "Neck 1", "Neck 2", "Neck 3", "colour:blue", "colour:red", "striped"]
+    assert list(found[0].classes) == names
+    assert found[0].labels.to_dense().tolist() == [[0, 0, 0, 1, 0, 1, 1], [-1, -1, -1, -1, 1, 0, -1]]
+    assert found[1].labels.to_dense().tolist() == [[1, 0, 0, 0, -1, -1, 0]]
 
 
 def trained(folder, line, run):
