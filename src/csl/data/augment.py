@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-GREY = (128, 128, 128)  # what shear, translation and rotation uncover
-CUTOUT_GREY = (125, 122, 113)  # what the operation Cutout paints: about the mean colour of CIFAR-10
+GREY = (128, 128, 128)  # fill of the areas that shear, translation and rotation uncover
+CUTOUT_GREY = (125, 122, 113)  # colour of the operation Cutout, about the mean colour of CIFAR-10
 APPLY_PROBABILITY = 0.5  # of each of the two operations drawn
 LEVELS = range(1, 10)  # the levels that are drawn; level 0, the identity for most operations, never is
 
@@ -22,7 +22,7 @@ LEVELS = range(1, 10)  # the levels that are drawn; level 0, the identity for mo
 class Operation(NamedTuple):
     """One row of `OPERATIONS`.
 
-    magnitudes: what levels 0 to 9 stand for, in the unit of the operation.
+    magnitudes: of levels 0 to 9, in the unit of the operation.
     apply: `apply(image, magnitude, rng) -> image`; only Cutout draws from `rng`.
     signed: whether the magnitude is negated with probability 0.5 before it is applied.
     """

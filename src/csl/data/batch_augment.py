@@ -22,7 +22,7 @@ SHEAR = 0.15  # slope, to either side, of rows and of columns
 TRANSLATE = 0.2  # part of the side, to either side
 ZOOM = 1.25  # a factor between 1 / ZOOM and ZOOM, evenly in its logarithm
 ENHANCE = 0.5  # brightness, contrast and saturation: a factor of 1 +- ENHANCE
-GREY = 128 / 255  # what the warp uncovers
+GREY = 128 / 255  # fill of the areas that the warp uncovers
 CUTOUT_FACTOR = 0.5  # the side of the box as a part of the image's
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's grey
 

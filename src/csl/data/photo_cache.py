@@ -96,10 +96,10 @@ class PhotoCache:
             say(f"cache {self.path}: {room}, of which {_amount(min(there, self.total))} are there")
 
     def find(self, row: int, path: str) -> Kept | None:
-        """What is kept of the photo `path`, in row 0 to N - 1 of the list; None for a photo that is not there itself."""
+        """Look up the photo `path`, row 0 to N - 1 of the list; None if the photo itself does not exist."""
         try:
             fingerprint = _hash(f"{path}\0{identity(path)}".encode("utf-8", "surrogateescape"))
-        except (OSError, ValueError):  # whoever reads it says what is wrong
+        except (OSError, ValueError):  # the read that follows reports what is wrong
             return None
         record = np.empty(2, np.uint64)
         if os.preadv(self._fd(), [record], row * _RECORD) != _RECORD or record[0] != fingerprint:
@@ -132,7 +132,7 @@ class PhotoCache:
 
 
 def _write(descriptor, content, offset):
-    """All of it; a disk that fills up takes a part first, and complains about the rest."""
+    """Write all of the content: a disk that fills up takes a part first and fails on the rest."""
     view = memoryview(content)
     while view:
         written = os.pwrite(descriptor, view, offset)
@@ -153,12 +153,12 @@ def _digest(images, rule):
 
 
 def _hash(content):
-    """64 bits, not 0, which is what a hole holds."""
+    """A 64-bit hash that is not 0, the content of a hole."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") or 1
 
 
 def _sum(pixels):
-    """Sum of the pixels' bytes as 64-bit words, and of what is left over; not 0, which is what a hole holds."""
+    """A sum of the pixels' bytes as 64-bit words and of the remaining bytes; not 0, the content of a hole."""
     content = pixels.reshape(-1)
     words = len(content) // 8 * 8
     return int(content[:words].view(np.uint64).sum(dtype=np.uint64)) ^ (int(content[words:].sum()) << 32) or 1

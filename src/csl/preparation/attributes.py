@@ -186,7 +186,7 @@ def _read(data, attributes, ignore_columns):
 
 
 def _readable(photos, on_bad_image, workers, say):
-    """The photos that can be read, and their groups of identical pixels, int64 [N] with equal numbers for equal pixels."""
+    """The photos that can be read, and int64 [N] with equal numbers for images of identical pixels."""
     annotations = photos.annotations
     digests = parallel_map(partial(_digest, roots=annotations.roots), annotations.images, workers, chunksize=8)
     found = list(_bar(digests, len(annotations), "comparing images"))

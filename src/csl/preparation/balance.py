@@ -34,9 +34,9 @@ def value_indices(annotations: Annotations) -> np.ndarray:
 def original_copies(values: np.ndarray) -> np.ndarray:
     """The number of augmented copies of each image by the fork's rule, int64 [N].
 
-    A value weighs max count / count of its attribute, an unknown one 0; s is the sum over an image's attributes. Where at
-    least two attributes are not at their most common value (an unknown one is not; of equally common ones the first is),
-    s of 20 and more gives 39 copies, of 15 and more 29, of 5 and more 19. The rule multiplies unknown values, too.
+    A value weighs max count / count of its attribute, an unknown one 0; s is the sum over an image's attributes. If at
+    least two attributes differ from their most common value (an unknown one does; of equally common values the first
+    counts), s >= 20 gives 39 copies, s >= 15 gives 29 and s >= 5 gives 19. The rule multiplies unknown values, too.
     """
     total = np.zeros(len(values))
     away = np.zeros(len(values), dtype=np.int64)
