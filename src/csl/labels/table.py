@@ -124,11 +124,16 @@ def _read(absolute, name, changed, size):
     path = Path(name)
     rows, lines = _parse(path)
     header = [unescape_cell(cell.strip()) for cell in rows[0]]
-    rows = [row + [""] * (len(header) - len(row)) for row in rows[1:]]
+    rows = rows[1:]
+    for row in rows:
+        if len(row) < len(header):
+            row.extend([""] * (len(header) - len(row)))
     named = [k for k, column in enumerate(header) if column or any(row[k].strip() for row in rows)]
     header = [header[k] for k in named]
     _check_header(path, header)
-    frame = pd.DataFrame({column: [row[k] for row in rows] for column, k in zip(header, named, strict=True)}, dtype=str)
+    frame = pd.DataFrame(
+        {column: [row[k] for row in rows] for column, k in zip(header, named, strict=True)}, dtype=object
+    )
     table = Table(path, frame, np.array(lines[1:], np.int64))
     _check_filenames(table)
     return table
