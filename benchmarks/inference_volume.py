@@ -96,11 +96,12 @@ def plain(weights, paths, batch):
 def streamed(weights, paths, folder):
     """Seconds of infer.py's own function over a list of photos, without loading the network."""
     from csl.inference import infer as inference
+    from csl.predict import Predictor
 
     listed = Path(folder, "photos.txt")
     listed.write_text("\n".join(paths))
     loading = []
-    load = inference.Predictor.load
+    load = Predictor.load
 
     def timed(*args, **kwargs):
         start = time.perf_counter()
@@ -108,7 +109,7 @@ def streamed(weights, paths, folder):
         loading.append(time.perf_counter() - start)
         return found
 
-    inference.Predictor.load = timed
+    Predictor.load = timed
     options = inference.InferenceOptions(
         pic_path=str(listed),
         model_path=str(weights),
