@@ -207,7 +207,7 @@ def test_names_reach_terminals_and_tables_printable(tmp_path, capsys):
     assert printable("plain é 写真.jpg") == "plain é 写真.jpg"
     assert printable("a\x1b[31m\n\u202e\udc80") == r"a\x1b[31m\n\u202e\udc80"
     model = create_model("test_resnet", num_classes=2)
-    torch.save({"format": "csl-1", "model": model.state_dict(), "model_name": "test_resnet", "classes": ["a", "b"]},
+    torch.save({"format": "csl-1", "model": model.state_dict(), "model_name": "test_resnet", "classes": ["=1+1", "b"]},
                tmp_path / "w.ckpt")  # fmt: skip
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -226,6 +226,7 @@ def test_names_reach_terminals_and_tables_printable(tmp_path, capsys):
     assert "\x1b" not in error
     with open(tmp_path / "results" / "predictions.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
+    assert {row[1] for row in rows[1:]} == {"'=1+1", "b"}
     assert {row[0] for row in rows[1:]} == {
         str(photos / name) for name in ("=a.jpg", r"b\x1b[2J.jpg", r'c,"d"\n.jpg', "plain.jpg", r"\udcff.jpg")
     }

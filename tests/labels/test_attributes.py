@@ -1,5 +1,7 @@
 """read_attributes: what becomes a class, layouts, errors with their lines, real files."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -390,7 +392,10 @@ def test_real_product_photos_agree_in_both_forms(real):
 def test_a_file_is_parsed_once_until_it_changes(tmp_path):
     path = tmp_path / "attributes.csv"
     path.write_text("filename,hat\na.jpg,1\n")
-    first = Table.read(path)
-    assert Table.read(path) is first
+    assert len(Table.read(path)) == 1
+    path.write_text("filename,cap\na.jpg,1\n")  # at once, and of the same size
+    assert Table.read(path).columns == ["filename", "cap"]
+    os.utime(path, (10**9, 10**9))
+    assert Table.read(path) is Table.read(path)
     path.write_text("filename,hat\na.jpg,1\nb.jpg,0\n")
     assert len(Table.read(path)) == 2

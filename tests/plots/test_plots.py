@@ -26,9 +26,8 @@ from csl.plots import (
 from csl.plots.curves import draw_precision_recall
 from csl.plots.labels import draw_labels
 from csl.plots.predictions import draw_contact_sheet, judge
-from csl.plots.prior import draw_prior
+from csl.plots.prior import draw_prior, frequency
 from csl.plots.style import Page, number, share, styled
-from csl.plots.training import frequency
 from csl.plots.validation import plot_validation
 from csl.predict import Prediction
 from csl.predict.scoring import Scores
@@ -482,7 +481,7 @@ def test_validation_is_drawn(tmp_path, photos):
     labels = partly_known(7, 6, rng)
     data = Annotations(photos[:7], LabelMatrix.from_dense(labels), [f"class {c}" for c in range(6)])
     rows = np.array([0, 2, 5, 6])
-    made = plot_validation(tmp_path, "test", data, rows, rng.random((4, 6)), labels[rows], 0.5, data.labels, [1, 2])
+    made = plot_validation(tmp_path, "test", data, rows, rng.random((4, 6)), 0.5, data.labels, [1, 2])
     assert [p.name for p in made] == [
         "test_labels.png", "test_prior.png", "test_predictions.png", "test_precision_recall.png",
     ]  # fmt: skip

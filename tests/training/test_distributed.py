@@ -25,7 +25,7 @@ from csl import InputError, checkpoint
 from csl.cli import parsing
 from csl.cli import validate as validate_cli
 from csl.data.dataset import ImageDataset
-from csl.data.loader import DealtBatches, EpochBatches, create_loader
+from csl.data.loader import EpochBatches, StridedBatches, create_loader
 from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import Stopped
 from csl.labels import read_annotations
@@ -374,8 +374,8 @@ def test_the_samples_of_a_step_do_not_depend_on_who_has_them():
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 def test_each_image_is_dealt_once_in_the_batches_of_one_process(world_size):
-    whole = list(DealtBatches(23, 4))
-    parts = [list(DealtBatches(23, 4, rank, world_size)) for rank in range(world_size)]
+    whole = list(StridedBatches(23, 4))
+    parts = [list(StridedBatches(23, 4, rank, world_size)) for rank in range(world_size)]
     assert sorted(batch for part in parts for batch in part) == whole
     assert [row for batch in whole for _, row in batch] == list(range(23))
 

@@ -12,12 +12,12 @@ from csl.errors import printable
 
 
 def find_bad_images(paths: Sequence[str], progress: bool = True, roots: Sequence[str] = ()) -> list[BadImage]:
-    """The files among `paths` that cannot be read, in order (see `csl.data.images.check_image` for what is looked at).
+    """Find the images that cannot be read, by `csl.data.images.check_image`, in order.
 
     Args:
-        paths: N.
-        progress: whether to show a bar.
-        roots: folders that the files have to lie in, as `Annotations.roots`.
+        paths: of the N images.
+        progress: whether to show a progress bar.
+        roots: folders that the files must lie in, as `Annotations.roots`.
     """
     with ThreadPoolExecutor(8) as pool:
         reasons = tqdm(

@@ -27,7 +27,7 @@ class BadImage:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loader yields: only the images that could be read, and the names of those that could not.
+    """A batch of a loader: the images that could be read, and a list of those that could not.
 
     Attributes:
         images: uint8 [B, 3, H, W].
@@ -69,11 +69,11 @@ class ImageDataset(Dataset):
     """Images of `annotations` and their labels.
 
     Args:
-        annotations: what is known about each image.
+        annotations: images and labels.
         transform: a `TrainTransform`, which is given a generator seeded by (seed, epoch, index); an `EvalTransform`
             where `seed` is None.
         seed: of the augmentation's draws; None for a transform without any.
-        cache: where resized photos are kept for next time; None for nowhere.
+        cache: where resized photos are cached; None for no cache.
 
     Items are asked for by (epoch, index): neither the worker nor the rank that has a sample changes its pixels.
     """
@@ -128,7 +128,7 @@ class Sample(NamedTuple):
 
 
 def collate(items: "list[Sample | BadImage]") -> Batch:
-    """Stack the readable items of a batch, images channels-last, and keep the others' names."""
+    """Stack the readable items of a batch, images channels-last, and list the others."""
     good = [item for item in items if not isinstance(item, BadImage)]
     bad = tuple(item for item in items if isinstance(item, BadImage))
     if not good:

@@ -1,4 +1,4 @@
-"""Image files: read one as RGB pixels, or say in one line what is wrong with it."""
+"""Read image files as RGB pixels, or say in one line what is wrong with them."""
 
 import io
 import os
@@ -18,13 +18,13 @@ from csl.errors import InputError
 JPEG_END = b"\xff\xd9"
 JPEG_TAIL = 64  # bytes: some writers pad after the marker; small, so as not to find an embedded thumbnail's
 
-# What photos come in. Pillow knows more, told by what a file holds and not by its name: EPS runs Ghostscript, others are
-# read by few and checked by fewer.
+# Pillow reads more formats, chosen by content and not by name; some are unsafe for untrusted files (EPS runs
+# Ghostscript) or have rarely used, little tested parsers.
 FORMATS = (
     "JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "PCX", "QOI", "SGI", "TGA",
 )  # fmt: skip
 
-# EXIF orientation (JEITA CP-3451, tag 0x0112) -> what puts the image upright; 1 is upright already.
+# EXIF orientation (JEITA CP-3451, tag 0x0112) -> the transpose that puts the image upright; 1 is upright already.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -67,7 +67,7 @@ def load_rgb(path: str | Path, roots: Sequence[str] = ()) -> Image.Image:
 
 
 def load_pixels(path: str | Path, roots: Sequence[str] = (), at_least: tuple[int, int] | None = None) -> np.ndarray:
-    """The pixels that `load_rgb` gives, uint8 [H, W, 3], as fast as they can be had.
+    """The pixels of `load_rgb`, uint8 [H, W, 3], by the fastest decoder for the file.
 
     Args:
         path, roots: as in `load_rgb`.
@@ -100,12 +100,12 @@ def load_pixels(path: str | Path, roots: Sequence[str] = (), at_least: tuple[int
 
 
 def check_image(path: str | Path, roots: Sequence[str] = ()) -> str | None:
-    """None if `load_rgb(path, roots)` may be expected to work, else the reason why not, in one line without the path.
+    """None if `load_rgb(path, roots)` should work, else the reason why not, in one line without the path.
 
-    Cheap enough to run over a whole data set before training. Found: a missing, empty or non-image file or a
+    Cheap enough to run over a whole data set before training. It finds a missing, empty or non-image file or a
     decompression bomb (from the header, every format); a truncated JPEG (no end-of-image marker at its end, then
-    confirmed by decoding it); a truncated or damaged PNG (from its check sums). Damage inside the pixels of other
-    formats is not looked for.
+    confirmed by decoding it); a truncated or damaged PNG (from its check sums). It does not find damage inside
+    the pixels of other formats.
     """
     try:
         with _open(path, roots) as image:
@@ -152,7 +152,7 @@ def open_image(path: str | Path, roots: Sequence[str] = ()) -> Iterator[io.Buffe
 
 
 def identity(path: str | Path) -> str:
-    """What changes when an image file does, or the tar shard that it is in: size and time of the last change.
+    """Size and modification time of an image file, or of its tar shard with its place there, to notice changes.
 
     Raises:
         InputError, OSError: there is no such image.
@@ -179,7 +179,7 @@ def _resolved(folder: str) -> str:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow reads."""
+    """The members of `FORMATS` that this Pillow reads."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

@@ -1,4 +1,4 @@
-"""JPEG pixels by libjpeg-turbo (the package simplejpeg), at a reduced scale where the whole photo is not needed."""
+"""Decode JPEGs by libjpeg-turbo (the package simplejpeg), at a reduced scale where that is enough."""
 
 import numpy as np
 from PIL import Image
@@ -10,7 +10,7 @@ except ImportError:  # no wheel for this platform: Pillow decodes, its draft mod
 
 SCALES = (8, 4, 2)  # of the inverse DCT; 3/8, 5/8 and their kin have no SIMD code, and take longer than the whole photo
 
-# Blocks that Pillow has to look at: APP1 (EXIF and XMP, which hold the orientation) and MPF in APP2 (several pictures).
+# Headers that only Pillow reads: APP1 (EXIF and XMP, which hold the orientation) and MPF in APP2 (several pictures).
 _APP1, _APP2, _SCAN = 0xE1, 0xE2, 0xDA
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 
@@ -41,10 +41,10 @@ def scale_for(height: int, width: int, at_least: tuple[int, int] | None) -> int:
 
 
 def decode(data: bytes, at_least: tuple[int, int] | None = None) -> np.ndarray | None:
-    """Pixels of a JPEG as they lie in it, uint8 [H, W, 3]; None for one that is for Pillow to read, or to complain about.
+    """Pixels of a JPEG as stored (not turned upright), uint8 [H, W, 3]; None if Pillow must read or reject it.
 
-    Read here is colour as luminance and chrominance, with nothing missing or damaged and no more pixels than Pillow takes
-    without a warning. The pixels equal Pillow's (`draft`, at a reduced scale), whose decoder is the same library.
+    It reads undamaged YCbCr files with no more pixels than Pillow takes without a warning. The pixels equal Pillow's
+    (`draft`, at a reduced scale), whose decoder is the same library.
 
     Args:
         data: a file's bytes.

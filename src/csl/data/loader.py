@@ -1,6 +1,5 @@
-"""Loaders: which samples, in which order, by which workers."""
+"""Loaders: batches of samples in their order, read by worker processes."""
 
-import os
 import signal
 from collections.abc import Iterator
 
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 from csl.data.dataset import ImageDataset, collate
 from csl.errors import InputError
 from csl.machine import distributed
+from csl.machine.processes import available_cores
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
@@ -85,8 +85,8 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
                 yield [(self.epoch, int(row)) for row in part]
 
 
-class DealtBatches(Sampler[list[tuple[int, int]]]):
-    """Batches in the order of the file, dealt out to the processes in turn: each sample once, whoever has it.
+class StridedBatches(Sampler[list[tuple[int, int]]]):
+    """Batches in the order of the file: of every W batches each process has one, and every sample is in exactly one.
 
     A batch is the same whatever the number of processes, so that its scores are the same to the last bit.
 
@@ -96,7 +96,7 @@ class DealtBatches(Sampler[list[tuple[int, int]]]):
         rank, world_size: whose batches these are, of W processes.
 
     Attributes:
-        own_samples: in these batches.
+        own_samples: number of samples in these batches.
     """
 
     def __init__(self, num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1):
@@ -128,13 +128,13 @@ def create_loader(
         dataset: N samples.
         batch_size: of one process at a time.
         workers: processes that decode; 0 for this one.
-        shuffle_seed: its `batch_sampler` is an `EpochBatches` of that seed; None for `DealtBatches`.
+        shuffle_seed: its `batch_sampler` is an `EpochBatches` of that seed; None for `StridedBatches`.
         drop_last, grad_accum, weights: as `EpochBatches` takes them.
         shared: over the processes of the job (`csl.machine.distributed`), each of which gets its part; else all of it.
     """
     rank, world_size = (distributed.rank(), distributed.world_size()) if shared else (0, 1)
     if shuffle_seed is None:
-        batches = DealtBatches(len(dataset), batch_size, rank, world_size)
+        batches = StridedBatches(len(dataset), batch_size, rank, world_size)
     else:
         batches = EpochBatches(len(dataset), batch_size, shuffle_seed, drop_last, grad_accum, rank, world_size, weights)
     return DataLoader(
@@ -157,7 +157,6 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 
 
 def default_workers(most: int = 8) -> int:
-    """One worker a core, at most `most`; none where a single core is all there is. Processes of a job share the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // distributed.local_world_size())
+    """One worker per core, at most `most`, and none on a single core. The processes of a job share the cores."""
+    cores = max(1, available_cores() // distributed.local_world_size())
     return 0 if cores == 1 else min(most, cores)

@@ -1,4 +1,4 @@
-"""Photos that have been decoded and resized, kept in one file for next time: `--cache DIR`.
+"""Cache decoded and resized photos in one file, for the next epoch and run: `--cache DIR`.
 
 The file of N photos holds N records of 16 bytes, then N x H x W x 3 pixels. It begins as a hole, which takes no room on the
 disk, and any process fills in what it has had to decode. A record is a fingerprint (path, size and time of change of the
@@ -30,7 +30,7 @@ _PAGE = 4096
 
 
 class Kept(NamedTuple):
-    """What is there of a photo: `pixels` uint8 [H, W, 3] or None, and its fingerprint now."""
+    """A photo in the cache: its present fingerprint, and `pixels` uint8 [H, W, 3] or None if they are not cached."""
 
     fingerprint: int
     pixels: np.ndarray | None

@@ -1,4 +1,4 @@
-"""Batches on the device: on a GPU the next one is copied while the present one is worked on."""
+"""Copy batches to the device; on a GPU the next copy overlaps the work on the present batch."""
 
 from collections.abc import Iterable, Iterator
 

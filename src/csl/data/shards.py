@@ -1,4 +1,4 @@
-"""Images inside tar shards, by paths that go on behind the shard's: `photos/shards-000003.tar/000017_dog.jpg`."""
+"""Open images inside tar shards by paths such as `photos/shards-000003.tar/000017_dog.jpg`."""
 
 import io
 import os
@@ -18,12 +18,12 @@ _BEHIND = ".tar/"
 
 @dataclass(frozen=True)
 class Member:
-    """One file of a tar.
+    """One file in a tar.
 
     Attributes:
         tar: path of the tar.
-        name: in it.
-        offset, size: where its bytes begin, and how many they are.
+        name: of the file in it.
+        offset, size: start and number of its bytes.
     """
 
     tar: str
@@ -33,7 +33,7 @@ class Member:
 
     @contextmanager
     def open(self) -> Iterator[io.BufferedReader]:
-        """Its bytes, open for reading, once its header has been found to be as it was.
+        """Open the bytes for reading, after a check that the header is the same as in the index.
 
         Raises:
             OSError: the tar has changed since its index was made, or is gone.
@@ -55,7 +55,7 @@ class Member:
 
 
 def find_member(path: str | Path) -> Member | None:
-    """The member of a shard that a path names; None for a path that goes through no tar.
+    """The shard member at a path; None for a path that does not go through a tar.
 
     Raises:
         FileNotFoundError: there is no such member.
@@ -80,7 +80,7 @@ def find_member(path: str | Path) -> Member | None:
 
 @cache
 def _members_of(tar: str) -> np.ndarray:
-    """`ShardIndex.members`; what a process has once read it keeps, and each member's header tells if that is outdated."""
+    """`ShardIndex.members`, read once per process; `Member.open` notices if the tar has changed since."""
     return load_index(tar).members
 
 

@@ -1,7 +1,8 @@
 """From the pixels of a photo to the uint8 tensor a network is fed: the training and the evaluation transform.
 
-Values stay 0 to 255; the division by 255 happens on the device, on the whole batch. The original has no crop, no flip
-and no normalisation by mean and standard deviation, and neither has this, but for `--augment fast` and `flip_affine`.
+Values stay 0 to 255; the division by 255 happens on the device, on the whole batch. Like the
+original, these transforms have no crop, no flip (but for `--augment fast` and `flip_affine`) and no normalisation by mean
+and standard deviation.
 
 A photo is resized once, by PyTorch's antialiased bilinear filter: that of Pillow, at most 2 grey levels from it and equal
 almost everywhere. A large JPEG is decoded at a half, a quarter or an eighth of its size before that:
@@ -27,6 +28,7 @@ from csl.data import batch_augment
 from csl.data.augment import cutout, rand_augment
 from csl.data.flip_affine import flip_affine
 from csl.errors import InputError
+from csl.machine.image_size import height_width
 
 CUTOUT_FACTOR = 0.5
 
@@ -50,14 +52,14 @@ AUGMENTATIONS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Imag
 
 
 class _Resizing:
-    """What both transforms share: `size`, and how much of a photo they need."""
+    """The part that both transforms share: `size`, and how much of a photo they need."""
 
     size: int | tuple[int, int]
 
     @property
     def height_width(self) -> tuple[int, int]:
         """(H, W) of the result."""
-        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+        return height_width(self.size)
 
     @property
     def margin(self) -> float:
@@ -72,7 +74,7 @@ class _Resizing:
 
     @property
     def rule(self) -> str:
-        """What the pixels of `resized` depend on beside the photo and the size, for `csl.data.photo_cache`."""
+        """The settings that change the pixels of `resized` beside the size, in words, for `csl.data.photo_cache`."""
         return f"bilinear, at least {self.margin:g} x"
 
     def resized(self, image: Image.Image | np.ndarray) -> np.ndarray:
@@ -101,7 +103,7 @@ class TrainTransform(_Resizing):
     augment: str = "original"
 
     def __post_init__(self):
-        _check_size(self.size)
+        height_width(self.size)  # raises InputError
         if self.augment not in AUGMENTATIONS:
             raise InputError(f"unknown augmentation {self.augment!r}: expected one of {', '.join(AUGMENTATIONS)}")
 
@@ -115,7 +117,7 @@ class TrainTransform(_Resizing):
         return self.augmented(self.resized(image), rng)
 
     def augmented(self, pixels: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-        """What `resized` returned -> uint8 tensor [3, H, W], channels-last, which may share its memory."""
+        """The array that `resized` returns -> uint8 tensor [3, H, W], channels-last, which may share its memory."""
         augment = AUGMENTATIONS[self.augment]
         if augment is not None:
             pixels = np.array(augment(Image.fromarray(pixels), rng))
@@ -136,14 +138,14 @@ class EvalTransform(_Resizing):
     size: int | tuple[int, int]
 
     def __post_init__(self):
-        _check_size(self.size)
+        height_width(self.size)  # raises InputError
 
     def __call__(self, image: Image.Image | np.ndarray) -> torch.Tensor:
         """Image of any size -> uint8 tensor [3, H, W], channels-last."""
         return self.augmented(self.resized(image))
 
     def augmented(self, pixels: np.ndarray) -> torch.Tensor:
-        """What `resized` returned, as it is -> uint8 tensor [3, H, W], channels-last, sharing its memory."""
+        """The array that `resized` returns, unchanged -> uint8 tensor [3, H, W], channels-last, sharing its memory."""
         return _to_tensor(pixels)
 
 
@@ -163,12 +165,6 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     image = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)  # [1, 3, H, W]
     image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
     return np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
-
-
-def _check_size(size: int | tuple[int, int]) -> None:
-    sides = (size,) if isinstance(size, int) else tuple(size)
-    if len(sides) > 2 or not sides or min(sides) < 1:
-        raise InputError(f"image size {size!r}: expected a positive number of pixels, or a pair (height, width)")
 
 
 def _pixels(image: Image.Image | np.ndarray) -> np.ndarray:

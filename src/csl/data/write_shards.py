@@ -1,6 +1,8 @@
-"""Annotated images into tar shards that any program of the webdataset library reads (`csl.labels.shard_index`)."""
+"""Write annotated images into tar shards, which webdataset can read too (`csl.labels.shard_index`)."""
 
+import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ from csl.labels.shards import SUMMARY
 from csl.machine.files import replacing
 
 DEFAULT_BYTES = 500_000_000
-"""Of one shard: large enough to be read at the disk's speed, small enough to be copied and dealt out."""
+"""Size of one shard: large enough to be read at the disk's speed, small enough to be copied and shared out."""
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")  # in a key: a dot ends it, a slash makes a folder
 _MOST_OF_NAME = 60  # characters of the image's name in its key; a tar has room for 100
@@ -32,15 +34,15 @@ def write_shards(
 ) -> dict:
     """Write shards-000000.tar, ... and shards.json; returns the content of the latter.
 
-    Image files go in byte for byte. A shard has samples of one split, and each is whole or not there. The index of
-    each shard, which reading it needs, is made at once.
+    Image files go in byte for byte. A shard has samples of one split, and is written whole or not at all. The index
+    of each shard, which readers need, is written at once.
 
     Args:
         parts: split -> its annotations.
         folder: of the shards; new or without any.
         shard_bytes: of images, after which a shard ends; `DEFAULT_BYTES` where `shard_count` is not given either.
         shard_count: images, after which a shard ends.
-        on_bad_image: what an unreadable image does, "stop" or "skip".
+        on_bad_image: "stop" at an unreadable image, or "skip" it.
         say: prints one line.
 
     Raises:
@@ -49,12 +51,13 @@ def write_shards(
     """
     folder = Path(folder)
     if (folder / SUMMARY).exists() or any(folder.glob("*.tar")):
-        raise InputError(f"{folder}: has shards already, expected a new folder")
-    if shard_bytes is None and shard_count is None:
-        shard_bytes = DEFAULT_BYTES
+        raise InputError(f"{folder}: has shards already: choose a new folder")
+    if shard_bytes is None:
+        shard_bytes = DEFAULT_BYTES if shard_count is None else math.inf
+    most = (shard_bytes, math.inf if shard_count is None else shard_count)
     shards: list[dict] = []
     for split, annotations in parts.items():
-        _write_split(split, annotations, folder, shard_bytes, shard_count, on_bad_image, shards, say)
+        _write_split(split, annotations, folder, most, on_bad_image, shards, say)
     first = next(iter(parts.values()))
     groups = {name: [group.start, group.stop] for name, group in (first.groups or {}).items()}
     summary = {
@@ -70,49 +73,38 @@ def write_shards(
     return summary
 
 
-def _write_split(split, annotations, folder, shard_bytes, shard_count, on_bad_image, shards, say):
-    row = 0
+def _write_split(split, annotations, folder, most, on_bad_image, shards, say):
+    """Write the shards of one split, each up to `most` (bytes, images), and append an entry for each to `shards`."""
     bar = tqdm(total=len(annotations), desc=f"shards of {split}", unit="img", leave=False, disable=None)
+    samples = _samples(split, annotations, on_bad_image, say, bar)
+    meta = meta_json(ClassSet(annotations.classes, annotations.keys, annotations.groups), annotations.labels.fill)
     with bar:
-        while row < len(annotations):
+        while (first := next(samples, None)) is not None:
             path = folder / f"shards-{len(shards):06d}.tar"
-            with replacing(path) as temporary, open(temporary, "wb") as file:
-                row, images = _write_shard(
-                    file, split, annotations, row, shard_bytes, shard_count, on_bad_image, say, bar
-                )
-            if not images:  # what was left could not be read
-                path.unlink()
-                break
+            written = images = 0
+            with replacing(path) as temporary, open(temporary, "wb") as file, _tar_writer(file) as tar:
+                tar.write({"__key__": META.removesuffix(".json"), "json": meta})
+                for size, sample in itertools.chain([first], samples):
+                    tar.write(sample)
+                    written, images = written + size, images + 1
+                    if written >= most[0] or images >= most[1]:
+                        break
             load_index(path)
             shards.append({"name": path.name, "split": split, "images": images, "bytes": path.stat().st_size})
 
 
-def _write_shard(file, split, annotations, row, shard_bytes, shard_count, on_bad_image, say, bar):
-    """Samples from `row` on until the shard is full; returns the next row and how many were written."""
-    written = images = 0
-    with _tar_writer(file) as tar:
-        meta = meta_json(ClassSet(annotations.classes, annotations.keys, annotations.groups), annotations.labels.fill)
-        tar.write({"__key__": META.removesuffix(".json"), "json": meta})
-        while row < len(annotations) and not _is_full(written, images, shard_bytes, shard_count):
-            path = annotations.images[row]
-            content, reason = _content(path, annotations.roots)
-            if reason is not None:
-                if on_bad_image == "stop":
-                    raise InputError(f"{path}: {reason} (expected an image; --on_bad_image skip goes on without it)")
-                say(printable(f"bad image, left out: {path}: {reason}"))
-            else:
-                tar.write(
-                    {
-                        "__key__": _key(row, path),
-                        _extension(path, content): content,
-                        "json": _labels(annotations, row, split, path),
-                    }
-                )
-                images += 1
-                written += len(content)
-            row += 1
-            bar.update()
-    return row, images
+def _samples(split, annotations, on_bad_image, say, bar):
+    """Yield (bytes of the image, sample for the tar writer) of every image that can be read."""
+    for row, path in enumerate(annotations.images):
+        content, reason = _content(path, annotations.roots)
+        bar.update()
+        if reason is None:
+            labels = _labels(annotations, row, split, path)
+            yield len(content), {"__key__": _key(row, path), _extension(path, content): content, "json": labels}
+        elif on_bad_image == "stop":
+            raise InputError(f"{path}: {reason} (expected an image; --on_bad_image skip goes on without it)")
+        else:
+            say(printable(f"bad image, left out: {path}: {reason}"))
 
 
 def _tar_writer(file):
@@ -121,10 +113,6 @@ def _tar_writer(file):
     except ImportError:
         raise InputError("writing shards needs the package webdataset: pip install 'csl[shards]'") from None
     return TarWriter(file, encoder=False, mtime=0)  # no time of change: equal data gives equal shards
-
-
-def _is_full(written, images, shard_bytes, shard_count):
-    return (shard_bytes is not None and written >= shard_bytes) or (shard_count is not None and images >= shard_count)
 
 
 def _content(path, roots):

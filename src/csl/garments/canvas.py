@@ -1,24 +1,26 @@
-"""The picture in the making, the masks that are laid over it, and the light and shade on them.
+"""The canvas: masks in perspective, paint, and light and shade.
 
-Everything is laid out in garment coordinates: the origin is the middle of the shoulder line, x points right, y points
+Everything is drawn in garment coordinates: the origin is the middle of the shoulder line, x points right, y points
 down, and 1 is about the side of the picture. A camera (rotation, scale, shift, perspective) turns them into pixels.
 Outlines are filled at `SUPERSAMPLE` times the size and reduced, so that edges are smooth.
 """
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
 SUPERSAMPLE = 3
 TILE_SCALE = 200  # pixels of a motif tile per unit of garment coordinates
 
 
-def noise(rng, cells, size):
+def noise(rng: Generator, cells: tuple[int, int], size: int) -> np.ndarray:
     """Smooth noise, float32 [size, size], of mean 0 and about unit deviation, with cells = (columns, rows) bumps."""
     coarse = rng.standard_normal(cells[::-1]).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def blur(alpha, radius):
+def blur(alpha: np.ndarray, radius: float) -> np.ndarray:
     """Gaussian blur, `radius` in pixels, of a mask [H, W] in [0, 1]; wide ones are computed at half the size."""
     image = Image.fromarray((alpha * 255).astype(np.uint8))
     if radius < 2:
@@ -29,13 +31,23 @@ def blur(alpha, radius):
     return np.asarray(image, np.float32) * np.float32(1 / 255)
 
 
-def band(x, width, soft):
+def step(x: np.ndarray, soft: float) -> np.ndarray:
+    """1 where x > 0 and 0 where x < 0, with an edge `soft` > 0 wide."""
+    return np.clip(x / soft + 0.5, 0, 1)
+
+
+def from_middle(x: np.ndarray) -> np.ndarray:
+    """Distance from the middle of each period of 1, 0 to 0.5."""
+    return np.abs(x - np.floor(x) - 0.5)
+
+
+def band(x: np.ndarray, width: float, soft: float) -> np.ndarray:
     """1 inside a band of `width` (0 to 1) in every period of 1, 0 outside, with edges `soft` > 0 wide."""
-    return np.clip((width / 2 - np.abs(x - np.floor(x) - 0.5)) / soft + 0.5, 0, 1)
+    return step(width / 2 - from_middle(x), soft)
 
 
 class Canvas:
-    """The picture in the making and the camera that looks at the garment.
+    """The picture so far and the camera that looks at the garment.
 
     Masks are float32 [H, W] with 0 outside and 1 inside; H = W = `size`.
 
@@ -48,7 +60,7 @@ class Canvas:
         light: unit vector (x, y) towards the light; y points down.
     """
 
-    def __init__(self, rng, size):
+    def __init__(self, rng: Generator, size: int):
         self.size = size
         angle = np.deg2rad(np.clip(rng.normal(0, 3.5), -12, 12))
         scale = rng.uniform(1.06, 1.22) * size
@@ -77,33 +89,25 @@ class Canvas:
         points = np.asarray(points, float) @ self._matrix[:, :2].T + self._matrix[:, 2]
         return (points[:, :2] / points[:, 2:] * SUPERSAMPLE).ravel().tolist()
 
-    def _rendered(self, draw_on):
-        """The mask [H, W] of what `draw_on` draws on a layer of super-sampled pixels."""
+    def fill(self, *outlines: ArrayLike) -> np.ndarray:
+        """The mask [H, W] of closed outlines, each [N, 2] in garment coordinates."""
         layer = Image.new("L", (self.size * SUPERSAMPLE,) * 2)
-        draw_on(ImageDraw.Draw(layer))
+        for outline in outlines:
+            ImageDraw.Draw(layer).polygon(self._project(outline), fill=255)
         return np.asarray(layer.reduce(SUPERSAMPLE), np.float32) / 255
 
-    def fill(self, *outlines):
-        """The mask [H, W] of closed outlines, each [N, 2] in garment coordinates."""
-
-        def draw_on(draw):
-            for outline in outlines:
-                draw.polygon(self._project(outline), fill=255)
-
-        return self._rendered(draw_on)
-
-    def stroke(self, width, *paths):
+    def stroke(self, width: float, *paths: ArrayLike) -> np.ndarray:
         """The mask [H, W] of open paths, each [N, 2]; they and `width` in garment coordinates."""
         pixels = max(1, round(width * self.pixels_per_unit * SUPERSAMPLE))
+        layer = Image.new("L", (self.size * SUPERSAMPLE,) * 2)
+        for path in paths:
+            ImageDraw.Draw(layer).line(self._project(path), fill=255, width=pixels, joint="curve")
+        return np.asarray(layer.reduce(SUPERSAMPLE), np.float32) / 255
 
-        def draw_on(draw):
-            for path in paths:
-                draw.line(self._project(path), fill=255, width=pixels, joint="curve")
-
-        return self._rendered(draw_on)
-
-    def paint(self, alpha, color):
-        """Lay a colour [3] or a picture [H, W, 3] over the canvas where alpha [H, W] says so."""
+    def paint(self, alpha: np.ndarray, color: np.ndarray, shading: np.ndarray | None = None) -> None:
+        """Blend a colour [3] or a picture [H, W, 3], times `shading` [H, W], into the canvas by alpha [H, W]."""
+        if shading is not None:
+            color = color * shading[..., None]
         area = alpha.any(1).nonzero()[0], alpha.any(0).nonzero()[0]
         if not area[0].size:
             return
@@ -111,17 +115,17 @@ class Canvas:
         under = self.rgb[box]
         under += alpha[box][..., None] * ((color[box] if color.ndim == 3 else color) - under)
 
-    def darken(self, alpha, amount):
+    def darken(self, alpha: np.ndarray, amount: float) -> None:
         """Take `amount` (0 to 1) of the light away where alpha [H, W] is 1."""
         self.rgb *= (1 - amount * alpha)[..., None]
 
-    def shadow(self, alpha, radius, amount, offset=1.0):
-        """A soft shadow of a mask, thrown away from the light by `offset` times the radius (in pixels)."""
+    def shadow(self, alpha: np.ndarray, radius: float, amount: float, offset: float = 1.0) -> None:
+        """Draw the soft shadow of a mask, thrown away from the light by `offset` times the radius (in pixels)."""
         dx, dy = -self.light * radius * offset
         rows, columns = (np.clip(np.arange(self.size) - round(float(step)), 0, self.size - 1) for step in (dy, dx))
         self.darken(blur(alpha, radius)[rows[:, None], columns], amount)
 
-    def volume(self, alpha, radius, depth):
+    def volume(self, alpha: np.ndarray, radius: float, depth: float) -> np.ndarray:
         """Shading [H, W] that makes a flat mask look rounded, as if lit from the light's side.
 
         `radius` in pixels is how far the rounding reaches in, and `depth` (0 to 1) how dark it gets; 1 is no change.
@@ -131,8 +135,8 @@ class Canvas:
         relief = (dx * -self.light[0] + dy * -self.light[1]) * -radius
         return 1 - depth * (1 - height) * 1.1 + depth * 1.1 * relief
 
-    def sample(self, tile, u, v):
-        """Colours of a tile [h, w, C] that repeats over garment coordinates u, v [H, W]."""
+    def sample(self, tile: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Colours [H, W, C] of a tile [h, w, C] that repeats over garment coordinates u, v [H, W]."""
         rows = np.floor(v * TILE_SCALE).astype(int) % tile.shape[0]
         columns = np.floor(u * TILE_SCALE).astype(int) % tile.shape[1]
         return tile[rows, columns]

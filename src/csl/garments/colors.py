@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 # Five colours that go together, each row from dark to light.
 _PALETTES = [
@@ -31,27 +32,27 @@ WHITE = np.float32([1, 1, 1])
 INK = np.float32([0.05, 0.05, 0.08])
 
 
-def rgb(code):
+def rgb(code: str) -> np.ndarray:
     """'rrggbb', hexadecimal -> float32 [3] in [0, 1]; a ValueError if it is not hexadecimal."""
     return np.frombuffer(bytes.fromhex(code), np.uint8).astype(np.float32) / 255
 
 
-def any_color(rng):
+def any_color(rng: Generator) -> np.ndarray:
     """A random colour of any palette, float32 [3]."""
     return rgb(rng.choice(_PALETTES[rng.integers(len(_PALETTES))].split()))
 
 
-def pixel(color, *alpha):
+def pixel(color: np.ndarray, *alpha: int) -> tuple[int, ...]:
     """RGB in [0, 1] (and an alpha from 0 to 255) -> the tuple of bytes that Pillow takes."""
     return (*(np.asarray(color) * 255).astype(int).tolist(), *alpha)
 
 
-def luminance(color):
+def luminance(color: np.ndarray) -> float:
     """Perceived lightness of an RGB colour [3], 0 to 1."""
     return float(color @ np.float32([0.3, 0.59, 0.11]))
 
 
-def mix(a, b, weight):
+def mix(a: np.ndarray, b: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
     """From colour `a` (weight 0) to colour `b` (weight 1); a weight per pixel [H, W] gives [H, W, 3]."""
     weight = np.asarray(weight, np.float32)
     return a + (b - a) * (weight[..., None] if weight.ndim == 2 else weight)
@@ -70,7 +71,7 @@ class Colors:
     background: np.ndarray
 
     @classmethod
-    def draw(cls, rng):
+    def draw(cls, rng: Generator) -> "Colors":
         """A palette, shuffled so that cloth, accent and background differ in lightness."""
         swatches = [rgb(code) for code in _PALETTES[rng.integers(len(_PALETTES))].split()]
         swatches = [np.clip(color + rng.normal(0, 0.025, 3), 0.03, 0.97).astype(np.float32) for color in swatches]

@@ -1,8 +1,9 @@
 """The cut of a garment: its measures, and the outlines of its body, neckline and sleeves."""
 
 import numpy as np
+from numpy.random import Generator
 
-from csl.garments.outlines import bezier, mirrored
+from csl.garments.outlines import bezier, direction, mirrored
 
 NECKS = ("crew", "v-neck", "scoop", "square", "collar", "turtleneck", "boat")
 SLEEVES = ("sleeveless", "short", "three-quarter", "long")
@@ -29,7 +30,7 @@ class Cut:
         IndexError: an index is too large.
     """
 
-    def __init__(self, rng, neck, sleeve):
+    def __init__(self, rng: Generator, neck: int, sleeve: int):
         uniform = rng.uniform
         self.neck, self.sleeve = NECKS[neck], SLEEVES[sleeve]
         limits = _OPENINGS[self.neck]
@@ -47,11 +48,11 @@ class Cut:
         self.flare = uniform(1.7, 2.4) if self.sleeve == "three-quarter" else uniform(0.95, 1.25)  # of the sleeve's end
         self.arms = [(uniform(0.08, 0.3), uniform(-0.2, 0.15)) for _ in range(2)]  # radians: upper arm, elbow
 
-    def shoulder_point(self, x):
+    def shoulder_point(self, x: float) -> np.ndarray:
         """The point (x, y) of the right shoulder line at distance x from the middle."""
         return np.array([x, self.slope * (x - 0.1)])
 
-    def torso(self):
+    def torso(self) -> np.ndarray:
         """Outline [N, 2] of the body of the garment; its top runs along the back of the neck."""
         sleeveless = self.sleeve == "sleeveless"
         side = self.shoulder_point(self.strap if sleeveless else self.shoulder)
@@ -71,22 +72,24 @@ class Cut:
         )
         return mirrored(half)
 
-    def neckline(self):
+    def neckline(self) -> np.ndarray:
         """The front edge [N, 2] of the neck opening, from the left shoulder to the right one."""
         corner = self.shoulder_point(self.opening)
         x, d = self.opening, self.depth
-        half = {
-            "crew": lambda: bezier(corner, (x * 0.98, d * 0.75), (x * 0.6, d), (0, d)),
-            "v-neck": lambda: bezier(corner, (x * 0.55, d * 0.52), (0, d)),
-            "scoop": lambda: bezier(corner, (x * 1.05, d * 0.8), (x * 0.75, d), (0, d)),
-            "square": lambda: np.array([corner, (x * 0.93, d), (0, d)]),
-            "collar": lambda: np.array([corner, (0, d)]),
-            "turtleneck": lambda: bezier(corner, (x * 0.6, d), (0, d)),
-            "boat": lambda: bezier(corner, (x * 0.7, d), (0, d)),
-        }[self.neck]()
+        between = {
+            "crew": [(x * 0.98, d * 0.75), (x * 0.6, d)],
+            "v-neck": [(x * 0.55, d * 0.52)],
+            "scoop": [(x * 1.05, d * 0.8), (x * 0.75, d)],
+            "square": [(x * 0.93, d)],
+            "collar": [],
+            "turtleneck": [(x * 0.6, d)],
+            "boat": [(x * 0.7, d)],
+        }[self.neck]
+        straight = self.neck in ("square", "collar")
+        half = np.array([corner, *between, (0, d)]) if straight else bezier(corner, *between, (0, d))
         return np.concatenate([half * [-1, 1], half[::-1]])
 
-    def arm(self, side, reach, fit):
+    def arm(self, side: int, reach: float, fit: float) -> tuple[np.ndarray, np.ndarray]:
         """The outer and the inner edge of an arm or a sleeve from shoulder and armpit to `reach` (0 to 1).
 
         `side` is -1 (left in the picture) or 1; `fit` scales the width, and up to 0.8 it is a bare arm without flare.
@@ -96,7 +99,7 @@ class Cut:
         top = self.shoulder_point(self.shoulder)
         elbow = top + np.array([-0.045, 0.06]) + 0.26 * np.array([np.sin(angle), np.cos(angle)])
         wrist = elbow + 0.27 * np.array([np.sin(angle + bend - 0.1), np.cos(angle + bend - 0.1)])
-        across = np.array([np.cos(angle), -np.sin(angle)])
+        across = direction(-angle)
         flare = 1 + (self.flare - 1) * (fit > 0.8)
         start = top + np.array([0.006, 0.03] if fit > 0.8 else [0.0, 0.05])
         outer = bezier(start, elbow + across * 0.062 * fit, wrist + across * 0.034 * fit * flare, end=reach)

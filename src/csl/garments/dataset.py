@@ -1,19 +1,18 @@
 """Make the demo set: drawn garments with three attributes, of which about 40 % are unknown.
 
-The set is a stand-in for real fashion data that needs no download: an image folder, an attributes file with
-`#N/A` where nobody looked, and the whole truth beside it, so that what a model makes of the unknown can be checked.
+The set stands in for real fashion data and needs no download: an image folder, an attributes file with `#N/A` for
+unknown values, and a file with all values, to check what a model predicts for the unknown ones.
 """
 
 import csv
 import json
-import os
 import shutil
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
@@ -21,6 +20,7 @@ from csl.errors import InputError
 from csl.garments.cut import NECKS, SLEEVES
 from csl.garments.fabric import PATTERNS
 from csl.garments.scene import draw_garment
+from csl.machine.processes import available_cores, parallel_map
 
 ATTRIBUTES = {"neck": NECKS, "sleeve_length": SLEEVES, "pattern": PATTERNS}
 _UNKNOWN = "#N/A"
@@ -33,8 +33,8 @@ _FREQUENCIES = {  # of the values of each attribute: a long tail
 }
 
 
-def draw_values(seed, index):
-    """What garment `index` (from 1) of the set `seed` is, and which of it is known.
+def draw_values(seed: int, index: int) -> tuple[dict[str, int], dict[str, bool], Generator]:
+    """The attributes of garment `index` (from 1) of the set `seed`, and which of them are known.
 
     Returns:
         values: {attribute: int}; known: {attribute: bool}; rng: the generator, ready to draw the picture.
@@ -45,17 +45,25 @@ def draw_values(seed, index):
     return values, known, rng
 
 
-def save_garment(index, folder, size, seed):
+def save_garment(index: int, folder: str | Path, size: int, seed: int) -> None:
     """Draw garment `index` (from 1) of the set `seed`, `size` pixels wide, to `{folder}/{index:05d}.jpg`."""
     values, _, rng = draw_values(seed, index)
     image = draw_garment(rng, values["neck"], values["sleeve_length"], values["pattern"], size)
     image.save(Path(folder) / f"{index:05d}.jpg", quality=90)
 
 
-def make_garments(root, num_train=1500, num_val=500, size=160, seed=0, progress=True, workers=None):
+def make_garments(
+    root: str | Path,
+    num_train: int = 1500,
+    num_val: int = 500,
+    size: int = 160,
+    seed: int = 0,
+    progress: bool = True,
+    workers: int | None = None,
+) -> Path:
     """Draw the demo set into the folder `root`, or return at once if it is already there.
 
-    Written are `images/00001.jpg` and so on (the training images first), `attributes.csv` with the columns filename,
+    It holds `images/00001.jpg` and so on (the training images first), `attributes.csv` with the columns filename,
     neck (0-6), sleeve_length (0-3), pattern (0-9) and split (train or val), where about 40 % of the values are
     `#N/A`; `truth.csv`, the same without unknowns; and `garments.json`, the parameters. Image i and its labels
     depend on `seed` and i alone. The folder appears whole or not at all; a set of other parameters is replaced.
@@ -67,7 +75,7 @@ def make_garments(root, num_train=1500, num_val=500, size=160, seed=0, progress=
         size: side of the square images in pixels, at least 32.
         seed: a non-negative integer.
         progress: whether to show a progress bar.
-        workers: number of processes; None takes one per available CPU, and 1 draws in this process.
+        workers: number of processes; None for one per available core. Fewer than 100 images are drawn in this process.
 
     Returns:
         `root` as a Path.
@@ -83,7 +91,7 @@ def make_garments(root, num_train=1500, num_val=500, size=160, seed=0, progress=
     if (root / "attributes.csv").exists() and _read_parameters(root) == parameters:
         return root
     if root.exists() and not (root.is_dir() and (not any(root.iterdir()) or (root / "garments.json").exists())):
-        raise InputError(f"{root}: found something that is no drawn garment set, expected a new or an empty folder")
+        raise InputError(f"{root} exists and is no drawn garment set: choose a new or an empty folder")
 
     root.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
@@ -113,20 +121,10 @@ def _draw_images(folder, count, size, seed, progress, workers):
     """Draw images 1 to `count` into `folder`, in several processes where that pays."""
     folder.mkdir()
     save = partial(save_garment, folder=folder, size=size, seed=seed)
-    bar = partial(tqdm, total=count, desc="drawing garments", unit="image", disable=None if progress else True)
-    indices = range(1, count + 1)
-    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    if workers == 1 or count < 100:
-        for index in bar(indices):
-            save(index)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        try:
-            for _ in bar(pool.map(save, indices, chunksize=16)):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    workers = 1 if count < 100 else workers or available_cores()
+    saved = parallel_map(save, range(1, count + 1), workers, chunksize=16)
+    for _ in tqdm(saved, total=count, desc="drawing garments", unit="image", disable=None if progress else True):
+        pass
 
 
 def _write_tables(folder, num_train, num_val, seed):
@@ -143,10 +141,10 @@ def _write_tables(folder, num_train, num_val, seed):
             tables[1].writerow([filename, *(values[a] for a in ATTRIBUTES), split])
 
 
-def contact_sheet(root, path, columns=8, rows=5):
-    """Save a picture (PNG) of the first `columns * rows` garments of the set in `root`, each with its values.
+def contact_sheet(root: str | Path, path: str | Path, columns: int = 8, rows: int = 5) -> Path:
+    """Save a PNG of the first `columns * rows` garments of the set in `root`, each with its values.
 
-    An unknown value is shown as `?`.
+    An unknown value is shown as `?`. Returns `path`.
 
     Raises:
         InputError: `root` holds no drawn set.

@@ -1,16 +1,19 @@
-"""What is sewn on or lies over a garment: a belt, a pocket, and things that hide a part of it."""
+"""Belts and pockets, and things that hide a part of the garment."""
 
 import numpy as np
+from numpy.random import Generator
 
-from csl.garments.colors import WOODS, any_color, mix, rgb
+from csl.garments.canvas import Canvas, step
+from csl.garments.colors import WOODS, Colors, any_color, mix, rgb
+from csl.garments.cut import Cut
 from csl.garments.fabric import PATTERNS
-from csl.garments.outlines import bezier, ellipse, rectangle
+from csl.garments.outlines import bezier, direction, ellipse, rectangle
 
 
-def draw_extras(canvas, rng, cut, colors, pattern, person):
-    """Perhaps a belt or a pocket, and at most one thing that hides a part of the garment.
+def draw_extras(canvas: Canvas, rng: Generator, cut: Cut, colors: Colors, pattern: int, person: bool) -> None:
+    """Draw a belt or a pocket, or neither, and at most one thing that hides a part of the garment.
 
-    `pattern` is an index into `PATTERNS`: over a print lies neither belt nor pocket. Only a `person` has hair.
+    `pattern` is an index into `PATTERNS`: a print has neither belt nor pocket over it. Only a `person` has hair.
     """
     if PATTERNS[pattern] != "graphic print":
         if cut.dress and rng.random() < 0.45:
@@ -34,8 +37,8 @@ def _draw_belt(canvas, cut, colors):
 def _draw_pocket(canvas, rng):
     """The outline of a pocket on one side of the chest."""
     x, y = rng.choice([-1, 1]) * 0.115, rng.uniform(0.25, 0.28)
-    left, top, right, bottom = x - 0.04, y, x + 0.04, y + 0.075
-    outline = [(left, top), (right, top), (right, bottom), (x, bottom + 0.02), (left, bottom), (left, top)]
+    top_left, top_right, right, left = rectangle(x - 0.04, y, x + 0.04, y + 0.075)
+    outline = [top_left, top_right, right, (x, right[1] + 0.02), left, top_left]
     canvas.darken(canvas.stroke(0.008, outline), 0.4)
 
 
@@ -46,7 +49,7 @@ def _draw_strap(canvas, rng, cut, colors):
     strap = canvas.stroke(rng.uniform(0.025, 0.045), bezier(top, (side * 0.02, 0.33), bottom))
     canvas.shadow(strap, 1.5, 0.4)
     leather = mix(rgb(rng.choice(WOODS)), np.float32([0.1, 0.07, 0.05]), rng.uniform(0.2, 0.9))
-    canvas.paint(strap, leather * canvas.volume(strap, 1.2, 0.3)[..., None])
+    canvas.paint(strap, leather, canvas.volume(strap, 1.2, 0.3))
 
 
 def _draw_branch(canvas, rng, cut, colors):
@@ -60,11 +63,11 @@ def _draw_branch(canvas, rng, cut, colors):
         along = stem[k] - stem[k - 1]
         for turn in (-0.8, 0.8):
             angle = np.arctan2(along[1], along[0]) + turn
-            center = stem[k] + 0.045 * np.array([np.cos(angle), np.sin(angle)])
+            center = stem[k] + 0.045 * direction(angle)
             leaves.append(ellipse(center, (0.048, 0.018), angle, 14))
     alpha = np.maximum(canvas.fill(*leaves), canvas.stroke(0.009, stem))
     canvas.shadow(alpha, 2.5, 0.4)
-    canvas.paint(alpha, green * canvas.volume(alpha, 1.5, 0.4)[..., None])
+    canvas.paint(alpha, green, canvas.volume(alpha, 1.5, 0.4))
 
 
 def _draw_card(canvas, rng, cut, colors):
@@ -89,7 +92,7 @@ def _draw_scarf(canvas, rng, cut, colors):
         path = bezier((side * 0.14, -0.1), (side * x, 0.0), (side * (x + 0.03), 0.25), (side * (x - 0.03), end))
         alpha = canvas.stroke(0.075, path)
         canvas.shadow(alpha, 2.5, 0.4)
-        canvas.paint(alpha, cloth * (canvas.volume(alpha, 2, 0.4) * (0.94 + 0.06 * np.sin(canvas.u * 150)))[..., None])
+        canvas.paint(alpha, cloth, canvas.volume(alpha, 2, 0.4) * (0.94 + 0.06 * np.sin(canvas.u * 150)))
 
 
 def _draw_hair(canvas, rng, cut, colors):
@@ -105,7 +108,7 @@ def _draw_hair(canvas, rng, cut, colors):
     alpha = canvas.fill(*locks)
     canvas.shadow(alpha, 2.5, 0.4)
     strands = 0.92 + 0.16 * np.sin(canvas.u * 140 + 3 * np.sin(canvas.v * 9))
-    canvas.paint(alpha, tone * (canvas.volume(alpha, 2.5, 0.4) * strands)[..., None])
+    canvas.paint(alpha, tone, canvas.volume(alpha, 2.5, 0.4) * strands)
 
 
 def _draw_foreground(canvas, rng, cut, colors):
@@ -113,4 +116,4 @@ def _draw_foreground(canvas, rng, cut, colors):
     x, y = rng.choice([0.02, 0.98]), rng.uniform(0.55, 1.0)
     distance = np.hypot(canvas.x - x, canvas.y - y)
     tone = any_color(rng)
-    canvas.paint(np.clip((rng.uniform(0.15, 0.26) - distance) / 0.12 + 0.5, 0, 1) * 0.85, tone)
+    canvas.paint(step(rng.uniform(0.15, 0.26) - distance, 0.12) * 0.85, tone)

@@ -1,11 +1,13 @@
 """Fabric patterns, computed per pixel in the coordinates of the part (body or sleeve) that they lie on."""
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 
-from csl.garments.canvas import SUPERSAMPLE, TILE_SCALE, band, noise
-from csl.garments.colors import mix, pixel
-from csl.garments.outlines import ellipse
+from csl.garments.canvas import SUPERSAMPLE, TILE_SCALE, Canvas, band, from_middle, noise, step
+from csl.garments.colors import Colors, mix, pixel
+from csl.garments.cut import Cut
+from csl.garments.outlines import direction, ellipse
 
 PATTERNS = (
     "solid",
@@ -21,7 +23,16 @@ PATTERNS = (
 )
 
 
-def weave(canvas, rng, pattern, colors, cut, u, v, on_sleeve):
+def weave(
+    canvas: Canvas,
+    rng: Generator,
+    pattern: int,
+    colors: Colors,
+    cut: Cut,
+    u: np.ndarray,
+    v: np.ndarray,
+    on_sleeve: np.ndarray,
+) -> np.ndarray:
     """The cloth's colour at every pixel [H, W, 3], RGB in [0, 1].
 
     Args:
@@ -54,11 +65,11 @@ def weave(canvas, rng, pattern, colors, cut, u, v, on_sleeve):
     if name == "dots":
         period *= 1.1
         x = u / period + 0.5 * (np.floor(v / period) % 2)
-        distance = np.hypot(x - np.floor(x) - 0.5, v / period - np.floor(v / period) - 0.5)
-        return mix(base, accent, np.clip((rng.uniform(0.29, 0.35) - distance) / soft + 0.5, 0, 1))
+        distance = np.hypot(from_middle(x), from_middle(v / period))
+        return mix(base, accent, step(rng.uniform(0.29, 0.35) - distance, soft))
     if name == "zigzag":
         x = u / rng.uniform(0.14, 0.18)
-        rise = rng.uniform(0.09, 0.11) * 2 * np.abs(x - np.floor(x) - 0.5)
+        rise = rng.uniform(0.09, 0.11) * 2 * from_middle(x)
         return mix(base, accent, band((v + rise) / (period * 1.1), rng.uniform(0.42, 0.55), soft))
     if name == "floral":
         return canvas.sample(_floral_tile(rng, colors), u, v)
@@ -88,9 +99,9 @@ def _color_blocks(canvas, rng, colors, on_sleeve):
         edge = v - rng.uniform(0.32, 0.42) + u * rng.choice([-1, 1]) * rng.uniform(0.5, 0.9)
     else:
         edge = rng.uniform(0.08, 0.11) - np.abs(v - rng.uniform(0.36, 0.44))
-    cloth = mix(colors.base, colors.accent, np.clip(edge / soft + 0.5, 0, 1))
+    cloth = mix(colors.base, colors.accent, step(edge, soft))
     if kind == "yoke" and rng.random() < 0.5:
-        cloth = mix(cloth, colors.third, np.clip((v - rng.uniform(0.55, 0.6)) / soft + 0.5, 0, 1))
+        cloth = mix(cloth, colors.third, step(v - rng.uniform(0.55, 0.6), soft))
     sleeve = [colors.base, colors.accent, colors.third][rng.integers(3)]
     return mix(cloth, sleeve, on_sleeve)
 
@@ -118,11 +129,9 @@ def _floral_tile(rng, colors):
             radius, turn = rng.uniform(0.1, 0.125) * scale, rng.uniform(0, 2 * np.pi)
             petal_color = colors.accent if rng.random() < 0.7 else mix(colors.accent, colors.third, 0.6)
             for angle in turn + np.array([0.6, 3.4]):
-                direction = np.array([np.cos(angle), np.sin(angle)])
-                blob(center + direction * radius * 1.3, (radius * 0.6, radius * 0.22), angle, leaf)
+                blob(center + direction(angle) * radius * 1.3, (radius * 0.6, radius * 0.22), angle, leaf)
             for angle in turn + np.arange(5) * 2 * np.pi / 5:
-                direction = np.array([np.cos(angle), np.sin(angle)])
-                blob(center + direction * radius * 0.6, (radius * 0.48, radius * 0.36), angle, petal_color)
+                blob(center + direction(angle) * radius * 0.6, (radius * 0.48, radius * 0.36), angle, petal_color)
             blob(center, (radius * 0.3, radius * 0.3), 0, heart)
     return np.asarray(tile.reduce(SUPERSAMPLE), np.float32) / 255
 
@@ -135,31 +144,26 @@ def _graphic_tile(rng, colors):
     draw = ImageDraw.Draw(tile)
     accent, third = pixel(colors.accent, 255), pixel(colors.third, 255)
 
-    def polygon(points, fill):
-        draw.polygon((np.asarray(points, float) * scale).ravel().tolist(), fill=fill)
-
-    kind = rng.choice(["star", "heart", "sun", "mountains", "bolt", "word"])
     t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
-    if kind == "star":
-        polygon(ellipse((0.5, 0.5), (0.48, 0.48)), third)
-        radius = np.where(np.arange(10) % 2, 0.19, 0.45)
-        angle = np.arange(10) * np.pi / 5 - np.pi / 2
-        polygon(0.5 + np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1), accent)
-    elif kind == "heart":
-        x, y = 16 * np.sin(t) ** 3, 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-        polygon(np.stack([0.5 + x / 35, 0.46 - y / 35], 1), accent)
-    elif kind == "sun":
-        radius = np.where(np.arange(60) % 5 < 2, 0.48, 0.33)
-        polygon(np.stack([0.5 + radius * np.cos(t), 0.5 + radius * np.sin(t)], 1), accent)
-        polygon(ellipse((0.5, 0.5), (0.25, 0.25)), third)
-    elif kind == "mountains":
-        polygon(ellipse((0.5, 0.5), (0.48, 0.48)), accent)
-        polygon(ellipse((0.66, 0.32), (0.09, 0.09)), third)
-        polygon([(0.1, 0.75), (0.38, 0.3), (0.55, 0.55), (0.66, 0.42), (0.9, 0.75)], third)
-    elif kind == "bolt":
-        polygon(ellipse((0.5, 0.5), (0.48, 0.48)), accent)
-        polygon([(0.56, 0.1), (0.25, 0.56), (0.46, 0.56), (0.4, 0.92), (0.74, 0.4), (0.52, 0.4)], third)
-    else:
+    disc = ellipse((0.5, 0.5), (0.48, 0.48))
+    star = np.where(np.arange(10) % 2, 0.19, 0.45) * direction(np.arange(10) * np.pi / 5 - np.pi / 2)  # [2, 10]
+    x, y = 16 * np.sin(t) ** 3, 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+    heart = np.stack([0.5 + x / 35, 0.46 - y / 35], 1)
+    rays = np.where(np.arange(60) % 5 < 2, 0.48, 0.33) * direction(t)
+    peaks = [(0.1, 0.75), (0.38, 0.3), (0.55, 0.55), (0.66, 0.42), (0.9, 0.75)]
+    bolt = [(0.56, 0.1), (0.25, 0.56), (0.46, 0.56), (0.4, 0.92), (0.74, 0.4), (0.52, 0.4)]
+    shapes = {  # outlines in a square of side 1, one over the other
+        "star": [(disc, third), (0.5 + star.T, accent)],
+        "heart": [(heart, accent)],
+        "sun": [(0.5 + rays.T, accent), (ellipse((0.5, 0.5), (0.25, 0.25)), third)],
+        "mountains": [(disc, accent), (ellipse((0.66, 0.32), (0.09, 0.09)), third), (peaks, third)],
+        "bolt": [(disc, accent), (bolt, third)],
+        "word": [],
+    }
+    kind = rng.choice(list(shapes))
+    for points, fill in shapes[kind]:
+        draw.polygon((np.asarray(points, float) * scale).ravel().tolist(), fill=fill)
+    if kind == "word":
         draw.rounded_rectangle([0, scale * 0.2, scale - 1, scale * 0.8], scale * 0.1, fill=accent)
         word = str(rng.choice(["SUN", "SEA", "YES", "WOW", "HEY", "ART"]))
         draw.text((scale / 2, scale / 2), word, fill=third, font=ImageFont.load_default(scale * 0.42), anchor="mm")

@@ -1,15 +1,17 @@
 """The garment itself: the cloth of body and sleeves, and the finish of its neckline."""
 
 import numpy as np
+from numpy.random import Generator
 
-from csl.garments.canvas import blur, noise
-from csl.garments.colors import WHITE, mix
+from csl.garments.canvas import Canvas, blur, noise
+from csl.garments.colors import WHITE, Colors, mix
+from csl.garments.cut import Cut
 from csl.garments.fabric import weave
 from csl.garments.outlines import bezier, ellipse, mirrored, rectangle
 
 
-def draw_cloth(canvas, rng, cut, pattern, colors):
-    """Sleeves and body with pattern (index into `PATTERNS`), folds, shading, and perhaps cuffs and a waistband."""
+def draw_cloth(canvas: Canvas, rng: Generator, cut: Cut, pattern: int, colors: Colors) -> None:
+    """Draw sleeves and body with pattern (index into `PATTERNS`), folds, shading, and perhaps cuffs and a waistband."""
     body = canvas.fill(cut.torso())
     sleeves = np.zeros_like(body)
     u, v = canvas.u.copy(), canvas.v.copy()
@@ -34,14 +36,14 @@ def draw_cloth(canvas, rng, cut, pattern, colors):
     light = canvas.volume(body, 6, 0.28) * body
     if edges:
         light += canvas.volume(alpha, 3.5, 0.35) * (1 - body) * (1 - 0.45 * blur(body, 3))
-    canvas.paint(alpha, cloth * (light * (1 + folds))[..., None])
+    canvas.paint(alpha, cloth, light * (1 + folds))
 
     if edges and rng.random() < 0.7:
         canvas.paint(canvas.fill(*(_cuff(*edge) for edge in edges.values())) * (1 - body), colors.trim)
     if not cut.dress and rng.random() < 0.3:
         waistband = canvas.fill(rectangle(-0.6, cut.length - rng.uniform(0.035, 0.06), 0.6, 1.5)) * body
         ribs = 0.93 + 0.07 * np.sin(canvas.u * 300)
-        canvas.paint(waistband * 0.9, colors.trim * (light * ribs)[..., None])
+        canvas.paint(waistband * 0.9, colors.trim, light * ribs)
 
 
 def _cuff(outer, inner):
@@ -51,8 +53,8 @@ def _cuff(outer, inner):
     return np.array([a, c, c + (d - c) * back, a + (b - a) * back])
 
 
-def draw_neck(canvas, rng, cut, colors, worn):
-    """The opening with what is seen in it, the neck if it is `worn` or else the label, and the neckline's finish."""
+def draw_neck(canvas: Canvas, rng: Generator, cut: Cut, colors: Colors, worn: bool) -> None:
+    """Draw the opening, with a neck in it if the garment is `worn` or else the label, and the neckline's finish."""
     corner = cut.shoulder_point(cut.opening)
     front = cut.neckline()
     back = bezier(corner, (0, corner[1] + 0.06), corner * [-1, 1], steps=10)
@@ -61,11 +63,11 @@ def draw_neck(canvas, rng, cut, colors, worn):
         side = bezier((0.098, -0.1), (0.105, corner[1] - 0.04), corner)
         alpha = np.maximum(opening, canvas.fill(mirrored([(0.1, -0.5), (0.098, -0.12), *side, (0, corner[1])])))
         under_chin = np.clip(1 - np.abs(canvas.v + 0.11) / 0.09, 0, 1) * 0.2
-        canvas.paint(alpha, colors.skin * (canvas.volume(alpha, 5, 0.3) * (1 - under_chin))[..., None])
+        canvas.paint(alpha, colors.skin, canvas.volume(alpha, 5, 0.3) * (1 - under_chin))
         bones = [bezier((x * 0.02, 0.07), (x * 0.06, 0.055), (x * 0.13, 0.045), steps=8) for x in (-1, 1)]
         canvas.darken(blur(canvas.stroke(0.012, *bones), 1) * opening, 0.25 if cut.depth > 0.15 else 0)
     else:
-        canvas.paint(opening, colors.lining * (0.92 + 0.3 * np.clip(canvas.v, -0.1, 0.3))[..., None])
+        canvas.paint(opening, colors.lining, 0.92 + 0.3 * np.clip(canvas.v, -0.1, 0.3))
         label = canvas.fill(rectangle(-0.03, corner[1] + 0.035, 0.03, corner[1] + 0.06))
         canvas.paint(label * opening * 0.9, np.float32([0.93, 0.92, 0.88]))
     canvas.darken(opening * blur(1 - opening, 2.5), 0.4)
@@ -90,7 +92,7 @@ def _draw_turtleneck(canvas, rng, cut, colors):
     cloth = mix(colors.base, colors.trim, rng.uniform(0.25, 0.7))
     ribs = 0.9 + 0.1 * np.sin(canvas.u * 2 * np.pi / 0.05)
     canvas.shadow(tube, 2.5, 0.45, 0.6)
-    canvas.paint(tube, cloth * (canvas.volume(tube, 4, 0.5) * ribs)[..., None])
+    canvas.paint(tube, cloth, canvas.volume(tube, 4, 0.5) * ribs)
     fold = top * rng.uniform(0.35, 0.5)
     crease = bezier((-0.15, fold), (0, fold + 0.04), (0.15, fold))
     canvas.darken(blur(canvas.stroke(0.012, crease), 0.8) * tube, 0.4)
@@ -111,5 +113,5 @@ def _draw_collar(canvas, rng, cut, colors):
     half = np.array([(0, cut.depth), point, (x + 0.06, y + 0.005), (x - 0.005, y - 0.065), (x - 0.04, y - 0.035)])
     flaps = canvas.fill(half, half * [-1, 1])
     canvas.shadow(flaps, 2, 0.5, 0.7)
-    canvas.paint(flaps, colors.trim * canvas.volume(flaps, 3, 0.35)[..., None])
+    canvas.paint(flaps, colors.trim, canvas.volume(flaps, 3, 0.35))
     canvas.darken(canvas.stroke(0.006, half[:3], half[:3] * [-1, 1]), 0.35)

@@ -1,6 +1,7 @@
 """The whole picture of one garment: background, wearer or hanger, the garment, extras, and the photograph."""
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageFilter
 
 from csl.garments.canvas import Canvas, band, noise
@@ -11,11 +12,11 @@ from csl.garments.garment import draw_cloth, draw_neck
 from csl.garments.outlines import bezier, ellipse, mirrored
 
 
-def draw_garment(rng, neck, sleeve, pattern, size):
+def draw_garment(rng: Generator, neck: int, sleeve: int, pattern: int, size: int) -> Image.Image:
     """Draw one garment.
 
     Args:
-        rng: a `numpy.random.Generator`; it alone decides everything the three values leave open.
+        rng: a `numpy.random.Generator`; it decides everything but the three values.
         neck: index into `NECKS`.
         sleeve: index into `SLEEVES`.
         pattern: index into `PATTERNS`.
@@ -98,7 +99,7 @@ def _draw_wearer(canvas, cut, skin, arms):
             outlines.append(ellipse(thumb, (0.036, 0.012), angle + side * 0.35))
     alpha = canvas.fill(*outlines)
     canvas.shadow(alpha, 5, 0.35)
-    canvas.paint(alpha, skin * canvas.volume(alpha, 4, 0.35)[..., None])
+    canvas.paint(alpha, skin, canvas.volume(alpha, 4, 0.35))
 
 
 def _draw_hanger(canvas, rng, cut):

@@ -17,7 +17,7 @@ class NetworkOptions:
         model_name: the network's name, needed for a foreign file of a timm network.
         num_classes: the number of classes that the file is expected to have.
         image_size: side or (H, W) in pixels; None for the size that the network was trained with.
-        device: "cuda", "cuda:1", "cpu"; None for a GPU where there is one.
+        device: "cuda", "cuda:1", "cpu"; None for a GPU if there is one.
         amp: "auto", "bf16", "fp16" or "off" (`csl.predict.scoring.autocast_dtype`).
         abn: None to fold InPlace-ABN into the convolutions, or the backend that runs its layers.
         compile: compile the network when it first runs.

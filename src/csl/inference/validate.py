@@ -84,7 +84,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
 
         made = plot_validation(
             folder / "plots", options.split, annotations, result.indices, result.probabilities,
-            result.targets, options.thre, truth, chosen,
+            options.thre, truth, chosen,
         )  # fmt: skip
         say(f"pictures in {folder / 'plots'}: {', '.join(picture.name for picture in made)}")
     return numbers

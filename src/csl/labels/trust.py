@@ -56,7 +56,7 @@ def check_class_names(names: Iterable[str], place: str | Path) -> None:
             )
 
 
-WAY_OUT = "expected one inside, or --follow_links"
+_WAY_OUT = "expected one inside, or --follow_links"
 
 
 def require_inside(images: Sequence[str], folder: str, path: Path, source: str) -> tuple[str, ...]:
@@ -85,12 +85,12 @@ def require_inside(images: Sequence[str], folder: str, path: Path, source: str) 
         if CONTROL.search(image):
             raise InputError(f"{place}, a name with a control character; expected a plain name")
         absolute = os.path.abspath(image)  # without `..`, links not followed
-        if not any(is_below(absolute, root) for root in roots):
-            raise InputError(f"{place}, outside of the data folder {roots[-1]}; {WAY_OUT}")
+        if not any(_is_below(absolute, root) for root in roots):
+            raise InputError(f"{place}, outside of the data folder {roots[-1]}; {_WAY_OUT}")
     return tuple(dict.fromkeys(os.path.realpath(root) for root in roots))
 
 
-def is_below(path: str, folder: str) -> bool:
+def _is_below(path: str, folder: str) -> bool:
     """Whether an absolute path without `..` is this folder or lies in it."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 

@@ -23,7 +23,7 @@ def value_counts(annotations: Annotations, seen: np.ndarray) -> pd.DataFrame:
 
     Returns:
         A table `attribute`, `value` (the class name, yes or no for a yes/no attribute, or "unknown"), `images`,
-        `before` and `after`, the share of what is seen in percent.
+        `before` and `after`, shares of the images seen in percent.
     """
     labels = annotations.labels.to_dense()  # [N, C]
     total = seen.sum()

@@ -1,4 +1,4 @@
-"""The labels of each class: known positives, known negatives, unknown; before and after a simulation."""
+"""Pictures of the labels of each class: known positives, known negatives, unknown; before and after a simulation."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +33,7 @@ _LISTED = 14  # classes at either end of a long tail
 def plot_labels(annotations: Annotations, path: str | Path, full_labels: LabelMatrix | None = None) -> Path:
     """How many images of each class are known positive, known negative and unknown.
 
-    Up to `NAMED` classes have a named row each, the most frequent first, attribute by attribute where there are
+    Up to `NAMED` classes have a named row each, the most frequent first, by attribute if there are
     attributes. More are ranked by their known positives, on logarithmic axes, with the other counts as bands and
     the names at both ends.
 

@@ -1,4 +1,4 @@
-"""Images with what was predicted of them, and, where labels are known, whether it is true."""
+"""Pictures of images with their predictions, judged by their labels if these are known."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -97,11 +97,11 @@ def plot_contact_sheet(
     """Images with their true, false, missed and unknown labels told apart by symbol and colour.
 
     Args:
-        sheet: what is shown. An image that cannot be read is an empty tile that says so.
+        sheet: the images. One that cannot be read becomes an empty tile that says so.
         path: PNG to write, whole or not at all.
         title: of the picture.
         columns: images in a row, 1 or more.
-        lines: labels under an image, 2 or more; what is over is counted in the last line.
+        lines: labels under an image, 2 or more; the last line counts those left over.
 
     Returns:
         `path`.

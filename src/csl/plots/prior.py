@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from csl.errors import InputError
+from csl.labels import LabelMatrix
 from csl.metrics.agreement import rank_correlation, top_overlap
 from csl.plots.style import (
     ANNOTATED,
@@ -59,6 +60,11 @@ def plot_prior(
     return draw_prior(prior, annotated, classes, truth, title).save(path)
 
 
+def frequency(labels: LabelMatrix) -> np.ndarray:
+    """[C] share of the images that are annotated as having the class; of full labels, how frequent it is."""
+    return labels.counts().positives / max(len(labels), 1)
+
+
 @styled()
 def draw_prior(
     prior: np.ndarray,
@@ -108,7 +114,7 @@ def _draw_rows(known, classes, title):
         axes.plot(shown[name], y, ls="", color=_MARKS[name][1], label=name, clip_on=False, zorder=3, **styles[name])
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("share of the images, logarithmic; what is less stands at the left edge")
+    axes.set_xlabel("share of the images, logarithmic; smaller values stand at the left edge")
     for i, c in enumerate(order):
         page.text(left - 0.12, top + pitch * (i + 0.5), page.fit(classes[c], left - 0.5, size), size, ha="right",
                   va="center_baseline")  # fmt: skip
@@ -142,10 +148,10 @@ def _draw_scatter(known, classes, title):
             axes.set_ylabel("estimated prior, share of the images")
         else:
             axes.tick_params(labelleft=False)
-        heading = {"annotated": "Against what is annotated", "true": "Against the truth"}[name]
+        heading = {"annotated": "Against the annotated frequency", "true": "Against the truth"}[name]
         page.text(left, top - 0.32, heading, BODY + 1, weight="bold")
         left += side + 0.75
-    note = "each dot a class, the top ten of the estimate large; dashed: equal; what is less stands at the edge"
+    note = "each dot a class, the top ten of the estimate large; dashed: equal; smaller values stand at the edge"
     page.text(0.95, top + side + 0.6, note, SMALL, color=SOFT)
     _draw_lists(page, left, top - 0.32, known, classes)
     return page

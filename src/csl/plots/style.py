@@ -75,7 +75,7 @@ def styled() -> Iterator[None]:
 
 
 class Page:
-    """A figure whose parts are placed in inches from its upper left corner, so that text never depends on luck.
+    """A figure whose parts are placed in inches from its upper left corner, so that texts do not overlap.
 
     Args:
         width, height: inches.
@@ -146,7 +146,7 @@ class Page:
         text = one_line(text)
         if self.measure(text, size, weight) <= width:
             return text
-        low, high = 0, len(text)  # so many characters fit, so many do not
+        low, high = 0, len(text)  # `low` characters fit, `high` do not
         while high - low > 1:
             kept = (low + high) // 2
             if self.measure(_cut(text, kept), size, weight) <= width:

@@ -1,15 +1,14 @@
-"""How a run went: its loss and mAP, its labels, its prior, and what its network says of some images."""
+"""Pictures of a run: loss and mAP, labels, prior, and predictions of its network."""
 
 from pathlib import Path
 
 import numpy as np
 
 from csl.labels import Annotations, LabelMatrix
-from csl.plots.curves import plot_precision_recall
 from csl.plots.labels import plot_labels
-from csl.plots.predictions import choose_images, plot_contact_sheet, sheet_of
-from csl.plots.prior import plot_prior
+from csl.plots.prior import frequency, plot_prior
 from csl.plots.style import BODY, CURVES, SMALL, SOFT, Page, styled
+from csl.plots.validation import plot_scored
 from csl.predict.scoring import Scores
 from csl.prior import read_prior
 from csl.runs.folder import RunFolder, read_log
@@ -26,7 +25,7 @@ def plot_training(
     """The pictures of a finished run, into its `plots/`.
 
     `training.png` (loss and mAP), `labels.png` (`plot_labels`), `prior.png` (the run's estimate of the class prior) and,
-    where there are scores, `predictions.png` and `precision_recall.png`.
+    if there are scores, `predictions.png` and `precision_recall.png`.
 
     Args:
         run: a run with its `log.jsonl` and `train_avg_preds.csv`.
@@ -45,20 +44,8 @@ def plot_training(
         plot_run_prior(run, train, truth),
     ]
     if val is not None and scores is not None and len(scores.indices):
-        probabilities, indices = scores.probabilities[0], scores.indices
-        rows = choose_images(len(indices))
-        sheet = sheet_of(val, indices[rows], probabilities[rows])
-        title = f"{len(rows)} of {len(indices):,} validation images, by the best weights"
-        made.append(plot_contact_sheet(sheet, run.plots / "predictions.png", title))
-        made.append(
-            plot_precision_recall(
-                probabilities,
-                val.labels[indices],
-                val.classes,
-                run.plots / "precision_recall.png",
-                title=f"Precision and recall on {len(indices):,} validation images, by the best weights",
-            )
-        )
+        scored, whose = val.select(scores.indices), "validation images, by the best weights"
+        made += plot_scored(scored, scores.probabilities[0], run.plots, whose)
     return made
 
 
@@ -78,11 +65,6 @@ def plot_run_prior(run: RunFolder, train: Annotations, truth: LabelMatrix | None
         truth=None if truth is None or truth.counts().unannotated.any() else frequency(truth),
         title="Class prior, the mean prediction over the last epoch",
     )
-
-
-def frequency(labels: LabelMatrix) -> np.ndarray:
-    """[C] share of the images that are annotated as having the class; of full labels, how frequent it is."""
-    return labels.counts().positives / max(len(labels), 1)
 
 
 def plot_curves(log: list[dict], path: str | Path) -> Path:

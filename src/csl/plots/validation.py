@@ -1,4 +1,4 @@
-"""What `validate.py --plots` draws."""
+"""The pictures of `validate.py --plots`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,7 @@ from csl.labels import Annotations, LabelMatrix
 from csl.plots.curves import plot_precision_recall
 from csl.plots.labels import plot_labels
 from csl.plots.predictions import choose_images, plot_contact_sheet, sheet_of
-from csl.plots.prior import plot_prior
-from csl.plots.training import frequency
+from csl.plots.prior import frequency, plot_prior
 
 
 def plot_validation(
@@ -19,11 +18,9 @@ def plot_validation(
     annotations: Annotations,
     indices: np.ndarray,
     probabilities: np.ndarray,
-    targets: np.ndarray,
     threshold: float,
     truth: LabelMatrix | None = None,
     chosen: Sequence[int] | None = None,
-    shown: int = 24,
 ) -> list[Path]:
     """The pictures of a measured network: labels, prior, predictions and precision against recall.
 
@@ -32,15 +29,13 @@ def plot_validation(
 
     Args:
         folder: of the files.
-        split: what the images are of: "val", "test", ...
+        split: name of the split: "val", "test", ...
         annotations: images and labels.
         indices: int64 [N], the images that were scored.
         probabilities: [N, C] of those.
-        targets: [N, C] in {1, 0, -1}, their labels.
         threshold: over which a class is predicted, in [0, 1].
-        truth: all labels of `annotations`, where they are known.
+        truth: all labels of `annotations`, if they are known.
         chosen: classes to draw curves of; None for a few between the best and the worst.
-        shown: images of the contact sheet, drawn with the same seed each time.
 
     Returns:
         The files.
@@ -60,18 +55,40 @@ def plot_validation(
             title=f"Class prior, the mean prediction over {len(indices):,} {name} images",
         )
     )
-    rows = choose_images(len(indices), shown)
+    return made + plot_scored(scored, probabilities, folder, f"{name} images", f"{split}_", threshold, chosen)
+
+
+def plot_scored(
+    scored: Annotations,
+    probabilities: np.ndarray,
+    folder: Path,
+    whose: str,
+    prefix: str = "",
+    threshold: float = 0.5,
+    chosen: Sequence[int] | None = None,
+) -> list[Path]:
+    """`{prefix}predictions.png`, some images with their predictions, and `{prefix}precision_recall.png`.
+
+    Args:
+        scored: N images and their labels.
+        probabilities: [N, C].
+        folder: of the files.
+        whose: the images in words, for the titles.
+        prefix: of the files' names.
+        threshold: over which a class is predicted, in [0, 1].
+        chosen: classes to draw curves of; None for a few between the best and the worst.
+
+    Returns:
+        The files.
+    """
+    rows = choose_images(len(scored))  # the same seed each time
     sheet = sheet_of(scored, rows, probabilities[rows], threshold)
-    title = f"{len(rows):,} of {len(indices):,} {name} images"
-    made.append(plot_contact_sheet(sheet, folder / f"{split}_predictions.png", title))
-    made.append(
+    title = f"{len(rows):,} of {len(scored):,} {whose}"
+    curves = f"Precision and recall on {len(scored):,} {whose}"
+    labels = scored.labels[np.arange(len(scored))]
+    return [
+        plot_contact_sheet(sheet, folder / f"{prefix}predictions.png", title),
         plot_precision_recall(
-            probabilities,
-            targets,
-            scored.classes,
-            folder / f"{split}_precision_recall.png",
-            chosen,
-            title=f"Precision and recall on {len(indices):,} {name} images",
-        )
-    )
-    return made
+            probabilities, labels, scored.classes, folder / f"{prefix}precision_recall.png", chosen, curves
+        ),
+    ]

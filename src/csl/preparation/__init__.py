@@ -1,1 +1,1 @@
-"""Data sets made ready for training: what `python -m csl prepare` does."""
+"""Prepare data sets for training: the tools behind `python -m csl prepare`."""

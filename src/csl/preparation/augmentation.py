@@ -1,8 +1,8 @@
-"""The fashion fork's augmented copies, with torchvision: geometry and colours of one image, drawn anew for each copy.
+"""The augmented copies of the fashion fork, by torchvision: random changes of geometry and colour.
 
 Its operations and probabilities, in its order: shift, scale and rotate (0.2, 0.2, 10 degrees) 0.5, mirror 0.75, shuffled
-channels 0.5, RGB shift of 50 grey levels 0.5, perspective 0.75, tone curve of 0.2 0.5. The ranges that it left to its
-library are those of that library, albumentations: borders are reflected, the perspective draws the corners in.
+channels 0.5, RGB shift of 50 grey levels 0.5, perspective 0.75, tone curve of 0.2 0.5. Other ranges are the
+defaults of its library, albumentations: borders are reflected, the perspective draws the corners in.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ _REACH = 0.53  # of the longer side: what shift, scale and rotation may uncover 
 
 
 def copy_generator(seed: int, name: str, number: int) -> np.random.Generator:
-    """The generator of copy `number` of the image `name`: the same whoever draws it, and whatever else is copied."""
+    """The random generator of copy `number` of the image `name`; it depends on the seed and these two alone."""
     digest = hashlib.sha256(name.encode()).digest()
     return np.random.default_rng([seed, number, int.from_bytes(digest[:8], "little")])
 
 
 def augmented(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A changed copy of an RGB image, of the same size."""
+    """An augmented copy of an RGB image, of the same size."""
     if rng.random() < 0.5:
         image = _shift_scale_rotate(image, rng)
     if rng.random() < 0.75:

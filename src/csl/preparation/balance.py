@@ -1,6 +1,6 @@
-"""How often an image is seen, so that rare values of attributes are seen more.
+"""Balance a training split: augmented copies or sampling weights for images with rare attribute values.
 
-Values are int [N, A]: the number of each image's value of each attribute, -1 where it is unknown.
+`values` are int [N, A]: the index of each image's value of each attribute, -1 where it is unknown.
 """
 
 import numpy as np
@@ -8,17 +8,17 @@ import numpy as np
 from csl.labels import POSITIVE, UNANNOTATED, Annotations
 
 COPIES = ((20, 39), (15, 29), (5, 19))
-"""The fork's rule: from this sum of weights on, so many augmented copies."""
+"""The fork's rule: (least sum of weights, number of augmented copies)."""
 
 AWAY = 2
-"""The fork's rule: attributes that an image has to be out of the ordinary in to be copied."""
+"""The fork's rule: an image is copied if so many of its attributes differ from their most common value."""
 
 CAP = 10.0
-"""The largest weight that one value has under `sampling_weights`."""
+"""The largest weight of one value in `sampling_weights`."""
 
 
 def value_indices(annotations: Annotations) -> np.ndarray:
-    """The value of each attribute of each image, int64 [N, A] with -1 where unknown; 0 and 1 for yes/no columns."""
+    """The index of each image's value of each attribute, int64 [N, A]; -1 where unknown, 0 and 1 for yes/no columns."""
     labels = annotations.labels.to_dense()  # [N, C]
     values = np.full((len(annotations), len(annotations.groups)), UNANNOTATED, dtype=np.int64)
     for column, group in enumerate(annotations.groups.values()):
@@ -32,7 +32,7 @@ def value_indices(annotations: Annotations) -> np.ndarray:
 
 
 def original_copies(values: np.ndarray) -> np.ndarray:
-    """Augmented copies of each image under the fork's rule, int64 [N].
+    """The number of augmented copies of each image by the fork's rule, int64 [N].
 
     A value weighs max count / count of its attribute, an unknown one 0; s is the sum over an image's attributes. Where at
     least two attributes are not at their most common value (an unknown one is not; of equally common ones the first is),
@@ -52,7 +52,7 @@ def original_copies(values: np.ndarray) -> np.ndarray:
 
 
 def sampling_weights(values: np.ndarray, cap: float = CAP) -> np.ndarray:
-    """How often to draw each image, float64 [N] with mean 1: rare values oftener, unknown ones as often as they are there.
+    """Sampling weights float64 [N] with mean 1: rare values are drawn more often, unknown ones as often as they occur.
 
     A value weighs n / (K count), for the n images whose value of that attribute is known and the K values that occur
     (scikit-learn's "balanced"), at most `cap`; an image weighs the mean over its known attributes. The weights of the images

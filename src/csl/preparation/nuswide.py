@@ -1,4 +1,4 @@
-"""The subset of NUS-WIDE that the image tagging tutorial trains on: `python -m csl prepare nuswide`."""
+"""Write the subset of NUS-WIDE that the image tagging tutorial trains on: `python -m csl prepare nuswide`."""
 
 import json
 from collections.abc import Callable, Sequence

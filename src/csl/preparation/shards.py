@@ -1,4 +1,4 @@
-"""Annotated images of one or more splits into tar shards: `csl prepare shards`."""
+"""Write the annotated images of one or more splits into tar shards: `csl prepare shards`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,10 +21,10 @@ class ShardOptions(DataOptions):
 
 
 def prepare_shards(options: ShardOptions, say: Callable[[str], None] = print) -> None:
-    """Write the shards that the options describe, and say what they hold.
+    """Write the shards that the options describe, and print a summary.
 
     Raises:
-        InputError: a size that is not positive, a split without images, or as `write_shards`.
+        InputError: a size that is not positive, a split without images, or an error of `write_shards`.
     """
     for name in ("size_mb", "count"):
         value = getattr(options, name)

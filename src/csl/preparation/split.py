@@ -1,4 +1,4 @@
-"""A seeded split of images in three, identical images on one side."""
+"""Split images into train, val and test by a seed, with identical images on one side."""
 
 import random
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from csl.errors import InputError
 from csl.labels.paths import SPLITS
 
 SHARES = (0.8, 0.1, 0.1)
-"""Of train, val and test."""
+"""Shares of train, val and test."""
 
 SEED = 1337
 
@@ -18,7 +18,7 @@ def grouped_split(names: Sequence[str], groups: np.ndarray, seed: int = SEED) ->
     """Split images 0.8 / 0.1 / 0.1 so that the images of a group are on one side.
 
     The groups, in the order of their first names, are shuffled; the first int(0.8 G) of the G groups train, the next
-    int(0.1 G) are val, the rest test (val has one group at least). Where every image is a group of its own that is the
+    int(0.1 G) are val, the rest test (val has one group at least). If every image is its own group, this equals the
     split of the package split-folders with the same seed.
 
     Args:

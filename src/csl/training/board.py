@@ -9,8 +9,7 @@ import numpy as np
 
 from csl.labels import Annotations
 from csl.plots.predictions import choose_images, draw_contact_sheet, sheet_of
-from csl.plots.prior import draw_prior
-from csl.plots.training import frequency
+from csl.plots.prior import draw_prior, frequency
 
 SHEET_IMAGES = 8
 """Validation images on the sheet of each epoch, always the same: about half a second to draw."""

@@ -70,7 +70,7 @@ class Entries:
         """
         names, code = _distinct(self._images)
         self._images = []
-        lines = _joined([batch.lines for batch in self._batches], np.uint32)
+        lines = np.concatenate([np.zeros(0, np.uint32), *(batch.lines for batch in self._batches)])
         keys = self._keys(code, num_classes, order)  # in the order of the file
         self._batches = []
 
@@ -121,10 +121,6 @@ def _distinct(chunks):
     names = pa.concat_arrays([chunk.cast(pa.large_string()) for chunk in chunks] or [pa.array([], pa.large_string())])
     names = names.dictionary_encode()
     return names.dictionary, np.asarray(names.indices)
-
-
-def _joined(arrays, dtype):
-    return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
 
 
 def _first_of_each(sorted_array):
