@@ -151,7 +151,7 @@ def test_epochs_batches_and_draws_are_those_of_loose_files(loose, shards, worker
 
 
 def test_webdataset_reads_them(loose, shards):
-    import webdataset
+    webdataset = pytest.importorskip("webdataset")
 
     urls = [str(path) for path in sorted(shards.glob("*.tar"))]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False))

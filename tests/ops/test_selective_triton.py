@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -45,8 +44,8 @@ torch.testing.assert_close(tied / every, torch.tensor([[0, 2 / 3, 2 / 3, 2 / 3, 
 """
 
 
-@pytest.mark.skipif(not find_spec("triton"), reason="needs Triton")
 def test_triton_kernel_equals_the_plain_twin_when_interpreted():
+    pytest.importorskip("triton", reason="Triton is not installed")
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-W", "ignore", "-c", INTERPRETED], env=environment, check=True)
 
