@@ -6,7 +6,7 @@ import torch
 
 from csl import InputError, checkpoint
 from csl.models import create_model, truncate
-from csl.models.summary import summarise
+from csl.models.summary import measure
 
 
 def images(*size):
@@ -22,7 +22,7 @@ def tresnet():
 def test_layer4_0_conv1_is_what_the_openimages_fork_cut_out():
     with torch.device("meta"):
         cut = truncate(create_model("tresnet_m", 9605, bottleneck_head=True), "layer4.0.conv1")
-    summary = summarise(cut, (1024, 1024))
+    summary = measure(cut, (1024, 1024))
     assert summary.parameters == 14_900_608
     assert summary.layers[-1].shape == (1, 512, 64, 64)
     assert summary.layers[-1].stride == 16

@@ -8,7 +8,7 @@ from csl import checkpoint
 from csl.errors import InputError, in_words
 from csl.models import create_model, truncate, zoo
 from csl.models.description import Architecture
-from csl.models.summary import Summary, summarise
+from csl.models.summary import Summary, measure
 
 DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE = 80, 224
 
@@ -39,7 +39,7 @@ def describe(
             model = create_model(**vars(network))
         if layer is not None:
             model = truncate(model, layer)
-        summary = summarise(model, (height, width))
+        summary = measure(model, (height, width))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = in_words(error)
         raise InputError(f"{name}: not counted for images of {height}x{width} ({reason})") from error

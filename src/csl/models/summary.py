@@ -38,7 +38,7 @@ class Summary:
     layers: list[Layer]
 
 
-def summarise(model: nn.Module, image_size: tuple[int, int]) -> Summary:
+def measure(model: nn.Module, image_size: tuple[int, int]) -> Summary:
     """Count a network that was made under `torch.device("meta")`.
 
     Multiply-adds are those of convolutions and matrix products; additions, normalisations and activations are not counted.

@@ -26,7 +26,7 @@ from csl.labels.openimages.classes import (
 from csl.labels.openimages.entries import Entries
 from csl.labels.openimages.files import find_source, in_folder, official_source
 from csl.labels.openimages.rows import listed_labels, verified_labels
-from csl.labels.openimages.stream import SHOWN, Problems
+from csl.labels.openimages.stream import NAMED_ROWS, Problems
 from csl.labels.paths import ImagePaths, existing, known_split
 
 _CACHED_FROM = 1 << 24  # bytes of a CSV that takes long enough to read for a cache
@@ -177,7 +177,7 @@ def _read(source, keys, names, known, strict):
     if class_id.found:
         order = np.argsort(np.argsort(keys)).astype(np.int32) if keys else np.zeros(0, np.int32)
         keys = sorted(keys)
-    found = entries.collect(len(keys), order, SHOWN)
+    found = entries.collect(len(keys), order, NAMED_ROWS)
     problems.add(
         "(image, class) pairs both positive and negative",
         found.contradictions,

@@ -13,7 +13,7 @@ from csl.errors import InputError
 from csl.labels.layouts import VERIFIED
 from csl.labels.openimages.classes import OUTSIDE, UNKNOWN
 from csl.labels.openimages.entries import Batch
-from csl.labels.openimages.stream import FEW_STRINGS, SHOWN, STRINGS, CsvStream, Problems, lookup
+from csl.labels.openimages.stream import FEW_STRINGS, NAMED_ROWS, STRINGS, CsvStream, Problems, lookup
 from csl.labels.paths import first_row, split_name
 
 _LIST = r"^\s*(\[.*\]|nan|NaN)?\s*$"
@@ -163,7 +163,7 @@ def _confidence(text):
 def _report(problems, kind, wrong, lines, column, found):
     """Add the rows where `wrong`; `found` is the message with a place for the cell."""
     if wrong.any():
-        first = np.flatnonzero(wrong)[:SHOWN]
+        first = np.flatnonzero(wrong)[:NAMED_ROWS]
         rows = [(int(lines[row]), found.format(_shortened(column[int(row)].as_py()))) for row in first]
         problems.add(kind, wrong.sum(), rows)
 

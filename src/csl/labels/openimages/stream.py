@@ -12,7 +12,7 @@ import pyarrow.csv
 
 from csl.errors import InputError
 
-SHOWN = 5  # rows that the message names
+NAMED_ROWS = 5  # rows that the message names
 
 
 class Problems:
@@ -32,7 +32,7 @@ class Problems:
         """`count` more of a kind, of which `rows` are the first: (line, what was found there)."""
         if count:
             self.counts[kind] += int(count)
-            self.first = sorted({*self.first, *rows[:SHOWN]})[:SHOWN]
+            self.first = sorted({*self.first, *rows[:NAMED_ROWS]})[:NAMED_ROWS]
 
     def check(self) -> None:
         """In strict mode, stop at the first problem.
@@ -120,7 +120,7 @@ class CsvStream:
     def _leave_out(self, row):
         if row.text.strip():
             found = f"{row.actual_columns} cells, expected {row.expected_columns}"
-            examples = [(row.number, found)] if len(self._invalid) < SHOWN else []
+            examples = [(row.number, found)] if len(self._invalid) < NAMED_ROWS else []
             self.problems.add("rows with another number of cells", 1, examples)
         self._invalid.append(row.number - (2 if self.header else 1) - len(self._invalid))
         return "skip"
