@@ -6,6 +6,7 @@ import torch
 
 from csl import checkpoint
 from csl.errors import InputError, in_words
+from csl.machine.image_size import height_width
 from csl.models import create_model, truncate, zoo
 from csl.models.description import Architecture
 from csl.models.summary import Summary, measure
@@ -33,7 +34,7 @@ def describe(
     """
     network, own_size = _find(name, num_classes, head)
     size = image_size or own_size or DEFAULT_IMAGE_SIZE
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = height_width(size)
     try:
         with torch.device("meta"):
             model = create_model(**vars(network))

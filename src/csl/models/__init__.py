@@ -3,6 +3,7 @@
 from torch import nn
 
 from csl.errors import InputError
+from csl.machine.image_size import height_width
 from csl.models.backbones import TimmWithHead, create_timm, create_timm_features
 from csl.models.features import FeatureExtractor, truncate
 from csl.models.fusion import fuse
@@ -67,7 +68,7 @@ def architecture(name: str) -> str:
 def check_image_size(name: str, size: int | tuple[int, int]) -> None:
     """Raise InputError where the network of that name cannot take images of that side, or (height, width)."""
     if architecture(name) in CONFIGS:
-        check_size((size, size) if isinstance(size, int) else tuple(size))
+        check_size(height_width(size))
 
 
 __all__ = [

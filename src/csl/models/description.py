@@ -8,6 +8,7 @@ from typing import Any
 
 from csl.errors import InputError, shown
 from csl.labels.class_set import ClassSet
+from csl.machine.image_size import height_width
 
 FORMAT = "csl-export-1"
 
@@ -64,7 +65,7 @@ class Description:
     @property
     def height_width(self) -> tuple[int, int]:
         """(H, W) in pixels."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+        return height_width(self.image_size)
 
     @property
     def output(self) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from csl.errors import InputError, in_words
+from csl.machine.image_size import height_width
 from csl.models.description import INPUT, Description, read_description
 
 INSTALL = "pip install onnx onnxruntime onnxscript"
@@ -67,7 +68,7 @@ class OnnxNetwork(nn.Module):
         count = shapes[1][1]
         self.description: Description = read_description(metadata, self.path, count if isinstance(count, int) else None)
         size = self.description.height_width if image_size is None else image_size
-        self.height_width = (size, size) if isinstance(size, int) else tuple(size)
+        self.height_width = height_width(size)
         fixed = tuple(shapes[0][2:])
         if all(isinstance(side, int) for side in fixed) and fixed != self.height_width:
             raise InputError(
