@@ -280,14 +280,12 @@ def _read_torch(path):
             warnings.simplefilter("ignore")  # PyTorch warns of pickle protocols that it does not write itself
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = in_words(error)
-        if isinstance(error, pickle.UnpicklingError) and (refused := _REFUSED.search(reason)):
+        if isinstance(error, pickle.UnpicklingError) and (refused := _REFUSED.search(in_words(error, 10_000))):
             name = refused[1] or "an object"
             raise InputError(
                 f"{path}: holds more than tensors and plain values ({name}), and was not loaded"
             ) from error
-        reason = reason[:120] or type(error).__name__
-        raise InputError(f"{path}: not a checkpoint, or a damaged one ({reason})") from error
+        raise InputError(f"{path}: not a checkpoint, or a damaged one ({in_words(error, 120)})") from error
 
 
 def _read_safetensors(path):

@@ -80,7 +80,7 @@ def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
         table = pd.read_csv(path, header=None, dtype=str, na_filter=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path}: not a class prior ({_one_line(error)}), expected a CSV {','.join(COLUMNS)}"
+            f"{path}: not a class prior ({in_words(error)}), expected a CSV {','.join(COLUMNS)}"
         ) from error
     header, table = tuple(table.iloc[0]), table[1:].reset_index(drop=True)
     if header != COLUMNS:
@@ -119,7 +119,3 @@ def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
 
 def _few(names, most=5):
     return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
-
-
-def _one_line(error):
-    return in_words(error)
