@@ -27,7 +27,7 @@ _CSL_COCO = {
 }
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # `python train.py`: the drawn garments, both stages, on two cores in under five minutes.
+    # `python train.py`: the drawn garments, both stages, in about five minutes on two cores.
     "demo": {
         "data": DEMO_DATA,
         "image_size": 64,
