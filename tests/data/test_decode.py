@@ -57,7 +57,7 @@ def test_the_package_is_what_decodes_a_plain_jpeg():
 
 @settings(deadline=None, max_examples=60)
 @given(
-    size=st.tuples(st.integers(1, 200), st.integers(1, 200)), least=st.tuples(st.integers(1, 60), st.integers(1, 60))
+    size=st.tuples(st.integers(8, 200), st.integers(8, 200)), least=st.tuples(st.integers(1, 60), st.integers(1, 60))
 )
 def test_reduced_pixels_equal_pillows_draft_and_are_large_enough(size, least):
     data = encoded(photo(*size))
@@ -69,6 +69,16 @@ def test_reduced_pixels_equal_pillows_draft_and_are_large_enough(size, least):
     assert found.shape[:2] == tuple(-(-side // scale) for side in size)
     assert scale == 1 or (found.shape[0] >= least[0] and found.shape[1] >= least[1])
     assert scale == 8 or 2 * scale * least[0] > size[0] or 2 * scale * least[1] > size[1]
+
+
+@pytest.mark.parametrize("side", [1, 3, 5, 7])
+def test_photos_of_less_than_eight_pixels_are_left_to_pillow(tmp_path, side):
+    data = encoded(photo(side, side))
+    assert jpeg.decode(data) is None
+    (tmp_path / "a.jpg").write_bytes(data)
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft("RGB", (1, 1))
+        np.testing.assert_array_equal(load_pixels(tmp_path / "a.jpg", at_least=(1, 1)), np.asarray(image))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

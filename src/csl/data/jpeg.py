@@ -56,6 +56,8 @@ def decode(data: bytes, at_least: tuple[int, int] | None = None) -> np.ndarray |
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours != "YCbCr" or height * width > (Image.MAX_IMAGE_PIXELS or 0):
             return None
+        if min(height, width) < 8:  # the package takes the least scale of this size, which may be 3/8 in place of 1/2
+            return None
         scale = scale_for(height, width, at_least)
         least = (-(-height // scale), -(-width // scale)) if scale > 1 else (0, 0)
         return simplejpeg.decode_jpeg(data, min_height=least[0], min_width=least[1])
