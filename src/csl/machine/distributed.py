@@ -51,11 +51,6 @@ def world_size() -> int:
     return dist.get_world_size() if started() else 1
 
 
-def local_rank() -> int:
-    """This process's rank on its machine, which is the index of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", rank())) if started() else 0
-
-
 def local_world_size() -> int:
     """The number of the job's processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if started() else 1

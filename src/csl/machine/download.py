@@ -97,7 +97,7 @@ def _receive(url, part):
                 reason = getattr(error, "reason", None) or error
                 have = _size(part)
                 kept = f"; {have:,} bytes are kept, the same command goes on from there" if have else ""
-                raise InputError(f"{url}: {_one_line(reason)}{kept}") from error
+                raise InputError(f"{url}: {in_words(reason)}{kept}") from error
 
 
 def _receive_rest(url, part):
@@ -145,7 +145,3 @@ def _starts_at(response, position):
 
 def _size(path):
     return path.stat().st_size if path.exists() else 0
-
-
-def _one_line(reason):
-    return in_words(reason)

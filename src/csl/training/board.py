@@ -30,6 +30,7 @@ class Board:
     def __init__(self, folder: str | Path, train: Annotations, val: Annotations, threshold: float = 0.5):
         self.folder, self.train, self.val, self.threshold = Path(folder), train, val, threshold
         self._epochs = self._steps = None  # writers
+        self._annotated: np.ndarray | None = None  # [C], taken with the first epoch
 
     def write(self, epoch: int, scalars: Mapping[str, Any], prior: np.ndarray, scores: tuple | None = None) -> None:
         """Add an epoch.
@@ -41,12 +42,12 @@ class Board:
             scores: rows of `val` [S] and probabilities [S, C] of the images to show; None for none.
         """
         if self._epochs is None:
-            self._epochs = _writer(self.folder, epoch)
+            self._epochs, self._annotated = _writer(self.folder, epoch), frequency(self.train.labels)
         _add_scalars(self._epochs, scalars, epoch)
         estimated = prior[np.isfinite(prior)]
         if len(estimated):
             self._epochs.add_histogram("prior", estimated, epoch)
-        page = draw_prior(prior, frequency(self.train.labels), self.val.classes, title=f"Class prior, epoch {epoch}")
+        page = draw_prior(prior, self._annotated, self.val.classes, title=f"Class prior, epoch {epoch}")
         self._add_page("prior/classes", page, epoch)
         if scores is not None and len(scores[0]):
             rows, probabilities = scores

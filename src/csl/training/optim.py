@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
@@ -58,6 +58,11 @@ def create_schedule(optimizer: Optimizer, lr: float, total_steps: int, name: str
     return OneCycleLR(optimizer, max_lr=lr, total_steps=max(total_steps, 1), pct_start=0.2)
 
 
+def contiguous_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict in the default memory format, so that a file does not depend on the format of training."""
+    return {k: v.contiguous() for k, v in model.state_dict().items()}
+
+
 class ModelEma:
     """Exponential moving average of a model's whole state, in a copy of the model.
 
@@ -98,7 +103,7 @@ class ModelEma:
 
     def state_dict(self) -> dict:
         """The averaged state, in the default memory format, and the number of updates."""
-        return {"state": {k: v.contiguous() for k, v in self.module.state_dict().items()}, "updates": self.updates}
+        return {"state": contiguous_state(self.module), "updates": self.updates}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from `state_dict()`."""

@@ -12,6 +12,7 @@ from csl.errors import InputError
 from csl.machine import distributed
 from csl.prior import ClassPrior
 from csl.runs.record import changed_settings
+from csl.training.optim import contiguous_state
 
 
 class Stateful(Protocol):
@@ -189,11 +190,6 @@ class TrainingState:
             part.load_state_dict(content)
         for part in self.own:
             part.load_parts([content, *content["other_processes"]])
-
-
-def contiguous_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict in the default memory format, so that a file does not depend on the format of training."""
-    return {k: v.contiguous() for k, v in model.state_dict().items()}
 
 
 def check_resumable(

@@ -34,9 +34,9 @@ from csl.runs.folder import RunFolder
 from csl.training import report
 from csl.training.board import Board, scores_to_show
 from csl.training.finite import FiniteWatch
-from csl.training.optim import ModelEma, create_optimizer, create_schedule
+from csl.training.optim import ModelEma, contiguous_state, create_optimizer, create_schedule
 from csl.training.progress import EpochProgress
-from csl.training.state import Counts, EpochSums, Generators, TrainingState, check_resumable, contiguous_state
+from csl.training.state import Counts, EpochSums, Generators, TrainingState, check_resumable
 
 
 class Trainer:
