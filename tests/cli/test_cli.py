@@ -21,8 +21,8 @@ FLAGS = {
         "alpha_neg alpha_unann likelihood_topk prior_path prior_threshold batch_size print_freq printfreq path_dest debug_mode "
         "images attributes ignore_columns keep_unlabelled_images classes_file strict_labels "
         "follow_links on_bad_image head dropout augment loss topk_scope "
-        "prior_epochs max_steps grad_accum optimizer schedule ema_decay amp resume save_every eval_every seed device recipe "
-        "skip_nonfinite deterministic "
+        "prior_epochs prior_loss max_steps grad_accum optimizer schedule ema_decay amp resume save_every eval_every seed "
+        "device recipe skip_nonfinite deterministic "
         "abn sync_abn compile cache"
     ),
     validate: (

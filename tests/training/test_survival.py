@@ -12,12 +12,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from killing import differing, outcome, survive
 
 from csl import InputError
+from csl.labels import LabelMatrix, simulate
+from csl.labels.options import DataOptions
+from csl.labels.read import read_split
 from csl.machine.files import remove_stale, replacing
+from csl.prior import write_prior
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.training.experiment import train
@@ -184,6 +189,95 @@ def test_other_settings_or_data_are_not_resumed(garments, tmp_path):
     csv.write_text(whole)
     run_of(data, tmp_path / "run", resume=True, epochs=2)
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
+def test_another_prior_or_other_weights_are_not_resumed(garments, tmp_path):
+    data = shutil.copytree(garments, tmp_path / "set")
+    table = pd.read_csv(data / "attributes.csv", dtype=str, keep_default_na=False)
+    table.assign(weight=[1 + k % 3 for k in range(len(table))]).to_csv(data / "attributes.csv", index=False)
+    prior = tmp_path / "p.csv"
+    classes = read_split(DataOptions(data=str(data)), "train").classes
+    write_prior(prior, classes, torch.full((len(classes),), 0.1))
+    options = {"epochs": 2, "partial_loss_mode": "selective", "prior_path": str(prior)}
+    run_of(data, tmp_path / "run", max_steps=1, **options)
+    write_prior(prior, classes, torch.full((len(classes),), 0.9))
+    with pytest.raises(InputError, match=r"a class prior of other values, expected the same \(--prior_path .*p\.csv\)"):
+        run_of(data, tmp_path / "run", resume=True, **options)
+    write_prior(tmp_path / "same.csv", classes, torch.full((len(classes),), 0.1))
+    options["prior_path"] = str(tmp_path / "same.csv")
+    table.assign(weight=[50 if k == 0 else 0.01 for k in range(len(table))]).to_csv(
+        data / "attributes.csv", index=False
+    )
+    with pytest.raises(InputError, match=r"not the train data .*: the sampling weights differ"):
+        run_of(data, tmp_path / "run", resume=True, **options)
+    table.assign(weight=[1 + k % 3 for k in range(len(table))]).to_csv(data / "attributes.csv", index=False)
+    run_of(data, tmp_path / "run", resume=True, **options)
+
+
+def test_a_resumed_run_keeps_the_labels_that_it_began_with(garments, tmp_path, monkeypatch):
+    options = {"epochs": 2, "simulate_partial_type": "rps"}
+    run_of(garments, tmp_path / "whole", **options)
+    run_of(garments, tmp_path / "run", max_steps=2, **options)
+    began = (tmp_path / "run" / "partial_labels.npz").read_bytes()
+    with monkeypatch.context() as patch:  # as another version of NumPy may draw
+        patch.setattr("csl.training.data.simulate", lambda labels, *_: simulate(labels, "rps", 0.5))
+        run_of(garments, tmp_path / "run", resume=True, **options)
+    assert (tmp_path / "run" / "partial_labels.npz").read_bytes() == began
+    whole, again = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "run"))
+    assert differing(whole["model"], again["model"]) == []
+    mask = LabelMatrix.load(tmp_path / "run" / "partial_labels.npz")
+    simulate(mask, "rps", 0.5).save(tmp_path / "run" / "partial_labels.npz")
+    with pytest.raises(InputError, match=r"partial_labels\.npz: not the labels that the run was started with"):
+        run_of(garments, tmp_path / "run", resume=True, **options)
+    (tmp_path / "run" / "partial_labels.npz").unlink()
+    with pytest.raises(InputError, match=r"partial_labels\.npz: no such file"):
+        run_of(garments, tmp_path / "run", resume=True, **options)
+
+
+def test_meanings_of_settings_are_compared_and_not_spellings(garments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    classes = read_split(DataOptions(data=str(garments)), "train").classes
+    write_prior("p.csv", classes, torch.full((len(classes),), 0.1))
+    options = {"epochs": 2, "partial_loss_mode": "selective", "simulate_partial_type": "rps", "prior_path": "p.csv"}
+    run_of(garments, tmp_path / "run", max_steps=2, **options)
+    spelt = {
+        **options, "prior_path": "./p.csv", "gamma_neg": 1.0, "likelihood_topk": 5, "image_size": (32, 32),
+        "simulate_partial_type": "random_per_sample", "cache": str(tmp_path / "cache"),
+    }  # fmt: skip
+    run_of(garments, tmp_path / "run", resume=True, **spelt)
+    run_of(garments, tmp_path / "whole", **options)
+    whole, again = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "run"))
+    assert differing(whole["model"], again["model"]) == []
+    with pytest.raises(InputError, match=r"--gamma_neg 2 \(was 1\.0\)"):
+        run_of(garments, tmp_path / "run", resume=True, **{**spelt, "gamma_neg": 2})
+
+
+def test_what_stopped_a_run_stops_it_again(garments, tmp_path, monkeypatch):
+    data = shutil.copytree(garments, tmp_path / "set")
+    (data / "images" / "00005.jpg").write_text("no image")
+    monkeypatch.setattr("csl.training.data.find_bad_images", lambda *_, **__: [])  # one that the first look cannot see
+    for resume in (False, True, True):
+        with pytest.raises(InputError, match=r"00005\.jpg.*--on_bad_image skip --resume goes on without it"):
+            run_of(data, tmp_path / "run", resume=resume, epochs=2)
+    said = run_of(data, tmp_path / "run", resume=True, epochs=2, on_bad_image="skip")
+    assert "bad image 1, left out" in said
+
+
+@pytest.mark.parametrize("every", [1, None])
+def test_a_run_that_diverges_says_so_before_it_is_evaluated(garments, tmp_path, every):
+    with pytest.raises(InputError, match=r"(in|at) .*step \d+.*training stopped.*lower --lr"):
+        run_of(garments, tmp_path / "run", epochs=1, lr=1e30, batch_size=12, eval_every=every)
+
+
+def test_a_resumed_run_scores_its_best_weights_from_the_cache(garments, tmp_path, monkeypatch):
+    options = {"epochs": 1, "cache": str(tmp_path / "cache")}
+    run_of(garments, tmp_path / "run", **options)
+    opened = []
+    monkeypatch.setattr("csl.data.dataset.load_pixels", lambda *a, **k: opened.append(a))
+    expected = json.loads((tmp_path / "run" / "results.json").read_text())["best"]
+    run_of(garments, tmp_path / "run", resume=True, **options)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["best"] == expected
+    assert not opened
 
 
 COUNTS = {

@@ -74,6 +74,12 @@ def parser() -> argparse.ArgumentParser:
               "selective: un-annotated labels of classes with a higher prior are ignored")  # fmt: skip
     g.add("--prior_epochs", type=int, metavar="N", help="epochs of the run that --prior_path auto makes (--epochs)")
 
+    g.add(
+        "--prior_loss",
+        metavar="NAME",
+        help="of that run: bce, plain cross-entropy on annotated labels, or focal, with the exponents of this run",
+    )
+
     g = group("optimisation")
     g.add("--epochs", type=int, metavar="N", help="epochs of the learning-rate schedule")
     g.add("--stop_epoch", type=int, metavar="N", help="train this many of them")

@@ -1,7 +1,6 @@
 """Write annotated images into tar shards, which webdataset can read too (`csl.labels.shard_index`)."""
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from csl.labels import Annotations
 from csl.labels.class_set import ClassSet
 from csl.labels.shard_index import IMAGE_EXTENSIONS, META, load_index, meta_json, sample_json
 from csl.labels.shards import SUMMARY
-from csl.machine.files import replacing
+from csl.machine.files import replacing, write_json
 
 DEFAULT_BYTES = 500_000_000
 """Size of one shard: large enough to be read at the disk's speed, small enough to be copied and shared out."""
@@ -68,8 +67,7 @@ def write_shards(
         "groups": groups or None,
         "labels": {split: _counts(annotations) for split, annotations in parts.items()},
     }
-    with replacing(folder / SUMMARY) as temporary:
-        temporary.write_text(json.dumps(summary, indent=1))
+    write_json(folder / SUMMARY, summary)
     return summary
 
 

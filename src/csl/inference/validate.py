@@ -1,6 +1,5 @@
 """`validate.py`: a network measured on annotated images."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from csl.labels import Annotations
 from csl.labels.options import DataOptions
 from csl.labels.trust import escape_table
 from csl.machine import distributed
+from csl.machine.files import write_json
 from csl.metrics import averaged_scores, class_table, group_accuracy, mean_average_precision, precision_recall_f1
 from csl.predict import Predictor
 from csl.predict.scoring import gather_scores
@@ -75,9 +75,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     folder = destination(options.path_dest, path)
     folder.mkdir(parents=True, exist_ok=True)
     escape_table(result.classes).to_csv(folder / "validation.csv", index=False)
-    (folder / "validation.json").write_text(
-        json.dumps({"checkpoint": str(path), "data": annotations.source, **numbers}, indent=2)
-    )
+    write_json(folder / "validation.json", {"checkpoint": str(path), "data": annotations.source, **numbers})
     say(f"{len(result.indices):,} images of {annotations.source}; every class in {folder / 'validation.csv'}")
     if options.plots or chosen:
         from csl.plots.validation import plot_validation

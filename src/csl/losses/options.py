@@ -34,6 +34,11 @@ class LossOptions:
     topk_scope: str | None = None
     prior_threshold: float | None = None
 
+    @property
+    def learns_from_known_alone(self) -> bool:
+        """Whether un-annotated labels take no part in the loss."""
+        return (self.partial_loss_mode or "").startswith("ignore")
+
     def create_loss(self, prior: Tensor | None = None) -> nn.Module:
         """The loss of these settings.
 

@@ -1,8 +1,9 @@
-"""Write files whole or not at all, lock a folder, and parse JSON of unknown origin."""
+"""Write files whole or not at all, lock a folder, write strict JSON, and parse JSON of unknown origin."""
 
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -93,6 +94,30 @@ def locked(path: str | Path) -> Iterator[None]:
             file.write(f"{os.getpid()}\n")
             file.flush()
         yield
+
+
+def strict_json(content: Any, **layout: Any) -> str:
+    """JSON that every parser takes: a float that is not finite, for which JSON has no word, becomes null.
+
+    Args:
+        content: as `json.dumps` takes it.
+        layout: `indent` and the like, of `json.dumps`.
+    """
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner) for inner in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(content), allow_nan=False, **layout)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write `strict_json` of the content into a file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(strict_json(content, indent=2) + "\n")
 
 
 def parse_json(text: str | bytes, place: str | Path) -> Any:

@@ -1,4 +1,4 @@
-"""Average precision, precision, recall, F1 and attribute accuracy from scores and tri-state labels.
+"""Average precision, precision, recall, F1, attribute accuracy and cross-entropy from scores and tri-state labels.
 
 Everywhere `scores` is [N, C], one score per image and class, larger meaning more likely. Only the order matters to
 average precision, so logits and probabilities serve alike; a `threshold` is on the scale of the scores. They come as a
@@ -12,10 +12,11 @@ annotated entries. Infinite scores are fine, they have an order.
 """
 
 from csl.metrics.attributes import group_accuracy
+from csl.metrics.likelihood import cross_entropy
 from csl.metrics.ranking import average_precision, class_table, mean_average_precision
 from csl.metrics.thresholds import averaged_scores, precision_recall_f1
 
 __all__ = [
-    "average_precision", "averaged_scores", "class_table", "group_accuracy", "mean_average_precision",
-    "precision_recall_f1",
+    "average_precision", "averaged_scores", "class_table", "cross_entropy", "group_accuracy",
+    "mean_average_precision", "precision_recall_f1",
 ]  # fmt: skip

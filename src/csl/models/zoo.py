@@ -12,7 +12,7 @@ from pathlib import Path
 
 from csl.errors import InputError, in_words
 from csl.machine.download import download, file_sha256
-from csl.machine.files import replacing
+from csl.machine.files import write_json
 from csl.models.description import Architecture
 
 BASE_URL = "https://miil-public-eu.oss-eu-central-1.aliyuncs.com/model-zoo/"
@@ -198,5 +198,4 @@ def _recorded(folder):
 
 def _record(folder, path, sha256):
     hashes = _recorded(folder) | {path.name: {"sha256": sha256, "bytes": path.stat().st_size}}
-    with replacing(folder / HASHES) as temporary:
-        temporary.write_text(json.dumps(hashes, indent=2, sort_keys=True) + "\n")
+    write_json(folder / HASHES, dict(sorted(hashes.items())))

@@ -4,7 +4,6 @@ The command is `python -m csl prepare attributes`.
 """
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from csl.labels import Annotations, read_attributes
 from csl.labels.paths import SPLITS, contents, existing
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
 from csl.labels.trust import escape_table, require_inside
-from csl.machine.files import replacing
+from csl.machine.files import write_json
 from csl.machine.processes import parallel_map
 from csl.plots import plot_distribution, value_counts
 from csl.preparation.augmentation import augmented, copy_generator
@@ -316,8 +315,7 @@ def _write_tables(photos, splits, numbers, weights, folder):
 
 def _replace_outputs(draft, out, facts):
     """Replace the old outputs by the draft's. The CSVs go first and come last, so that no reader finds half of it."""
-    with replacing(out / RECORD) as temporary:
-        temporary.write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(out / RECORD, facts)
     old = draft / "old"
     old.mkdir()
     for name in _OUTPUTS:

@@ -1,6 +1,5 @@
 """Write the subset of NUS-WIDE that the image tagging tutorial trains on: `python -m csl prepare nuswide`."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.nuswide import Listed, read_lists, read_nuswide
-from csl.machine.files import replacing
+from csl.machine.files import write_json
 
 NUM_LABELS, NUM_IMAGES = 27, 6000
 TEST_SHARE = 6  # one image in so many is for testing
@@ -57,8 +56,7 @@ def prepare_nuswide(
     for split, wanted in wanted_of.items():
         samples = samples_of[split]
         file = out / f"small_{split}.json"
-        with replacing(file) as temporary:
-            temporary.write_text(json.dumps({"samples": samples, "labels": names}, indent=1) + "\n")
+        write_json(file, {"samples": samples, "labels": names})
         missing = f" ({wanted:,} wanted, the {split} list has no more)" if len(samples) < wanted else ""
         say(f"{file}: {len(samples):,} images{missing}")
     elsewhere = f" --images {read_nuswide(data).folder}" if out.resolve() != Path(data).resolve() else ""

@@ -1,7 +1,5 @@
 """The folder of a run: its files, its lock, the move of an earlier run, and which run is the latest."""
 
-import json
-import math
 import os
 import re
 import time
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from csl.errors import InputError
-from csl.machine.files import locked, parse_json, remove_stale, replacing
+from csl.machine.files import locked, parse_json, remove_stale, replacing, strict_json, write_json
 
 LATEST = Path("outputs") / "last_run.txt"
 
@@ -106,8 +104,7 @@ class RunFolder:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write `config.json`."""
-        with replacing(self.config) as temporary:
-            temporary.write_text(json.dumps(config, indent=2) + "\n")
+        write_json(self.config, config)
 
     def read_config(self) -> dict[str, Any]:
         """The content of `config.json`, {} without one.
@@ -130,9 +127,8 @@ class RunFolder:
 
     def append_log(self, entry: dict[str, Any]) -> None:
         """Append one line to `log.jsonl`. A float that is not finite (a mAP without classes) becomes null."""
-        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
         with open(self.log, "a") as file:
-            file.write(json.dumps(plain) + "\n")
+            file.write(strict_json(entry) + "\n")
 
     def log_lines(self) -> int:
         """Lines in `log.jsonl`, 0 where there is none."""

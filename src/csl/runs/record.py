@@ -17,6 +17,8 @@ import torch
 
 from csl.errors import InputError
 from csl.labels import Annotations, ImagePaths, LabelMatrix
+from csl.labels.simulation import schemes
+from csl.losses.options import settings_of as loss_settings
 from csl.machine import distributed
 from csl.runs.config import TrainConfig
 
@@ -26,7 +28,7 @@ PACKAGES = ("torchvision", "timm", "numpy", "pandas", "Pillow", "simplejpeg")
 FREE = frozenset(
     {
         "resume", "path_dest", "max_steps", "stop_epoch", "save_every", "print_freq", "workers", "device", "on_bad_image",
-        "skip_nonfinite", "data", "images", "metadata", "follow_links", "num_classes", "batch_size", "grad_accum",
+        "skip_nonfinite", "data", "images", "metadata", "follow_links", "num_classes", "batch_size", "grad_accum", "cache",
     }
 )  # fmt: skip
 """Settings that a resumed run may change. Data may have moved: its fingerprint is compared. Batch and schedule are
@@ -42,13 +44,34 @@ _BLOCK = 1 << 22  # labels at a time
 def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The settings that affect the result and differ between two runs, as `--lr 0.1 (was 0.2)`.
 
+    Meanings are compared and not spellings: a default that is written out, or a path in another form, is the same.
     Settings that only one of them knows of are those of another version of the program, and are not compared.
     """
+    meant = [_meanings(settings) for settings in (then, now)]
     return [
         f"--{name} {_flat(now[name])} (was {_flat(then[name])})"
         for name in sorted(then.keys() & now.keys() - FREE)
-        if _flat(then[name]) != _flat(now[name])
+        if meant[0][name] != meant[1][name]
     ]
+
+
+def _meanings(settings):
+    """The settings with defaults filled in and one spelling for each value."""
+    meant = {name: _flat(value) for name, value in settings.items()}
+    for name, default in loss_settings(str(meant.get("loss"))).items():
+        if meant.get(name) is None:
+            meant[name] = default
+    if meant.get("prior_path") not in (None, "auto"):
+        meant["prior_path"] = "a file"  # whose values are compared
+    if meant.get("prior_epochs") is None:
+        meant["prior_epochs"] = meant.get("epochs")
+    if isinstance(meant.get("model_path"), str):
+        meant["model_path"] = os.path.abspath(meant["model_path"])
+    if isinstance(size := meant.get("image_size"), int):
+        meant["image_size"] = [size, size]
+    scheme = meant.get("simulate_partial_type")
+    meant["simulate_partial_type"] = getattr(schemes.get(str(scheme)), "__name__", scheme)  # two names for one scheme
+    return meant
 
 
 def config_of(
@@ -164,7 +187,7 @@ def revision() -> str | None:
 
 
 def fingerprint(annotations: Annotations) -> dict[str, Any]:
-    """Identifies a set of images and labels: counts, and hashes of names, of file sizes and of labels.
+    """Identifies a set of images and labels: counts, and hashes of names, of file sizes, of labels and of weights.
 
     Names are those in the file, so that a data set that has moved is the same. Of more than 10,000 images the sizes of
     10,000 that are spread evenly count, so that 9 million take seconds and not an hour of a network disk. Pixels are not
@@ -179,6 +202,7 @@ def fingerprint(annotations: Annotations) -> dict[str, Any]:
         "sizes": _hash([sizes.tobytes()]),
         "classes": _hash(f"{key}\0".encode() for key in annotations.keys),
         "labels": label_hash(annotations.labels),
+        "weights": None if annotations.weights is None else _hash([np.asarray(annotations.weights, "<f4").tobytes()]),
     }
 
 
@@ -203,8 +227,10 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         "sizes": "the sizes of image files",
         "classes": "the classes",
         "labels": "the labels",
+        "weights": "the sampling weights",
     }
-    return [f"{what} differ" for name, what in words.items() if then.get(name) != now[name]]
+    older = {"weights": now["weights"]}  # a record that does not hold them
+    return [f"{what} differ" for name, what in words.items() if (older | then).get(name) != now[name]]
 
 
 def _number(value):

@@ -152,22 +152,26 @@ def _bad_images(part):
     return sorted(bad, key=lambda image: image.index)
 
 
-def with_simulated_labels(data: Data, config: TrainConfig, say: Say) -> Data:
-    """The data with the training labels that `simulate_partial_type` keeps, drawn by the seed; prints counts per class.
+def with_simulated_labels(data: Data, config: TrainConfig, say: Say, drawn: LabelMatrix | None = None) -> Data:
+    """The data with the training labels that `simulate_partial_type` keeps; prints counts per class.
+
+    Args:
+        data: with all labels.
+        config: of the run.
+        say: prints a line or a table.
+        drawn: the labels that a resumed run began with; None draws them by the seed.
 
     Raises:
-        InputError: an unknown scheme, or a parameter without one or out of its range.
+        InputError: an unknown scheme, a parameter without one or out of its range, or drawn labels of another size.
     """
     if not config.simulate_partial_type:
         if config.simulate_partial_param is not None:
             raise InputError("--simulate_partial_param: given without --simulate_partial_type, expected fpc or rps")
         return data
-    labels = simulate(
-        data.train.labels,
-        config.simulate_partial_type,
-        config.simulate_partial_param,
-        np.random.default_rng(config.seed),
-    )
+    labels = drawn
+    if labels is None:
+        rng = np.random.default_rng(config.seed)
+        labels = simulate(data.train.labels, config.simulate_partial_type, config.simulate_partial_param, rng)
     data = dataclasses.replace(data, train=data.train.with_labels(labels))
     say(f"train, simulated {config.simulate_partial_type}: {data.train.summary()}")
     counts = labels.counts()
@@ -177,3 +181,31 @@ def with_simulated_labels(data: Data, config: TrainConfig, say: Say) -> Data:
     )
     say(table.to_string(max_rows=100))
     return data
+
+
+def check_known_labels(data: Data, config: TrainConfig, say: Say) -> None:
+    """Count the classes that the known training labels say one thing about alone.
+
+    Raises:
+        InputError: `prior_path` "auto" and no known negative in any class: all that stage 1 could learn is "always".
+    """
+    counts = data.train.labels.counts()
+    no_positive, no_negative = int((counts.positives == 0).sum()), int((counts.negatives == 0).sum())
+    if not no_positive and not no_negative:
+        return
+    classes = len(data.train.classes)
+    say(
+        f"train: no known positive in {no_positive:,} and no known negative in {no_negative:,} of {classes:,} classes; "
+        "what learns from annotated labels alone takes such a class for never or always there"
+    )
+    if no_negative < classes:
+        return
+    if config.prior_path == "auto":
+        raise InputError(
+            f"--prior_path auto: {data.train.source} has no known negative, so that the estimate would be 1 for every "
+            "class; expected some, a FILE, or no --prior_path (likelihood alone selects then)"
+        )
+    if config.learns_from_known_alone:
+        say(
+            f"warning: {config.partial_loss_mode} mode without any known negative learns that every class is always there"
+        )

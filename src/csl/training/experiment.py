@@ -17,6 +17,7 @@ from csl.data.loader import create_loader, default_workers
 from csl.data.photo_cache import open_cache
 from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import InputError
+from csl.labels import LabelMatrix
 from csl.machine import distributed
 from csl.models import check_image_size, create_model
 from csl.models.abn import describe_abn, synchronise_abn
@@ -27,10 +28,18 @@ from csl.prior import read_prior
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.runs.record import changed_settings, config_of, deterministic, label_hash, settings_of
-from csl.training import report
-from csl.training.data import Data, Say, check_fingerprints, load_data, with_simulated_labels, without_bad_images
+from csl.training import report, selection
+from csl.training.data import (
+    Data,
+    Say,
+    check_fingerprints,
+    check_known_labels,
+    load_data,
+    with_simulated_labels,
+    without_bad_images,
+)
 from csl.training.optim import SCHEDULES
-from csl.training.summary import summarise
+from csl.training.summary import best_scores, summarise
 from csl.training.trainer import Trainer
 
 DEFAULT_BACKBONE = "./tresnet_m.pth"
@@ -70,7 +79,10 @@ def _train(config, lock, say):
     fingerprints = check_fingerprints(data, before.get("fingerprints"), run.path, say)
     data, left_out = without_bad_images(data, config, say, before.get("left_out"))
     full_labels = data.train.labels
-    data = with_simulated_labels(data, config, say)
+    data = with_simulated_labels(data, config, say, _first_mask(run, before) if config.resume else None)
+    check_known_labels(data, config, say)
+    if (by := selection.criterion(data.val.labels)) != "mAP":
+        say(f"val: the best evaluation is {selection.WORDS[by]}")
     model, line = create_network(config, len(data.train.classes))  # before anything moves: a wrong file loses nothing
     say(line)
     _check_backends(model, config, say)
@@ -82,7 +94,7 @@ def _train(config, lock, say):
         if distributed.is_main():
             mask = label_hash(data.train.labels)
             run.write_config(config_of(config, before, {**fingerprints, "mask": mask}, left_out))
-            if config.simulate_partial_type:
+            if config.simulate_partial_type and not config.resume:
                 data.train.labels.save(run.partial_labels)
             run.set_latest()
 
@@ -96,12 +108,16 @@ def _train(config, lock, say):
         # The stage drew random numbers: begin again, so that the start is that of a run with a prior from a file.
         model, _ = create_network(config, len(data.train.classes))
     trainer = _create_trainer(model, config, data, run, prior, say)
+    if prior is not None:
+        for line in report.prior(prior, trainer.criterion.options.prior_threshold, data.train.groups):
+            say(line)
     _resume_if(config.resume and distributed.broadcast_object(run.last.exists()), trainer, say)
     if config.resume:
         record()  # now: a run whose state is refused stays as it is
     best = trainer.fit()
-    if distributed.is_main():
-        summarise(config, data, full_labels, run, best, trainer.best_scores, time.perf_counter() - started, say)
+    scores = best_scores(config, data, run, trainer.best_scores)
+    if scores is not None:
+        summarise(config, data, full_labels, run, best, scores, time.perf_counter() - started, say)
     return best
 
 
@@ -137,6 +153,24 @@ def _begin(run, config, asked_to_resume, say):
         say(f"the run that was in {run.path} is now in {aside}")
 
 
+def _first_mask(run, before):
+    """The partial labels that a resumed run began with, as it saved them; None where it hides none.
+
+    Raises:
+        InputError: they are not there, or not those that `config.json` names.
+    """
+    if not before.get("simulate_partial_type"):
+        return None
+    expected = before.get("fingerprints")
+    expected = expected.get("mask") if isinstance(expected, dict) else None
+    mask = LabelMatrix.load(run.partial_labels)
+    if expected is not None and label_hash(mask) != expected:
+        raise InputError(
+            f"{run.partial_labels}: not the labels that the run was started with, expected those of {run.config}"
+        )
+    return mask
+
+
 def _check(config):
     check_image_size(config.model_name, config.image_size)
     TrainTransform(config.image_size, config.augment)
@@ -153,6 +187,8 @@ def _check(config):
         raise InputError(f"--schedule {config.schedule}: unknown, expected one of {', '.join(SCHEDULES)}")
     if config.prior_path is not None and config.loss != "csl":
         raise InputError(f"--prior_path: the loss {config.loss} takes no prior, expected --loss csl")
+    if config.prior_loss not in ("bce", "focal"):
+        raise InputError(f"--prior_loss {config.prior_loss}: expected bce or focal")
     config.create_loss()
 
 
@@ -193,15 +229,15 @@ def _estimate_prior(config, data, full_labels, run, say):
     folder = RunFolder(run.prior)
     stage = dataclasses.replace(
         config,
-        partial_loss_mode="ignore",
+        **config.prior_loss_settings(),
         prior_path=None,
-        prior_threshold=None,
         epochs=config.prior_epochs or config.epochs,
         prior_epochs=None,
         path_dest=str(run.prior),
         resume=config.resume and distributed.broadcast_object(folder.last.exists()),
     )
-    say(f"stage 1 of 2: the class prior, from {stage.epochs} epochs in ignore mode, in {folder.path}")
+    loss = "plain cross-entropy" if config.prior_loss == "bce" else "the loss of stage 2"
+    say(f"stage 1 of 2: the class prior, from {stage.epochs} epochs of {loss} on annotated labels, in {folder.path}")
     if not stage.resume and distributed.is_main():
         folder.archive_previous()
         folder.write_config(config_of(stage, {}, {}, None))

@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from csl.data.dataset import Batch
 from csl.errors import InputError, Stopped
 from csl.machine import distributed
+from csl.predict.scoring import Scores
 from csl.runs.folder import RunFolder
 
 
@@ -108,6 +110,30 @@ class FiniteWatch:
                 f"the weights are no longer finite in {place}: training stopped without saving them, "
                 f"{self.run.last_state()}; a lower --lr or --amp off may help"
             )
+
+    def check_scores(self, part: Scores, images: Sequence[str], place: str) -> None:
+        """Check this process's scores of an evaluation: finite weights may give none. All processes call it.
+
+        Args:
+            part: the scores.
+            images: paths of the validation images.
+            place: the steps done, in words.
+
+        Raises:
+            InputError: a score is NaN; the message names the image.
+            Stopped: a score of another process is.
+        """
+        sums = part.probabilities.sum((0, 2))  # [N]; a sum is NaN if a score is
+        wrong = np.flatnonzero(np.isnan(sums))
+        (some,) = distributed.all_reduce_max(len(wrong) > 0)
+        if not some:
+            return
+        if not len(wrong):
+            raise Stopped
+        raise InputError(
+            f"the scores of {len(wrong):,} validation images are no numbers in {place} (the first is "
+            f"{images[part.indices[wrong[0]]]}): training stopped, {self.run.last_state()}; a lower --lr or --amp off may help"
+        )
 
     # --------------------------------------------------------------------------------------------------- with `skip`
 

@@ -24,6 +24,7 @@ _CSL_COCO = {
     "likelihood_topk": 5,
     "prior_threshold": 0.5,
     "prior_path": "auto",
+    "prior_loss": "focal",
 }
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -70,6 +71,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "likelihood_topk": 200,
         "prior_threshold": 0.05,
         "prior_path": "auto",
+        "prior_loss": "focal",
     },
     # ASL on COCO 2014 at 224 pixels, TResNet-M from ImageNet: mAP 81.8 is that of the published weights.
     "asl_coco": {
@@ -100,6 +102,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "gamma_neg": 0.0,
         "gamma_unann": 1.0,
         "prior_path": "auto",
+        "prior_loss": "focal",
     },
     # The fashion fork's 21 classes of three attributes, from CSL's OpenImages weights. It used no prior: its threshold is
     # for one that is given. (Its simulate_partial_param, 0.5, is the default of rps, which it did not use either.)

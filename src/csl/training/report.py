@@ -1,5 +1,6 @@
 """The lines that a run prints, from its first to its last."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,6 +65,34 @@ def highest_prior(classes: Sequence[str], prior: Tensor) -> str:
     return "  highest prior: " + ", ".join(f"{classes[c]} {prior[c]:.2f}" for c in top)
 
 
+def prior(values: Tensor, threshold: float, groups: Mapping[str, slice] | None = None) -> list[str]:
+    """How many classes the class prior [C] leaves out of the un-annotated labels, with a warning where it selects none.
+
+    Args:
+        values: the prior.
+        threshold: `prior_threshold`; 0 for none.
+        groups: the classes of each attribute, whose priors add up to about 1 if every image has one value.
+    """
+    over, classes = int((values > threshold).sum()) if threshold else 0, len(values)
+    low, high = values.min().item(), values.max().item()
+    lines = [
+        f"prior: {over:,} of {classes:,} classes over --prior_threshold {threshold:g}, whose un-annotated labels are ignored "
+        f"(priors from {low:.3g} to {high:.3g})"
+    ]
+    if groups:
+        sums = ", ".join(f"{name} {values[classes].sum():.2f}" for name, classes in groups.items())
+        lines.append(f"prior: sums over the values of each attribute, 1 if every image has one: {sums}")
+    if over == classes and classes > 1:
+        lines.append(
+            f"warning: all of them, which is ignore mode: a --prior_threshold between {low:.3g} and {high:.3g} selects"
+        )
+    elif not over:
+        lines.append(
+            f"warning: none of them, so that the prior changes nothing: a --prior_threshold under {high:.3g} selects"
+        )
+    return lines
+
+
 def bad_image(number: int, reason: str) -> str:
     """An image that became unreadable during training."""
     return f"bad image {number}, left out: {reason}"
@@ -92,10 +121,12 @@ def result(
     weights = "EMA weights" if best["weights"] == "ema" else "regular weights"
     lines = [
         "",
-        f"mAP on annotated entries {best['mAP']:.2f} (epoch {best['epoch']}, {weights}; mean over {defined:,} of "
+        f"mAP on annotated entries {_number(best['mAP'])} (epoch {best['epoch']}, {weights}; mean over {defined:,} of "
         f"{len(val.classes):,} classes on {len(val):,} images)",
-        f"mAP with un-annotated as negative {best['mAP_negative']:.2f}",
+        f"mAP with un-annotated as negative {_number(best['mAP_negative'])}",
     ]
+    if "cross_entropy" in best:
+        lines.append(f"cross-entropy on annotated entries {best['cross_entropy']:.4f}")
     if all_labels is not None:
         lines.append(f"mAP with all labels known {all_labels:.2f}")
     names = ", ".join(path.name for path in plots)
@@ -108,7 +139,11 @@ def result(
 
 def _in_words(results):
     def both(metric):
-        average = f" (EMA {results['ema'][metric]:.2f})" if "ema" in results else ""
-        return f"{results['model'][metric]:.2f}{average}"
+        average = f" (EMA {_number(results['ema'][metric])})" if "ema" in results else ""
+        return f"{_number(results['model'][metric])}{average}"
 
     return f"mAP {both('mAP')}, un-annotated as negative {both('mAP_negative')}"
+
+
+def _number(percent):
+    return "undefined" if math.isnan(percent) else f"{percent:.2f}"

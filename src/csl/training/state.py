@@ -199,7 +199,7 @@ def check_resumable(
 
     Args:
         state: the file.
-        now: of this run, as in a file: classes, global_batch, scheduler, ema, config.
+        now: of this run, as in a file: classes, global_batch, scheduler, ema, config, prior.
         total_steps: of its schedule.
         steps_per_epoch: of it.
         batch_of: how its global batch comes about, as in messages.
@@ -233,6 +233,11 @@ def check_resumable(
         )
     if changed := changed_settings(then.get("config") or {}, config):
         raise InputError(f"{path}: the run was started with other settings, expected the same: {', '.join(changed)}")
+    if "prior" in then and not _equal(then["prior"], now["prior"]):  # older files do not hold it
+        raise InputError(
+            f"{path}: the run was started with a class prior of other values, expected the same "
+            f"(--prior_path {config.get('prior_path')})"
+        )
     _check_counts(state, total_steps, steps_per_epoch)
 
 
@@ -252,9 +257,10 @@ def _check_counts(state, total_steps, per_epoch):
         _whole(state, part["loss_samples"], "loss_samples", 0)
         _whole(state, part["prior_sum"]["samples"], "prior_sum/samples", 0)
     best = content["best"]
-    kinds = {"epoch": int, "step": int, "weights": str, "mAP": float, "mAP_negative": float}
+    kinds = {"epoch": int, "step": int, "weights": str, "mAP": float, "mAP_negative": float, "cross_entropy": float}
+    names = kinds.keys() - {"cross_entropy"}  # which is there where no mAP is defined
     if best != {} and not (
-        isinstance(best, dict) and best.keys() == kinds.keys() and all(type(best[k]) is kinds[k] for k in kinds)
+        isinstance(best, dict) and names <= best.keys() <= kinds.keys() and all(type(best[k]) is kinds[k] for k in best)
     ):
         raise InputError(f"{state.path}: best: expected the results of an epoch ({', '.join(kinds)})")
 
@@ -265,6 +271,10 @@ def _whole(state, value, name, low, high=None):
         wanted = f"of {low} or more" if high is None else f"between {low} and {high}"
         raise InputError(f"{state.path}: {name}: found {found}, expected a whole number {wanted}")
     return value
+
+
+def _equal(then, now):
+    return torch.equal(then, now) if isinstance(then, Tensor) and isinstance(now, Tensor) else then is now
 
 
 def _merged(parts):

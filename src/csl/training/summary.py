@@ -1,17 +1,34 @@
 """The end of a run: `results.json`, the pictures, and the last lines."""
 
-import json
 from typing import Any
 
 from csl.labels import LabelMatrix
-from csl.machine.files import replacing
+from csl.machine import distributed
+from csl.machine.files import write_json
 from csl.metrics import mean_average_precision
 from csl.predict import Predictor
-from csl.predict.scoring import Scores
+from csl.predict.scoring import Scores, gather_scores
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.training import report
 from csl.training.data import Data, Say
+
+
+def best_scores(config: TrainConfig, data: Data, run: RunFolder, kept: Scores | None) -> Scores | None:
+    """The validation scores behind `best.ckpt` on rank 0, None on the others; all processes call this.
+
+    Args:
+        config, data, run: as `summarise`.
+        kept: those of the trainer on rank 0. Only a resumed run, whose best came before, has none: it scores anew.
+    """
+    if distributed.broadcast_object(kept is not None):
+        return kept
+    predictor = Predictor.load(run.best, device=config.device, amp=config.amp)
+    predictor.cache = config.cache
+    val = data.val
+    return gather_scores(
+        predictor.score(val.images, config.batch_size, config.workers, "validation", shared=True, roots=val.roots)
+    )
 
 
 def summarise(
@@ -20,7 +37,7 @@ def summarise(
     full_labels: LabelMatrix,
     run: RunFolder,
     best: dict[str, Any],
-    scores: Scores | None,
+    scores: Scores,
     seconds: float,
     say: Say,
 ) -> None:
@@ -32,20 +49,16 @@ def summarise(
         full_labels: of the training images, before any were hidden.
         run: its folder.
         best: results of its best evaluation.
-        scores: the validation scores behind `best`; None scores `best.ckpt` anew, after a resume.
+        scores: the validation scores behind `best`.
         seconds: that the run took.
         say: prints one line.
     """
-    if scores is None:
-        predictor = Predictor.load(run.best, device=config.device, amp=config.amp)
-        scores = predictor.score(data.val.images, config.batch_size, config.workers, roots=data.val.roots)
     all_labels = None
     if data.truth is not None:
         all_labels = mean_average_precision(scores.probabilities[0], data.truth[scores.indices])
     results = {"best": best, "seconds": round(seconds, 1)}
     results |= {} if all_labels is None else {"mAP_all_labels": all_labels}
-    with replacing(run.path / "results.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=2))
+    write_json(run.path / "results.json", results)
     from csl.plots import plot_training  # matplotlib is imported when a picture is wanted
 
     truth = full_labels if data.train_truth is None else data.train_truth

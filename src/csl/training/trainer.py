@@ -1,7 +1,6 @@
 """The training loop: forward, loss, backward, step; evaluate, keep the best, save."""
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,14 +23,13 @@ from csl.labels import Annotations
 from csl.machine import distributed
 from csl.machine.faults import in_one_line
 from csl.machine.signals import DeferredSignals, Interrupted
-from csl.metrics import mean_average_precision
 from csl.models import fuse
 from csl.models.compiling import compile_network
 from csl.predict.scoring import Scores, autocast_dtype, gather_scores, score, to_input
 from csl.prior import write_prior
 from csl.runs.config import TrainOptions
 from csl.runs.folder import RunFolder
-from csl.training import report
+from csl.training import report, selection
 from csl.training.board import Board, scores_to_show
 from csl.training.finite import FiniteWatch
 from csl.training.optim import ModelEma, contiguous_state, create_optimizer, create_schedule
@@ -101,6 +99,7 @@ class Trainer:
         self.finite = FiniteWatch(
             self.model, self.optimizer, self.scaler, options.skip_nonfinite, images, run, self.say
         )
+        self.criterion_of_best = selection.criterion(val.labels)
         self.board = Board(run.tensorboard, train_loader.dataset.annotations, val)
         self.best_scores: Scores | None = None
 
@@ -217,6 +216,7 @@ class Trainer:
     def _evaluate(self, may_leave: bool = False) -> dict[str, Any]:
         """{network: {mAP, mAP_negative}} on all processes. If `may_leave`, a signal stops the evaluation at once."""
         self.finite.check_losses()
+        self.finite.check_weights(self._place())
         for network in self.networks.values():
             distributed.broadcast_tensors(network.buffers())  # running statistics: rank 0's are the model's
         # As validate.py runs them, fused; a compiled network runs as it is.
@@ -225,6 +225,7 @@ class Trainer:
         part = score(forms, self.val_loader, self.device, self.amp_dtype, "validation", after_batch)
         if any(distributed.all_reduce_max(len(part.bad))):
             self._report_bad(part.bad)
+        self.finite.check_scores(part, self.val.images, self._place())
         self._scores = gather_scores(part)
         return distributed.broadcast_object(None if self._scores is None else self._results(self._scores))
 
@@ -232,10 +233,7 @@ class Trainer:
         targets = self.val.labels[scores.indices]  # [N, C]
         write_prior(self.run.val_prior, self.val.classes, torch.from_numpy(scores.probabilities[0].mean(0)))
         return {
-            name: {
-                "mAP": mean_average_precision(probabilities, targets),
-                "mAP_negative": mean_average_precision(probabilities, targets, unannotated="negative"),
-            }
+            name: selection.validation_numbers(probabilities, targets, self.criterion_of_best)
             for name, probabilities in zip(self.networks, scores.probabilities, strict=True)
         }
 
@@ -287,10 +285,11 @@ class Trainer:
     def _keep_best(self, results: dict[str, Any]) -> None:
         """Write `best.ckpt` if one of the evaluated networks is better than all before."""
         counts = self.counts
-        better = max(results, key=lambda name: (_rank(results[name]), name == "ema"))
-        if counts.best and _rank(results[better]) <= _rank(counts.best):
+        ranks = {name: selection.rank(numbers, self.criterion_of_best) for name, numbers in results.items()}
+        better = max(ranks, key=lambda name: (ranks[name], name == "ema"))
+        before = selection.rank(counts.best, self.criterion_of_best)
+        if counts.best and ranks[better] <= before and self.criterion_of_best is not None:
             return
-        self.finite.check_weights(self._place())
         counts.best = {"epoch": counts.epoch + 1, "step": counts.step, "weights": better, **results[better]}
         if distributed.is_main():
             which = list(self.networks).index(better)
@@ -306,8 +305,8 @@ class Trainer:
         self.finite.check_weights(self._place())
         state = self.state.state_dict()
         if state is not None:
-            about = {"global_batch": self.global_batch, "log_lines": self.run.log_lines(), **self.description}
-            checkpoint.write(self.run.last, state | about)
+            about = {"global_batch": self.global_batch, "log_lines": self.run.log_lines(), "prior": self._prior()}
+            checkpoint.write(self.run.last, state | about | self.description)
 
     def resume(self) -> None:
         """Go on from `last.ckpt`, with any number of processes that makes the same global batch.
@@ -321,6 +320,7 @@ class Trainer:
             "global_batch": self.global_batch,
             "scheduler": self.schedule.state_dict(),
             "ema": self.ema,
+            "prior": self._prior(),
         }
         batch = f"{self.processes} processes x --batch_size x --grad_accum"
         try:
@@ -335,6 +335,11 @@ class Trainer:
             self.run.rewind_log(state.extra["log_lines"])
 
     # ------------------------------------------------------------------------------------------------------- details
+
+    def _prior(self) -> Tensor | None:
+        """[C] the class prior of the loss, if it has one."""
+        prior = getattr(self.criterion, "prior", None)
+        return None if prior is None else prior.cpu()
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         x = to_input(batch.images, self.device, next(self.model.parameters()).dtype)
@@ -364,14 +369,14 @@ class Trainer:
         for image in (image for part in distributed.gather_objects(list(bad)) for image in part):
             if image.reason in self.counts.bad_images:
                 continue
-            self.counts.bad_images[image.reason] = None
-            self.say(report.bad_image(len(self.counts.bad_images), image.reason))
             if self.options.on_bad_image == "stop":
-                self.save()
+                self.save()  # without the image: it stops a resumed run again
                 raise InputError(
                     f"{image.reason} (became unreadable during training; state saved in {self.run.last}; "
                     "--on_bad_image skip --resume goes on without it)"
                 )
+            self.counts.bad_images[image.reason] = None
+            self.say(report.bad_image(len(self.counts.bad_images), image.reason))
 
     def _leave_on(self, signal_number: int) -> None:
         """Save and stop, if a process received a signal."""
@@ -411,7 +416,3 @@ def _data_parallel(model, device):
 
 def _every(period, step):
     return bool(period) and step % period == 0
-
-
-def _rank(results):
-    return -1.0 if math.isnan(results["mAP"]) else results["mAP"]

@@ -1,0 +1,114 @@
+"""Which evaluation becomes best.ckpt, also where no class has a defined average precision; and strict JSON."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from csl import InputError
+from csl.inference.validate import ValidateOptions, validate
+from csl.labels import LabelMatrix
+from csl.machine.files import strict_json
+from csl.runs.config import TrainConfig
+from csl.training.experiment import train
+from csl.training.selection import criterion, rank, validation_numbers
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+SMALL = {
+    "model_name": "test_resnet", "image_size": 32, "batch_size": 8, "workers": 0, "lr": 1e-2, "augment": "none",
+    "device": "cpu",
+}  # fmt: skip
+
+
+def strict(text):
+    """JSON read as most parsers do, which know no NaN."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture
+def positives(garments, tmp_path):
+    """A table of four classes, 1 or blank: nothing is known to be absent."""
+    table = pd.read_csv(garments / "attributes.csv", dtype=str, keep_default_na=False)
+    rng = np.random.default_rng(0)
+    marks = {name: rng.choice(["1", ""], len(table)) for name in "abcd"}
+    pd.DataFrame({"filename": table["filename"], **marks, "split": table["split"]}).to_csv(
+        tmp_path / "attributes.csv", index=False
+    )
+    (tmp_path / "images").symlink_to(garments / "images")
+    return {**SMALL, "data": str(tmp_path), "follow_links": True, "path_dest": str(tmp_path / "run")}
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([[1, -1], [0, -1]], "mAP"),
+        ([[1, 0], [-1, 0]], "mAP_negative"),
+        ([[0, 1], [0, 1]], "cross_entropy"),
+        ([[0, -1], [-1, -1]], "cross_entropy"),
+        ([[-1, -1], [-1, -1]], None),
+    ],
+)
+def test_the_criterion_is_the_first_that_can_tell_two_evaluations_apart(labels, expected):
+    labels = LabelMatrix.from_dense(np.array(labels))
+    assert criterion(labels) == expected
+    random = np.random.default_rng(0).random((2, *labels.shape))
+    ranks = [rank(validation_numbers(scores, labels.to_dense(), expected), expected) for scores in random]
+    assert all(map(math.isfinite, ranks)) == (expected is not None)
+    if expected == "cross_entropy":  # the one whose labels are more likely
+        p = np.where(labels.to_dense() == 1, random, 1 - random)[:, labels.to_dense() != -1]
+        assert (ranks[0] > ranks[1]) == (np.log(p[0]).mean() > np.log(p[1]).mean())
+
+
+def test_without_known_negatives_the_best_is_that_of_the_other_map(positives):
+    said, run = [], Path(positives["path_dest"])
+    best = train(TrainConfig(**positives, epochs=5, seed=4, partial_loss_mode="selective"), said.append)
+    assert sum("the best evaluation is the mAP with un-annotated as negative" in line for line in said) == 1
+    assert any("no known negative in 4 of 4 classes" in line for line in said)
+    log = [strict(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    values = {(e["epoch"], name): e[f"mAP_negative_{name}"] for e in log for name in ("model", "ema")}
+    assert best["epoch"] > 1
+    assert best["mAP_negative"] == max(values.values()) == values[best["epoch"], best["weights"]]
+    results = strict((run / "results.json").read_text())
+    assert results["best"]["mAP"] is None
+    options = ValidateOptions(model_path=str(run / "best.ckpt"), workers=0, device="cpu", path_dest=str(run))
+    numbers = validate(options, said.append)
+    assert math.isnan(numbers["mAP"])
+    assert strict((run / "validation.json").read_text())["mAP"] is None
+
+
+def test_a_resumed_run_goes_on_selecting_by_the_same_number(positives):
+    table = Path(positives["data"]) / "attributes.csv"
+    table.write_text(table.read_text().replace(",1", ",0"))  # nothing is known to be there: no mAP means anything
+    expected = train(TrainConfig(**positives, epochs=4), lambda _: None)
+    assert expected["cross_entropy"] > 0
+    again = {**positives, "path_dest": positives["path_dest"] + "2", "epochs": 4}
+    train(TrainConfig(**again, max_steps=3), lambda _: None)
+    assert strict_json(train(TrainConfig(**again, resume=True), lambda _: None)) == strict_json(expected)
+
+
+def test_a_prior_of_positives_alone_is_not_estimated(positives):
+    with pytest.raises(InputError, match=r"--prior_path auto: .*attributes\.csv has no known negative"):
+        train(TrainConfig(**positives, partial_loss_mode="selective", prior_path="auto"), lambda _: None)
+    assert not Path(positives["path_dest"]).exists()
+    said = []
+    train(TrainConfig(**positives, epochs=1, partial_loss_mode="ignore"), said.append)
+    assert any(line.startswith("warning: ignore mode without any known negative") for line in said)
+
+
+def test_json_that_is_written_has_no_nan():
+    content = {"a": [1.5, math.nan, (math.inf,)], "b": {"c": -math.inf, "d": "NaN"}, "e": np.float64("nan")}
+    assert strict(strict_json(content)) == {"a": [1.5, None, [None]], "b": {"c": None, "d": "NaN"}, "e": None}
+
+
+def test_every_json_of_the_repository_is_strict():
+    root = Path(__file__).parents[2]
+    for path in [*root.glob("benchmarks/results/*.json"), *root.glob("tests/golden/*.json")]:
+        strict(path.read_text())
