@@ -3,6 +3,7 @@
 import json
 import pickle
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -187,3 +188,28 @@ def test_what_interrupts_a_write_is_what_is_raised(tmp_path):
         signal.signal(signal.SIGALRM, before)
     assert torch.load(path, weights_only=True)["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [([0, 1, 2, 3], None), (["3", "1", "0", "2"], None), ([1, 2, 3, 4], "1 to 4"), (["1", "3", "4", "9"], "1 to 9")],
+)
+def test_class_numbers_that_do_not_count_from_0_keep_their_order(tmp_path, numbers, said):
+    names = dict(zip(sorted(map(int, numbers)), ["cat", "dog", "bird", "fish"], strict=True))
+    model = create_model("test_resnet", 4)
+    content = {"model": model.state_dict(), "num_classes": 4, "idx_to_class": {n: names[int(n)] for n in numbers}}
+    torch.save({"model_name": "test_resnet", **content}, tmp_path / "w.pth")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = checkpoint.load_model(tmp_path / "w.pth", "test_resnet")[1]
+    assert found.classes == ["cat", "dog", "bird", "fish"]
+    text = "\n".join(str(one.message) for one in caught)
+    assert (said is None) == ("and not from 0" not in text)
+    assert said is None or said in text
+
+
+@pytest.mark.parametrize("numbers", [range(5), range(7), [0, 1, 2, 3, 4, "4"]])
+def test_another_count_of_class_numbers_is_refused(state, tmp_path, numbers):
+    torch.save({"model": state, "idx_to_class": {n: f"c{n}" for n in numbers}}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=rf"classes has {len(numbers)} numbers of classes, 0 to .*; expected 6"):
+        checkpoint.read(tmp_path / "w.pth")

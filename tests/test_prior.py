@@ -55,6 +55,19 @@ def test_repeated_names_match_by_position_if_the_length_is_right(tmp_path):
         read_prior(tmp_path / "p.csv", NAMES[:2])
 
 
+def test_a_name_that_agrees_is_never_read_by_position(tmp_path):
+    file = tmp_path / "p.csv"
+    file.write_text("Classes,avg_pred\nDog,0.1\nCat,0.2\nBird,0.3\n")
+    with pytest.warns(UserWarning, match="upper or lower case"):
+        assert read_prior(file, NAMES).tolist() == pytest.approx([0.2, 0.1, 0.3])
+    file.write_text("Classes,avg_pred\ndog,0.1\ncat,0.2\ncat,0.3\n")
+    with pytest.raises(InputError, match="'dog' is class 2 here and class 1 of the file; names repeat"):
+        read_prior(file, NAMES)
+    file.write_text("Classes,avg_pred\na,0.1\na,0.2\nb,0.3\n")
+    with pytest.warns(UserWarning, match="no class is called as the file calls it .* matched by position"):
+        assert read_prior(file, NAMES).tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from csl.errors import InputError, in_words
+from csl.labels.matching import match_classes
 from csl.labels.trust import escape_cell, unescape_cell
 from csl.machine import distributed
 from csl.machine.files import replacing
@@ -70,7 +71,7 @@ def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
     """[C] the prior of `classes` from a CSV `Classes,avg_pred`, matched by class name.
 
     A row of an unknown class is left out with a warning. A file in which names repeat, or classes whose own names do,
-    is matched by position where the number of rows is right, with a warning.
+    is matched by position where the number of rows is right and no name contradicts it, with a warning.
 
     Raises:
         InputError: an unreadable file, other columns, a value outside [0, 1], or classes that the file lacks.
@@ -87,24 +88,7 @@ def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
         raise InputError(f"{path}: columns {','.join(header)}, expected {','.join(COLUMNS)}")
     table.columns = COLUMNS
     table.Classes = table.Classes.map(unescape_cell)
-    known = set(classes)
-    ambiguous = table.Classes.duplicated().any() or len(known) < len(classes)
-    if ambiguous:
-        if len(table) != len(classes):
-            raise InputError(
-                f"{path}: {len(table)} rows with repeated names, expected {len(classes)} to match by position"
-            )
-        warnings.warn(f"{path}: class names repeat, so the {len(table)} rows are matched by position", stacklevel=2)
-        rows = range(len(table))
-    else:
-        strangers = [name for name in table.Classes if name not in known]
-        if strangers:
-            warnings.warn(f"{path}: left out {len(strangers)} rows of unknown classes: {_few(strangers)}", stacklevel=2)
-        row_of = {name: row for row, name in enumerate(table.Classes)}
-        missing = [name for name in classes if name not in row_of]
-        if missing:
-            raise InputError(f"{path}: no prior for {len(missing)} of {len(classes)} classes: {_few(missing)}")
-        rows = [row_of[name] for name in classes]
+    rows = _rows_of(path, list(table.Classes), list(classes))
     prior = np.empty(len(classes), dtype=np.float32)
     for position, row in enumerate(rows):
         text = table.avg_pred[row]
@@ -115,6 +99,29 @@ def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
         if not 0 <= prior[position] <= 1:
             raise InputError(f"{path}, line {row + 2}: a prior of {text!r}, expected a probability in [0, 1]")
     return torch.from_numpy(prior)
+
+
+def _rows_of(path, names, classes):
+    """The row of each class: by name, in any case; by position where names repeat or, in a file as long, none agrees."""
+
+    def say(line):
+        warnings.warn(line, stacklevel=4)
+
+    if len(set(names)) < len(names) or len(set(classes)) < len(classes):
+        if len(names) != len(classes):
+            raise InputError(
+                f"{path}: {len(names)} rows with repeated names, expected {len(classes)} to match by position"
+            )
+        return match_classes(classes, names, str(path), "the file", say)
+    known = {name.casefold() for name in classes}
+    strangers = [name for name in names if name.casefold() not in known]
+    if strangers and (len(names) != len(classes) or len(strangers) < len(names)):
+        say(f"{path}: left out {len(strangers)} rows of unknown classes: {_few(strangers)}")
+    there = {name.casefold() for name in names}
+    missing = [name for name in classes if name.casefold() not in there]
+    if missing and (len(missing) < len(classes) or len(names) != len(classes)):
+        raise InputError(f"{path}: no prior for {len(missing)} of {len(classes)} classes: {_few(missing)}")
+    return match_classes(classes, names, str(path), "the file", say)
 
 
 def _few(names, most=5):

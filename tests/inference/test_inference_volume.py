@@ -82,7 +82,9 @@ def test_every_photo_has_its_rows_in_order_and_bad_files_are_named(many, expecte
     assert list(bad.columns) == ["filename", "reason"]
     assert [Path(name).name for name in bad.filename] == ["00100.5.jpg", "00700.5.jpg", "01400.5.jpg"]
     assert "the file is empty" in bad.reason[0]
-    assert sorted(p.name for p in expected.iterdir()) == ["bad_images.csv", "predictions.csv", "predictions.png"]
+    assert sorted(p.name for p in expected.iterdir() if p.name[0] != ".") == [
+        "bad_images.csv", "predictions.csv", "predictions.png",
+    ]  # fmt: skip
     # The same photo under another name has the same rows.
     first = table[table.filename == str(many / "00000.jpg")][["class", "score"]].to_numpy().tolist()
     again = table[table.filename == str(many / "00024.jpg")][["class", "score"]].to_numpy().tolist()
@@ -110,9 +112,14 @@ def test_killed_and_started_again_it_goes_on_and_ends_the_same(weights, many, ex
         sys.executable, str(ROOT / "infer.py"), "--pic_path", str(many), "--model_path", str(weights), "--th=0.5",
         "-b1", "-j0", "--device=cpu", "--output", str(output),
     ]  # fmt: skip
-    part = tmp_path / f".out.{ending}.progress" / "0.jsonl"
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(lambda: part.exists() and part.read_bytes().count(b"\n") >= 20, process)
+
+    def begun():
+        parts = list(tmp_path.glob(f".out.{ending}.*.progress/0.jsonl"))
+        return bool(parts) and parts[0].read_bytes().count(b"\n") >= 20
+
+    wait_for(begun, process)
+    (part,) = tmp_path.glob(f".out.{ending}.*.progress/0.jsonl")
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not output.exists()
@@ -169,16 +176,68 @@ def test_other_settings_start_afresh_and_a_finished_job_is_done_again(weights, g
     for i in range(4):
         first.add({PREDICTIONS: [(f"{i}.jpg", "a", 0.5)]})
     first.write()
-    other = f"from csl.inference.tables import Results; Results({str(output)!r}, {{}}, 10, {columns!r})"
+    other = f"from csl.inference.tables import Results; Results({str(output)!r}, {{'top_k': 3}}, 10, {columns!r})"
     result = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
     assert "is at work in this folder" in result.stderr
     first.close()
-    for plan, done in (({"top_k": 3}, 4), ({"top_k": 4}, 0)):
+    for plan, done in (({"top_k": 3}, 4), ({"top_k": 4}, 0), ({"top_k": 3}, 4)):
         with closing(Results(output, plan, 10, columns)) as again:
             assert (again.done, again.named, again.images) == (done, done, range(10))
     one, two = run(weights, garments, tmp_path), run(weights, garments, tmp_path, th=0.9)
     assert len(two) < len(one)
-    assert [p.name for p in output.parent.iterdir()].count(".predictions.csv.progress") == 0
+    for unfinished in output.parent.glob(".predictions.csv.*.progress"):
+        assert (unfinished / "0.jsonl").read_text().count("\n") in (1, 5)
+
+
+def job(output, plan, count, said, rows=None):
+    """Do `rows` of the images of a job, all of them by default; returns how many were done before."""
+    columns = {PREDICTIONS: ("filename", "class", "score"), BAD: ("filename", "reason")}
+    with closing(Results(output, plan, count, columns, say=said.append)) as results:
+        before = results.done
+        for i in range(before, count if rows is None else rows):
+            results.add({PREDICTIONS: [(f"{plan['of']}{i}.jpg", "a", 0.5)]})
+        results.write()
+        if rows is None:
+            results.finish()
+    return before
+
+
+def test_a_killed_job_goes_on_after_any_number_of_other_calls(tmp_path):
+    output, said = tmp_path / "predictions.csv", []
+    assert job(output, {"of": "big"}, 1000, said, rows=901) == 0  # killed after 901
+    for k in range(3):
+        assert job(output, {"of": f"photo {k}"}, 1, said) == 0
+        assert len(pd.read_csv(output)) == 1
+    assert said == [f"{output}: replaces the table of 1 other images"] * 2
+    assert job(output, {"of": "big"}, 1000, said) == 901
+    assert len(pd.read_csv(output)) == 1000
+    assert not list(tmp_path.glob("earlier-*"))
+
+
+def test_a_table_that_somebody_waited_for_is_moved_aside_and_said(tmp_path):
+    output, said = tmp_path / "predictions.csv", []
+    job(output, {"of": "big"}, 1000, said)
+    job(output, {"of": "big"}, 1000, said)  # the same again replaces its own
+    assert said == []
+    job(output, {"of": "photo"}, 1, said)
+    (aside,) = tmp_path.glob("earlier-*")
+    assert said == [f"the table of other images that was {output} is now in {aside}"]
+    assert len(pd.read_csv(aside / "predictions.csv")) == 1000
+    output.write_text("somebody's own file")
+    (tmp_path / ".predictions.csv.plan").unlink()
+    job(output, {"of": "another"}, 1, said)
+    assert [len(list(folder.iterdir())) for folder in sorted(tmp_path.glob("earlier-*"))] == [1, 1]
+
+
+def test_results_of_one_run_do_not_replace_each_other_unsaid(weights, garments, many, tmp_path):
+    run(weights, many, tmp_path)
+    whole = (tmp_path / "results" / "predictions.csv").read_bytes()
+    bad = (tmp_path / "results" / "bad_images.csv").read_bytes()
+    run(weights, next(garments.iterdir()), tmp_path)
+    (aside,) = (tmp_path / "results").glob("earlier-*")
+    assert (aside / "predictions.csv").read_bytes() == whole
+    assert (aside / "bad_images.csv").read_bytes() == bad
+    assert (aside / "predictions.png").exists()
 
 
 @pytest.mark.parametrize("tail", [b"", b'{"predictions": [["2.', b"\0" * 20 + b"\n", b"[" * 100_000 + b"\n"])
@@ -197,7 +256,7 @@ def test_a_torn_last_line_is_cut(tmp_path, tail):
     assert job.finish() == 3
     rows = "".join(f'{i}.jpg,"ä,b",0.25\n' for i in range(3))
     assert (tmp_path / "p.csv").read_text() == "filename,class,score\n" + rows
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".p.csv.plan", "p.csv"]
 
 
 def test_nothing_readable_is_an_error_and_writes_nothing(weights, tmp_path):

@@ -31,6 +31,7 @@ OPEN_IMAGES = ("openimages", "openimagess")
 SHOWN_IMAGES = 12
 """The first images of a run, which are printed and drawn."""
 
+PICTURE = "predictions.png"
 ATTRIBUTES = "attributes_val_inference"
 SAY_SECONDS = 60
 """Seconds between two lines of progress if there is no terminal for a bar."""
@@ -110,7 +111,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     columns = {PREDICTIONS: ("filename", "class", SCORE), BAD: ("filename", "reason")}
     columns |= {ATTRIBUTES: keep.columns} if keep else {}
     plan = _plan(predictor, path, images, classes, threshold, options.top_k)
-    with closing(Results(output, plan, len(images), columns)) as results:
+    with closing(Results(output, plan, len(images), columns, [PICTURE], say)) as results:
         if distributed.all_reduce_max(results.done)[0]:
             done = sum(distributed.gather_objects(results.done))
             say(f"{done:,} of {len(images):,} images were done before: going on in {results.folder}")
@@ -124,7 +125,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
         )
     if named > SHOWN_IMAGES:
         say(f"... and {named - SHOWN_IMAGES:,} images more")
-    written = [output.name, "predictions.png"] + ([f"{ATTRIBUTES}.csv"] if keep else [])
+    written = [output.name, PICTURE] + ([f"{ATTRIBUTES}.csv"] if keep else [])
     if results.path(f"{BAD}.csv").exists():
         written.append(f"{BAD}.csv")
         say(f"{len(images) - named:,} bad images left out, named in {results.path(f'{BAD}.csv')}")
@@ -208,7 +209,7 @@ class _Shown:
     """Prints the first `SHOWN_IMAGES` results and draws them as one picture; `ready` tells when that is done."""
 
     def __init__(self, results, say):
-        self.say, self._picture = say, results.path("predictions.png")
+        self.say, self._results = say, results
         # The picture of a job that goes on was drawn before.
         self.ready = bool(results.done) or not distributed.is_main()
         self._images, self._found, self.bad = [], [], 0
@@ -229,7 +230,8 @@ class _Shown:
 
     def draw(self):
         if not self.ready and self._images:
-            plot_predictions(self._images, self._found, self._picture)
+            self._results.make_room()
+            plot_predictions(self._images, self._found, self._results.path(PICTURE))
         self.ready = True
 
 

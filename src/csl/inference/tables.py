@@ -1,22 +1,27 @@
 """Tables of results that are written image by image; a job that is killed goes on where it stopped.
 
-While a job runs, each process appends to a file of its own, `.NAME.progress/RANK.jsonl` beside the output NAME. Its first
-line is the plan, which names all that the rows depend on. Each further line holds the rows of one image, table -> rows,
-in the order of the images. The same job goes on after the last whole line. At the end the files of all processes are
-joined into the tables, and the folder goes.
+While a job runs, each process appends to a file of its own, `.NAME.PLAN.progress/RANK.jsonl` beside the output NAME. PLAN is
+a hash of all that the rows depend on, so that jobs of other plans have folders of their own. The first line is the plan. Each
+further line holds the rows of one image, table -> rows, in the order of the images. The same job goes on after the last whole
+line. At the end the files of all processes are joined into the tables, and the folder goes. `.NAME.plan` tells of which plan
+the tables are: those of another one are not overwritten but moved aside.
 """
 
 import csv
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from csl.errors import InputError
 from csl.machine import distributed
-from csl.machine.files import locked, replacing
+from csl.machine.files import locked, replacing, set_aside, write_json
+
+SMALL = 12
+"""Images of a table that is replaced by that of another job: nobody waited for it."""
 
 PREDICTIONS, BAD = "predictions", "bad_images"
 SCORE = "score"
@@ -31,6 +36,8 @@ class Results:
         plan: all that the rows depend on, as plain values; a job with another plan starts afresh.
         num_images: N.
         columns: of each table by name; "predictions" goes to `output`, any other NAME to NAME.csv beside it.
+        others: names of other files of the job beside the output, such as pictures.
+        say: told where tables of another plan are moved.
 
     Attributes:
         images: the range of images that are this process's.
@@ -42,27 +49,58 @@ class Results:
     """
 
     def __init__(
-        self, output: str | Path, plan: Mapping[str, Any], num_images: int, columns: Mapping[str, Sequence[str]]
+        self,
+        output: str | Path,
+        plan: Mapping[str, Any],
+        num_images: int,
+        columns: Mapping[str, Sequence[str]],
+        others: Sequence[str] = (),
+        say: Callable[[str], None] = print,
     ):
         self.output = Path(output)
         if self.output.suffix not in (".csv", ".parquet"):
             raise InputError(f"--output {output}: expected a name that ends in .csv or .parquet")
         rank, world = distributed.rank(), distributed.world_size()
         self.images = range(rank * num_images // world, (rank + 1) * num_images // world)
-        self.folder = self.output.parent / f".{self.output.name}.progress"
+        plan = {**plan, "num_images": num_images, "columns": dict(columns)}
+        self._plan = {"plan": hashlib.sha256(_line(plan)).hexdigest()[:16], "images": num_images}
+        self.folder = self.output.parent / f".{self.output.name}.{self._plan['plan']}.progress"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._columns = columns
+        self._columns, self._others, self._say = columns, others, say
+        self._has_room = False
         self._open = ExitStack()
         self._open.enter_context(locked(self.folder / f"{rank}.lock"))
         self._file = self._open.enter_context(open(self._part(rank), "a+b"))  # noqa: SIM115 (closed by the stack)
-        self.done, self.named = self._go_on(
-            {**plan, "num_images": num_images, "world_size": world, "columns": dict(columns)}
-        )
+        self.done, self.named = self._go_on({**plan, "world_size": world})
         self._waiting: list[bytes] = []
 
     def path(self, name: str) -> Path:
         """Where a file called `name` goes in the end: beside the output."""
         return self.output.parent / name
+
+    def make_room(self) -> None:
+        """Before a file of the job is written to its place: move those of another plan aside, or say that they go.
+
+        A table of up to `SMALL` images took seconds, and is replaced.
+        """
+        if self._has_room:
+            return
+        self._has_room = True
+        record = self.output.with_name(f".{self.output.name}.plan")
+        before = _rows(record.read_bytes()) if record.is_file() else None
+        if before != self._plan and self.output.exists():
+            images = (before or {}).get("images")
+            if isinstance(images, int) and images <= SMALL:
+                self._say(f"{self.output}: replaces the table of {images:,} other images")
+            else:
+                names = [
+                    self.output,
+                    *(self.path(f"{name}.csv") for name in self._columns),
+                    *map(self.path, self._others),
+                ]
+                aside = set_aside([path for path in dict.fromkeys(names) if path.exists()])
+                self._say(f"the table of other images that was {self.output} is now in {aside}")
+        write_json(record, self._plan)
 
     def add(self, rows: Mapping[str, Sequence[Sequence[Any]]]) -> None:
         """Add the rows of the next image by table. An image without rows of predictions could not be read."""
@@ -85,6 +123,7 @@ class Results:
         named = sum(distributed.gather_objects(self.named))
         if distributed.is_main():
             if named:
+                self.make_room()
                 for name in self._columns:
                     self._join(name, self.output if name == PREDICTIONS else self.path(f"{name}.csv"))
             shutil.rmtree(self.folder)

@@ -10,10 +10,11 @@ from csl.errors import InputError
 from csl.inference.options import NetworkOptions, load_predictor
 from csl.inference.sources import annotations_for, checkpoint_path, destination
 from csl.labels import Annotations
+from csl.labels.matching import match_classes
 from csl.labels.options import DataOptions
 from csl.labels.trust import escape_table
 from csl.machine import distributed
-from csl.machine.files import write_json
+from csl.machine.files import parse_json, set_aside, write_json
 from csl.metrics import averaged_scores, class_table, group_accuracy, mean_average_precision, precision_recall_f1
 from csl.predict import Predictor
 from csl.predict.scoring import gather_scores
@@ -74,8 +75,10 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     _print(result, options.thre, say)
     folder = destination(options.path_dest, path)
     folder.mkdir(parents=True, exist_ok=True)
+    of_what = {"checkpoint": str(path), "data": annotations.source, "split": options.split}
+    _make_room(folder, of_what, say)
     escape_table(result.classes).to_csv(folder / "validation.csv", index=False)
-    write_json(folder / "validation.json", {"checkpoint": str(path), "data": annotations.source, **numbers})
+    write_json(folder / "validation.json", of_what | numbers)
     say(f"{len(result.indices):,} images of {annotations.source}; every class in {folder / 'validation.csv'}")
     if options.plots or chosen:
         from csl.plots.validation import plot_validation
@@ -86,6 +89,17 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
         )  # fmt: skip
         say(f"pictures in {folder / 'plots'}: {', '.join(picture.name for picture in made)}")
     return numbers
+
+
+def _make_room(folder, of_what, say):
+    """Move the results of another checkpoint, data set or split aside."""
+    tables = [folder / "validation.json", folder / "validation.csv"]
+    if not tables[0].exists():
+        return
+    before = parse_json(tables[0].read_bytes(), tables[0])
+    before = before if isinstance(before, dict) else {}
+    if any(before.get(name) != value for name, value in of_what.items() if name in before or not before):
+        say(f"the validation of {before.get('checkpoint')} on {before.get('data')} is now in {set_aside(tables)}")
 
 
 def _print(result, threshold, say):
@@ -188,19 +202,10 @@ def metric_numbers(probabilities: np.ndarray, targets: np.ndarray, threshold: fl
 
 
 def _columns(predictor, annotations, say):
-    """The network's column for each class of the annotations: by key or name if these agree, else by position."""
-    theirs = list(predictor.classes)
-    for ours in (list(annotations.keys), list(annotations.classes)):
-        if ours == theirs:
-            return slice(None)
-        if sorted(ours) == sorted(theirs) and len(set(theirs)) == len(theirs):
-            column = {name: i for i, name in enumerate(theirs)}
-            return [column[name] for name in ours]
-    if len(theirs) != len(annotations.classes):
-        raise InputError(
-            f"{annotations.source}: {len(annotations.classes)} classes, the network has {len(theirs)}; expected the same"
-        )
-    if not all(name.startswith("class ") for name in theirs):
-        unknown = [name for name in theirs if name not in set(annotations.classes)]
-        say(f"class names differ (the network has {', '.join(unknown[:3])}, ...): matched by position")
-    return slice(None)
+    """The network's column for each class of the annotations: by key if these agree, else by `match_classes`."""
+    theirs, keys = list(predictor.classes), list(annotations.keys)
+    if len(theirs) != len(keys):
+        raise InputError(f"{annotations.source}: {len(keys)} classes, the network has {len(theirs)}; expected the same")
+    ours = keys if sorted(keys) == sorted(theirs) else annotations.classes
+    columns = match_classes(ours, theirs, annotations.source, "the network", say)
+    return slice(None) if columns == list(range(len(theirs))) else columns

@@ -1,5 +1,6 @@
 """The classes of a network or a data set: names, stable keys and attribute groups."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -37,9 +38,8 @@ class ClassSet:
         Raises:
             InputError: values of another type, names that no class may have, or lengths that disagree.
         """
-        numbered = None if count is None else [f"class {i}" for i in range(count)]
-        classes = _names(values.get("classes"), "classes", place, numbered)
-        keys = classes if values.get("keys") is None else _names(values["keys"], "keys", place, classes)
+        classes = _names(values.get("classes"), "classes", place, count)
+        keys = classes if values.get("keys") is None else _names(values["keys"], "keys", place, len(classes))
         if count is not None and len(classes) != count:
             raise InputError(f"{place}: {len(classes)} class names for {count} classes")
         if len(keys) != len(classes):
@@ -53,21 +53,34 @@ class ClassSet:
         return {"classes": list(self.classes), "keys": list(self.keys), "groups": groups}
 
 
-def _names(value, kind, place, defaults):
-    """Names from a list or a mapping of class numbers; `defaults` fill the gaps of a mapping."""
+def _names(value, kind, place, count):
+    """Names from a list or a mapping of class numbers, which are 0 to C - 1 or others in their order."""
     if isinstance(value, Mapping):
         try:
             by_index = {int(number): name for number, name in value.items()}
         except (TypeError, ValueError, OverflowError):
             raise InputError(f"{place}: {kind} has keys that are no numbers of classes") from None
-        defaults = [f"class {i}" for i in range(len(by_index))] if defaults is None else defaults
-        value = [by_index.get(i, default) for i, default in enumerate(defaults)]
+        numbers = sorted(by_index)
+        if len(numbers) != len(value) or (count is not None and len(numbers) != count):
+            raise InputError(
+                f"{place}: {kind} has {len(value)} numbers of classes, {_ends(numbers)}; expected {count or 'each once'}"
+            )
+        if numbers != list(range(len(numbers))):
+            warnings.warn(
+                f"{place}: {kind} numbers its {len(numbers)} classes {_ends(numbers)} and not from 0: read in their order",
+                stacklevel=2,
+            )
+        value = [by_index[number] for number in numbers]
     if not isinstance(value, list | tuple):
         raise InputError(f"{place}: {kind}: expected a list of names, found {shown(value)}")
     for name in value:
         if not isinstance(name, str | Real):  # the published files have numbers of NumPy as names
             raise InputError(f"{place}: a class is called {shown(name)}, expected a name")
     return [str(name) for name in value]
+
+
+def _ends(numbers):
+    return f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
 
 
 def _groups(value, place, count):

@@ -6,7 +6,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,28 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # a folder that cannot be written cannot be cleared either
             temporary.unlink(missing_ok=True)
+
+
+def set_aside(files: Sequence[str | Path]) -> Path | None:
+    """Move files of one folder into a new folder beside them, named after the newest; returns it, None without files."""
+    files = [Path(file) for file in files if os.path.lexists(file)]
+    if not files:
+        return None
+    aside = earlier_folder(files)
+    aside.mkdir()
+    for file in files:
+        file.rename(aside / file.name)
+    return aside
+
+
+def earlier_folder(files: Sequence[Path]) -> Path:
+    """The path of a folder, not there yet, for earlier files: `earlier-` and the time of the newest, beside them."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(max(file.lstat().st_mtime for file in files)))
+    aside, number = files[0].parent / f"earlier-{stamp}", 1
+    while aside.exists():
+        number += 1
+        aside = files[0].parent / f"earlier-{stamp}-{number}"
+    return aside
 
 
 def remove_stale(folder: str | Path) -> list[Path]:

@@ -48,8 +48,8 @@ def name_scores(
             single[group] = False
             best = group.start + int(probabilities[group].argmax())
             predictions.append(Prediction(classes[best], float(probabilities[best]), attribute))
-    order = np.argsort(-probabilities, kind="stable")
-    over = [c for c in order if single[c] and probabilities[c] > threshold][:top_k]
+    over = np.flatnonzero(single & (probabilities > threshold))
+    over = over[np.argsort(-probabilities[over], kind="stable")][:top_k].tolist()
     return predictions + [Prediction(classes[c], float(probabilities[c])) for c in over]
 
 

@@ -19,10 +19,12 @@ from csl.data.images import load_rgb
 from csl.data.loader import default_workers
 from csl.errors import InputError, MachineError
 from csl.labels import Annotations, read_attributes
+from csl.labels.attributes import title
 from csl.labels.paths import SPLITS, contents, existing
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
 from csl.labels.trust import escape_table, require_inside
 from csl.machine.files import write_json
+from csl.machine.invocation import command
 from csl.machine.processes import parallel_map
 from csl.plots import plot_distribution, value_counts
 from csl.preparation.augmentation import augmented, copy_generator
@@ -124,7 +126,7 @@ def prepare_attributes(
         _write_copies(photos, copies, draft / _COPIES_FOLDER, seed, workers)
         _write_tables(photos, splits, numbers, seen if balance == "sampler" else None, draft)
         counts = value_counts(train, seen)
-        title = (
+        caption = (
             f"{len(rows):,} training images"
             + {
                 "sampler": ", and as they are drawn by weight",
@@ -132,7 +134,7 @@ def prepare_attributes(
                 "none": "",
             }[balance]
         )
-        plot_distribution(counts, train.groups, draft / "distribution.png", title)
+        plot_distribution(counts, train.groups, draft / "distribution.png", caption)
         say(counts.to_string(index=False, max_rows=100))
         facts = {"source": photos.annotations.source, "balance": balance, "seed": seed, "images": len(splits)}
         _replace_outputs(draft, out, facts)
@@ -149,8 +151,19 @@ def prepare_attributes(
             f"unknown attributes: {shares}"
         )
     say(f"{out}: {', '.join(name for name in _OUTPUTS if (out / name).exists())}")
-    say(f"next: python train.py --data {out}")
+    say(f"next: {command('train', '--data', out, *_sizes(train))}")
     return out
+
+
+def _sizes(train):
+    """The flag with the sizes of integer attributes whose highest value occurs in no training photo."""
+    unseen = train.labels.counts().positives == 0
+    sizes = [
+        f"{name}:{group.stop - group.start}"
+        for name, group in train.groups.items()
+        if unseen[group.stop - 1] and train.classes[group.stop - 1] == f"{title(name)} {group.stop - group.start - 1}"
+    ]
+    return ["--attributes", ",".join(sizes)] if sizes else []
 
 
 def _check_outputs(out):

@@ -8,6 +8,7 @@ import numpy as np
 from csl.errors import InputError
 from csl.labels.nuswide import Listed, read_lists, read_nuswide
 from csl.machine.files import write_json
+from csl.machine.invocation import command
 
 NUM_LABELS, NUM_IMAGES = 27, 6000
 TEST_SHARE = 6  # one image in so many is for testing
@@ -59,8 +60,8 @@ def prepare_nuswide(
         write_json(file, {"samples": samples, "labels": names})
         missing = f" ({wanted:,} wanted, the {split} list has no more)" if len(samples) < wanted else ""
         say(f"{file}: {len(samples):,} images{missing}")
-    elsewhere = f" --images {read_nuswide(data).folder}" if out.resolve() != Path(data).resolve() else ""
-    say(f"next: python train.py --recipe nuswide_tutorial --data {out}{elsewhere}")
+    elsewhere = ["--images", read_nuswide(data).folder] if out.resolve() != Path(data).resolve() else []
+    say(f"next: {command('train', '--recipe', 'nuswide_tutorial', '--data', out, *elsewhere)}")
     return out
 
 

@@ -7,6 +7,7 @@ from csl.data.write_shards import write_shards
 from csl.errors import InputError
 from csl.labels.options import DataOptions
 from csl.labels.read import read_split
+from csl.machine.invocation import command
 
 
 @dataclass(kw_only=True)
@@ -43,4 +44,6 @@ def prepare_shards(options: ShardOptions, say: Callable[[str], None] = print) ->
     shards = summary["shards"]
     images = ", ".join(f"{count:,} {split}" for split, count in summary["images"].items())
     megabytes = sum(one["bytes"] for one in shards) / 1e6
-    say(f"{images} images in {len(shards)} shards, {megabytes:,.1f} MB; next: python train.py --data {options.out}")
+    say(
+        f"{images} images in {len(shards)} shards, {megabytes:,.1f} MB; next: {command('train', '--data', options.out)}"
+    )

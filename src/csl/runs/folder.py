@@ -2,14 +2,13 @@
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from csl.errors import InputError
-from csl.machine.files import locked, parse_json, remove_stale, replacing, strict_json, write_json
+from csl.machine.files import earlier_folder, locked, parse_json, remove_stale, replacing, strict_json, write_json
 
 LATEST = Path("outputs") / "last_run.txt"
 
@@ -70,14 +69,8 @@ class RunFolder:
         old = self._entries()
         if not old:
             return None
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(max(p.lstat().st_mtime for p in old)))
-        aside = f"earlier-{stamp}"
-        number = 1
-        while (self.path / aside).exists():
-            number += 1
-            aside = f"earlier-{stamp}-{number}"
         with replacing(self._moving) as temporary:
-            temporary.write_text(aside)
+            temporary.write_text(earlier_folder(old).name)
         return self.recover()
 
     def recover(self) -> str | None:
@@ -142,11 +135,12 @@ class RunFolder:
         with replacing(self.log) as temporary:
             temporary.write_bytes(b"".join(kept))
 
-    def set_latest(self) -> None:
-        """Make this the run that `find_latest` returns in the same working folder."""
+    def set_latest(self) -> bool:
+        """Make this the run that `find_latest` returns in the same working folder, if that has a folder `outputs`."""
         if LATEST.parent.is_dir():
             with replacing(LATEST) as temporary:
                 temporary.write_text(os.path.relpath(self.path) + "\n")
+        return LATEST.parent.is_dir()
 
 
 def read_log(path: str | Path) -> list[dict]:

@@ -1,6 +1,7 @@
 """The lines that a run prints, from its first to its last."""
 
 import math
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from csl.labels import Annotations
+from csl.machine.invocation import command
 from csl.runs.config import TrainConfig
 
 Results = Mapping[str, Mapping[str, float]]
@@ -105,6 +107,7 @@ def result(
     seconds: float,
     folder: Path,
     plots: Sequence[Path],
+    latest: bool,
 ) -> list[str]:
     """The last lines of a run: its best results, its files, and what to run next.
 
@@ -115,6 +118,7 @@ def result(
         seconds: that the run took.
         folder: of the run.
         plots: the pictures that were drawn.
+        latest: whether the scripts take this run where none is named.
     """
     counts = val.labels.counts()
     defined = int(((counts.positives > 0) & (counts.negatives > 0)).sum())
@@ -130,10 +134,12 @@ def result(
     if all_labels is not None:
         lines.append(f"mAP with all labels known {all_labels:.2f}")
     names = ", ".join(path.name for path in plots)
+    of_run = [] if latest else ["--model_path", folder]
+    next_commands = [command(name, *of_run) for name in ("validate", "infer")]
     return [
         *lines,
         f"took {seconds:.0f} s; results in {folder}: best.ckpt, log.jsonl, {names}",
-        f"next: python validate.py    python infer.py    tensorboard --logdir {folder}",
+        "next: " + "    ".join([*next_commands, shlex.join(["tensorboard", "--logdir", str(folder)])]),
     ]
 
 

@@ -1,0 +1,66 @@
+"""Match the classes of two sources: by name wherever any name agrees, by position only where none does."""
+
+from collections.abc import Callable, Sequence
+
+from csl.errors import InputError
+
+
+def match_classes(
+    wanted: Sequence[str], found: Sequence[str], place: str, whose: str, say: Callable[[str], None]
+) -> list[int]:
+    """The position in `found` of each wanted class.
+
+    Names are compared as they are, then without their case. Names that repeat are matched by position, if each that agrees
+    with another stands at its place; so are lists of one length in which no name agrees.
+
+    Args:
+        wanted: C names.
+        found: names in another order, with others among them, or of another spelling.
+        place: where `wanted` are from, as in messages.
+        whose: what `found` are, as in messages: "the network".
+        say: told what is not an exact match of names.
+
+    Raises:
+        InputError: some names agree and others do not, or the order of repeated names contradicts the positions.
+    """
+    if list(wanted) == list(found):
+        return list(range(len(found)))
+    for ours, theirs, note in (
+        (wanted, found, ""),
+        (_folded(wanted), _folded(found), ", in upper or lower case alike"),
+    ):
+        unique = len(set(theirs)) == len(theirs) and len(set(ours)) == len(ours)
+        if unique and set(ours) <= set(theirs):
+            if note:
+                say(f"{place}: classes are matched to those of {whose} by name{note}")
+            column = {name: position for position, name in enumerate(theirs)}
+            return [column[name] for name in ours]
+    ours, theirs = _folded(wanted), _folded(found)
+    agree = set(ours) & set(theirs)
+    if agree and len(set(theirs)) == len(theirs) and len(set(ours)) == len(ours):
+        missing = [name for name in wanted if name.lower() not in agree]
+        others = [name for name in found if name.lower() not in agree]
+        raise InputError(
+            f"{place}: {len(agree)} of {len(wanted)} classes are called as {whose} calls them, and {_few(missing)} not "
+            f"(there: {_few(others) or 'no other'}); expected the same names"
+        )
+    if len(wanted) != len(found):
+        raise InputError(f"{place}: {len(wanted)} classes, {whose} has {len(found)}; expected the same")
+    for position, name in enumerate(theirs):
+        if name in agree and theirs.count(name) == ours.count(name) == 1 and ours[position] != name:
+            raise InputError(
+                f"{place}: {found[position]!r} is class {ours.index(name) + 1} here and class {position + 1} of {whose}; names "
+                "repeat, so that only the same order can be read"
+            )
+    if not all(name.startswith("class ") for name in found):  # which a file without names has
+        why = "class names repeat" if agree else f"no class is called as {whose} calls it ({_few(found)})"
+        say(f"{place}: {why}, so the {len(found)} classes are matched by position")
+    return list(range(len(found)))
+
+
+def _folded(names):
+    return [name.casefold() for name in names]
+
+
+def _few(names, most=5):
+    return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")

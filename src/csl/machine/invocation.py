@@ -1,0 +1,25 @@
+"""The commands that a message tells a person to run next, in the form in which this program was started."""
+
+import shlex
+import sys
+from pathlib import Path
+
+_SCRIPTS = ("train.py", "validate.py", "infer.py")
+
+
+def command(name: str, *arguments: str | Path) -> str:
+    """`python validate.py --model_path 'my run'`: a command that works in this working folder, quoted for a shell.
+
+    Beside a script it is the script; of the installed command `csl` it is that; anywhere else `python -m csl`.
+
+    Args:
+        name: train, validate or infer.
+        arguments: its flags and their values.
+    """
+    started = Path(sys.argv[0])
+    script = (started.parent if started.name in _SCRIPTS else Path()) / f"{name}.py"
+    if started.stem == "csl":
+        words = ["csl", name]
+    else:
+        words = ["python", str(script)] if script.is_file() else ["python", "-m", "csl", name]
+    return shlex.join([*words, *map(str, arguments)])
