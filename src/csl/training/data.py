@@ -142,12 +142,8 @@ def _rows_of(before, name, part):
 
 def _bad_images(part):
     """The unreadable images; each process checks its share."""
-    images = part.images
-    share = range(distributed.rank(), len(images), distributed.world_size())
-    bad = find_bad_images(
-        images if len(share) == len(images) else [images[i] for i in share], distributed.is_main(), roots=part.roots
-    )
-    bad = [dataclasses.replace(image, index=share[image.index]) for image in bad]
+    share = range(distributed.rank(), len(part), distributed.world_size())
+    bad = find_bad_images(part.images, distributed.is_main(), part.roots, share)
     bad = [image for part in distributed.gather_objects(bad) for image in part]
     return sorted(bad, key=lambda image: image.index)
 
