@@ -1,9 +1,10 @@
-"""Labels of OpenImages at full size: time and memory of the reader, of its cache, and of pandas.
+"""Labels of OpenImages at full size: time and memory of the reader, of its cache, of pandas, and of the check of the images.
 
     python benchmarks/openimages_scale.py                                       # full size: 3 GB of disk, minutes
     python benchmarks/openimages_scale.py --rows 1000000 --images 160000        # a look
     python benchmarks/openimages_scale.py --shuffle                             # the rows of an image apart
     python benchmarks/openimages_scale.py --data DIR                            # keep the CSV, and use it again
+    python benchmarks/openimages_scale.py --only-check                          # the check of the images, in minutes
 
 Writes a CSV in the form of `oidv6-train-annotations-human-imagelabels.csv`, seeded: 57.5 million verified labels of 9
 million images and 9,605 classes, frequencies falling as a power law. Every measurement is a process of its own. Peak
@@ -17,6 +18,9 @@ are busy with something else (`load_before`), `seconds` grows and `cpu_seconds` 
 pandas is read the way one does at first: `pandas.read_csv(file)`, the labels in a dict of lists. Its process is
 stopped at 20 GiB, or at four fifths of the memory that is free; what does not fit is measured on a tenth of the rows
 and marked as such.
+
+The check of the images before training runs over 100,000 real files (one JPEG under as many names) and over all 9 million
+names with a look at a file that answers at once; `grown_mib` is its highest anonymous memory less that at its start.
 """
 
 import argparse
@@ -27,6 +31,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -36,6 +41,7 @@ from machine import describe_machine
 RESULTS = Path(__file__).parent / "results" / "openimages_scale.json"
 CSV = "oidv6-train-annotations-human-imagelabels.csv"
 CLASSES, WORKERS = 9_605, 8
+FILES = 100_000  # real ones that the check of the images opens
 PANDAS_LIMIT = 20 * 2**30
 _ROWS = 500_000  # written at a time
 LIMITS = {"seconds": 120, "peak_gib": 6, "label_mb": 500, "cached_seconds": 5}
@@ -179,7 +185,41 @@ def memory_of(process):
     }
 
 
-MEASUREMENTS = {"read": read_here, "workers": workers_here, "pandas": pandas_here}
+def check_here(folder, images):
+    """Time and memory of the check of the image files: of real ones, and of names alone."""
+    from PIL import Image
+
+    from csl.data import checking
+    from csl.labels import ImagePaths
+
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "a.jpg")
+    found = {"files": highest(checking.find_bad_images, [str(folder / "a.jpg")] * min(images, FILES))}
+    checking.check_image = lambda path, roots: None
+    ends = 20 * np.arange(images + 1)
+    data = np.frombuffer(b"".join(b"%020d" % n for n in range(images)), np.uint8)
+    paths = ImagePaths(data, ends, str(folder), ".jpg")
+    return found | {"names": highest(checking.find_bad_images, paths)}
+
+
+def highest(function, paths):
+    """Seconds of a call, and by how much the process's anonymous memory grew at most."""
+    before, peak, done = memory_of(os.getpid())["anonymous"], [0.0], threading.Event()
+
+    def watch():
+        while not done.wait(0.1):
+            peak[0] = max(peak[0], memory_of(os.getpid())["anonymous"])
+
+    watching, started = threading.Thread(target=watch), time.perf_counter()
+    watching.start()
+    function(paths, progress=False)
+    seconds = time.perf_counter() - started
+    done.set()
+    watching.join()
+    return {"images": len(paths), "seconds": round(seconds, 1), "grown_mib": round((peak[0] - before) * 1e6 / 2**20, 1)}
+
+
+MEASUREMENTS = {"check": check_here, "read": read_here, "workers": workers_here, "pandas": pandas_here}
 
 
 def in_child(name, folder, rows):
@@ -207,9 +247,19 @@ def main():
     parser.add_argument("--pandas-rows", type=int, help="rows that pandas reads (default: all)")
     parser.add_argument("--data", type=Path, help="folder for the CSV, which is kept and, if there, used as it is")
     parser.add_argument("--dir", help="folder for the temporary files (default: the system's)")
+    parser.add_argument(
+        "--only-check", action="store_true", help="the check of the images alone; the rest stays as it is"
+    )
     parser.add_argument("--no-result", action="store_true", help="do not write the results file")
     args = parser.parse_args()
     load = os.getloadavg()[0]
+    if args.only_check:
+        with tempfile.TemporaryDirectory(dir=args.dir) as folder:
+            check = {"machine": machine(load), **in_child("check", folder, args.images)}
+        print(check)
+        if not args.no_result:
+            RESULTS.write_text(json.dumps(json.loads(RESULTS.read_text()) | {"check": check}, indent=1) + "\n")
+        return
     needed, free = 60 * args.rows, shutil.disk_usage(args.dir or tempfile.gettempdir()).free
     if free < needed:
         raise SystemExit(f"{free / 2**30:.0f} GiB free, expected {needed / 2**30:.0f} (see --dir)")
@@ -228,6 +278,8 @@ def main():
         for name, measurement in (("first", "read"), ("cached", "read"), ("workers", "workers")):
             result[name] = in_child(measurement, folder, args.rows)
             print(f"{name}: {result[name]}", flush=True)
+        result["check"] = in_child("check", folder, args.images)
+        print(f"check: {result['check']}", flush=True)
         shown, limit = args.pandas_rows or args.rows, pandas_limit()
         result["pandas"] = in_child("pandas", folder, shown)
         if result["pandas"] is None:

@@ -1,5 +1,7 @@
 """csl.data: draws that depend on (seed, epoch, index) alone, batches that survive a bad file."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,25 @@ def test_a_bad_file_is_named_and_the_rest_of_the_batch_arrives(annotations):
     assert batch.indices.tolist() == [0, *range(2, 10)]
     assert batch.bad[0].index == 1
     assert annotations.images[1] in batch.bad[0].reason
+
+
+def test_the_check_of_all_images_takes_no_memory_for_each(annotations):
+    find_bad_images(annotations.images, progress=False)
+    peaks = []
+    for count in (1000, 4000):
+        tracemalloc.start()
+        assert find_bad_images(annotations.images * (count // 10), progress=False) == []
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 300_000  # of a queue of all images it was 1,900 bytes each; the list of paths is 8
+
+
+def test_a_share_of_the_images_is_checked_and_named_by_its_rows(annotations):
+    for row in (3, 4, 6):
+        with open(annotations.images[row], "w") as file:
+            file.write("not an image")
+    found = find_bad_images(annotations.images, progress=False, rows=range(1, 10, 3))
+    assert [(bad.index, bad.reason.partition(": ")[0]) for bad in found] == [(4, annotations.images[4])]
 
 
 def test_iterating_leaves_the_global_generator_alone(annotations):

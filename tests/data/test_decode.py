@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
 from csl.data import images, jpeg
-from csl.data.images import check_image, load_pixels, load_rgb
+from csl.data.images import check_image, load_pixels
 from csl.data.transforms import EXACT, FAST, EvalTransform, TrainTransform, resize
 from csl.errors import InputError
 
@@ -28,6 +28,12 @@ def encoded(pixels, **options):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", **options)
     return file.getvalue()
+
+
+def by_pillow(path):
+    """The pixels of a file as Pillow alone reads them, upright: uint8 [H, W, 3]."""
+    with Image.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 @pytest.fixture(params=["simplejpeg", "Pillow"])
@@ -113,7 +119,7 @@ def test_orientation_is_applied_to_reduced_pixels(tmp_path, decoder, orientation
 )
 def test_other_modes_and_formats_are_read_as_ever(tmp_path, decoder, mode, name):
     Image.fromarray(photo(40, 56)).convert(mode).save(tmp_path / name)
-    np.testing.assert_array_equal(load_pixels(tmp_path / name), np.asarray(load_rgb(tmp_path / name)))
+    np.testing.assert_array_equal(load_pixels(tmp_path / name), by_pillow(tmp_path / name))
     found = load_pixels(tmp_path / name, at_least=(20, 28))
     assert found.shape == ((20, 28, 3) if name == "a.jpg" else (40, 56, 3))
 
@@ -121,7 +127,7 @@ def test_other_modes_and_formats_are_read_as_ever(tmp_path, decoder, mode, name)
 def test_several_pictures_in_one_file_give_the_first(tmp_path, decoder):
     first, second = Image.fromarray(photo(40, 56)), Image.fromarray(photo(40, 56, seed=1))
     first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second], quality=90)
-    np.testing.assert_array_equal(load_pixels(tmp_path / "a.jpg"), np.asarray(load_rgb(tmp_path / "a.jpg")))
+    np.testing.assert_array_equal(load_pixels(tmp_path / "a.jpg"), by_pillow(tmp_path / "a.jpg"))
 
 
 def test_xmp_orientation_is_seen(tmp_path, decoder):
@@ -129,8 +135,8 @@ def test_xmp_orientation_is_seen(tmp_path, decoder):
     data = encoded(photo(40, 56))
     block = b"\xff\xe1" + (len(text) + 2).to_bytes(2) + text
     (tmp_path / "a.jpg").write_bytes(data[:2] + block + data[2:])
-    expected = np.asarray(load_rgb(tmp_path / "a.jpg"))
-    np.testing.assert_array_equal(load_pixels(tmp_path / "a.jpg"), expected)
+    assert by_pillow(tmp_path / "a.jpg").shape == (56, 40, 3)
+    np.testing.assert_array_equal(load_pixels(tmp_path / "a.jpg"), by_pillow(tmp_path / "a.jpg"))
 
 
 def test_is_plain_reads_the_header_alone():
@@ -151,16 +157,10 @@ def test_a_truncated_jpeg_fails_as_ever_at_every_length(tmp_path, decoder, progr
     path = tmp_path / "a.jpg"
     for length in range(0, len(whole) - 1, 2):
         path.write_bytes(whole[:length])
-        reasons = []
-        for load in (load_rgb, load_pixels, lambda p: load_pixels(p, at_least=(3, 3))):
-            try:
-                load(path)
-                reasons.append(None)
-            except InputError as error:
-                reasons.append(str(error))
-        assert reasons[0] == reasons[1]
-        assert (reasons[2] is None) == (reasons[0] is None)
-        assert (check_image(path) is None) == (reasons[0] is None)
+        readable = outcome(by_pillow, path) is not None
+        assert (outcome(load_pixels, path) is not None) == readable
+        assert (outcome(lambda p: load_pixels(p, at_least=(3, 3)), path) is not None) == readable
+        assert (check_image(path) is None) == readable
 
 
 @settings(deadline=None, max_examples=150)
@@ -172,17 +172,20 @@ def test_a_damaged_jpeg_is_read_or_refused_as_pillow_does(tmp_path_factory, plac
     path.write_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of what it finds in damaged headers
-        expected, found = outcome(load_rgb, path), outcome(load_pixels, path)
-    assert type(expected) is type(found)
+        expected, found = outcome(by_pillow, path), outcome(load_pixels, path)
     np.testing.assert_array_equal(found, expected)
 
 
 def outcome(load, path):
-    """The pixels of an image, or why there are none."""
+    """The pixels of an image, None where there are none: of ours, InputError alone says so."""
     try:
-        return np.asarray(load(path))
-    except InputError as error:
-        return str(error)
+        return load(path)
+    except InputError:
+        return None
+    except Exception:
+        if load is not by_pillow:
+            raise
+        return None
 
 
 def test_a_bomb_is_left_to_pillow(tmp_path, monkeypatch):
@@ -191,17 +194,6 @@ def test_a_bomb_is_left_to_pillow(tmp_path, monkeypatch):
     monkeypatch.setattr(images.Image, "MAX_IMAGE_PIXELS", 40 * 56 // 2 - 1)
     with pytest.raises(InputError, match="decompression bomb"):
         load_pixels(path)
-
-
-def test_errors_name_the_file(tmp_path):
-    (tmp_path / "empty.jpg").touch()
-    (tmp_path / "text.jpg").write_text("<html>404 Not Found</html>" * 50)
-    for path in (tmp_path / "none.jpg", tmp_path / "empty.jpg", tmp_path / "text.jpg", tmp_path):
-        with pytest.raises(InputError) as theirs:
-            load_rgb(path)
-        with pytest.raises(InputError) as ours:
-            load_pixels(path)
-        assert str(ours.value) == str(theirs.value)
 
 
 # --- resizing, and the stated bounds ---

@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from csl.data import dataset as dataset_module
 from csl.data import photo_cache
+from csl.data import transforms as transforms_module
 from csl.data.dataset import ImageDataset
 from csl.data.loader import create_loader
 from csl.data.photo_cache import PhotoCache, open_cache
@@ -40,13 +40,13 @@ def annotations(tmp_path):
 def decoded(monkeypatch):
     """The paths that have been decoded, in order."""
     paths = []
-    real = dataset_module.load_pixels
+    real = transforms_module.load_pixels
 
     def load(path, *rest):
         paths.append(path)
         return real(path, *rest)
 
-    monkeypatch.setattr(dataset_module, "load_pixels", load)
+    monkeypatch.setattr(transforms_module, "load_pixels", load)
     return paths
 
 

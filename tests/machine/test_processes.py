@@ -15,6 +15,16 @@ def test_results_come_in_the_order_of_the_items(workers):
     assert available_cores() >= 1
 
 
+@pytest.mark.parametrize("threads", [False, True])
+def test_few_items_are_read_ahead_of_the_results(threads):
+    read = []
+    items = (read.append(n) or n for n in range(2000))
+    for done, result in enumerate(parallel_map(str, items, 2, chunksize=5, threads=threads)):
+        assert result == str(done)
+        assert len(read) <= done + 100
+    assert done == 1999
+
+
 def test_height_and_width_of_a_size():
     assert height_width(3) == (3, 3)
     assert height_width([2, 5]) == (2, 5)

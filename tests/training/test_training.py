@@ -304,7 +304,7 @@ def test_a_bad_image_stops_before_training_or_is_left_out(garments, tmp_path):
     assert "val: 1 bad images left out, 11 left" in text
 
 
-def test_an_image_that_breaks_during_training_loses_nothing(garments, tmp_path):
+def test_an_image_that_breaks_during_training_loses_nothing(garments, tmp_path, no_pictures):
     data = shutil.copytree(garments, tmp_path / "set")
     said = []
 
@@ -317,7 +317,14 @@ def test_an_image_that_breaks_during_training_loses_nothing(garments, tmp_path):
     with pytest.raises(InputError, match=r"00005\.jpg.*state saved in .*--on_bad_image skip --resume"):
         train(TrainConfig(**config), say)
     assert last_state(tmp_path / "run")["epoch"] == 1
-    fails("cannot be read", **config, resume=True)  # said again, before the first step
+    state = last_state(tmp_path / "run")
+    fails(r"00005\.jpg.*became unreadable during training", **config, resume=True)  # the files are not checked again,
+    assert last_state(tmp_path / "run")["step"] == state["step"]  # and the step that needs it names it again
+    train(TrainConfig(**config, resume=True, on_bad_image="skip"), said.append)
+    assert said.count("image files: checked when the run was started, and not again") == 1
+    assert any(re.match(r"bad image 1, left out: .*00005\.jpg", line) for line in said)
+    assert last_state(tmp_path / "run")["epoch"] == 3
+    fails(r"1 of the 20 train images cannot be read.*00005\.jpg", **config)  # a new run checks
 
 
 def test_scripts_say_bad_input_in_one_line(tmp_path, garments):

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from csl.data.images import load_pixels
 from csl.data.photo_cache import PhotoCache
 from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import InputError
@@ -103,16 +102,12 @@ class ImageDataset(Dataset):
         return Sample(self.transform.augmented(pixels, rng), labels, index, self.transform.draws(rng))
 
     def resized(self, index: int) -> np.ndarray:
-        """The photo of a row at the transform's size, before any augmentation: uint8 [H, W, 3].
-
-        Raises:
-            InputError: it cannot be read.
-        """
+        """What `transform.read` makes of the photo of a row, from the cache where it is there: uint8 [H, W, 3]."""
         path = self.annotations.images[index]
         kept = self.cache.find(index, path) if self.cache is not None else None
         if kept is not None and kept.pixels is not None:
             return kept.pixels
-        pixels = self.transform.resized(load_pixels(path, self.annotations.roots, self.transform.at_least))
+        pixels = self.transform.read(path, self.annotations.roots)
         if kept is not None:
             self.cache.keep(index, kept.fingerprint, pixels)
         return pixels

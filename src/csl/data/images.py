@@ -37,11 +37,18 @@ UPRIGHT = {
 
 
 def load_rgb(path: str | Path, roots: Sequence[str] = ()) -> Image.Image:
-    """Read the image at `path` (the first frame, where it has several) as a fully decoded RGB image.
+    """The pixels of `load_pixels`, all of them, as an RGB image."""
+    return Image.fromarray(load_pixels(path, roots))
+
+
+def load_pixels(path: str | Path, roots: Sequence[str] = (), at_least: tuple[int, int] | None = None) -> np.ndarray:
+    """Read the image at `path` (the first frame, where it has several) by the fastest decoder: RGB, uint8 [H, W, 3].
 
     Args:
         path: the file.
         roots: folders, links resolved, one of which the file has to lie in, wherever links on the way lead; () for anywhere.
+        at_least: (H, W); a JPEG that is at least 2, 4 or 8 times as large in both directions, once upright, comes at that
+            part of its size (`csl.data.jpeg.scale_for`), for a resize to follow. None for all pixels.
 
     - Palette, CMYK, grey, bilevel: Pillow's `convert("RGB")`. Transparency is dropped, not composited: the colour
       under a transparent pixel is what is seen, as in the original.
@@ -57,41 +64,24 @@ def load_rgb(path: str | Path, roots: Sequence[str] = ()) -> Image.Image:
     # Pillow's plugins raise whatever their parsers trip over in a damaged file (OSError, SyntaxError, struct.error,
     # zlib.error, IndexError, ...), hence the wide net here and in `check_image`.
     try:
-        with _open(path, roots) as image:
-            image.load()
-            orientation = _orientation(image)
-            rgb = _to_rgb(image)
-    except Exception as error:
-        raise InputError(f"{path}: {_reason(error)}") from error
-    return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
-
-
-def load_pixels(path: str | Path, roots: Sequence[str] = (), at_least: tuple[int, int] | None = None) -> np.ndarray:
-    """The pixels of `load_rgb`, uint8 [H, W, 3], by the fastest decoder for the file.
-
-    Args:
-        path, roots: as in `load_rgb`.
-        at_least: (H, W); a JPEG that is at least 2, 4 or 8 times as large in both directions, once upright, comes at that
-            part of its size (`csl.data.jpeg.scale_for`), for a resize to follow. None for all pixels.
-
-    Raises:
-        InputError: as `load_rgb`.
-    """
-    try:
         with open_image(path, roots) as file:
             data = file.read()
         if jpeg.is_plain(data) and (pixels := jpeg.decode(data, at_least)) is not None:
             return pixels
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
-            orientation = _orientation(image)
-            if at_least is not None and orientation >= 5:  # these lie on their side
+            if image.format not in ("JPEG", "MPO"):
+                at_least = None  # they come whole
+            if at_least is not None and _orientation(image) >= 5:  # these lie on their side
                 at_least = at_least[::-1]
             pixels = jpeg.decode(data, at_least) if image.format == "JPEG" else None
             if pixels is None:
-                if at_least is not None and image.format in ("JPEG", "MPO"):
+                if at_least is not None:
                     image.draft(None, at_least[::-1])  # (width, height)
                 image.load()
                 pixels = np.array(_to_rgb(image))
+            orientation = _orientation(
+                image
+            )  # only now: Pillow turns a TIFF upright, and drops the tag, as it loads it
     except Exception as error:
         raise InputError(f"{path}: {_reason(error)}") from error
     if orientation in UPRIGHT:
@@ -108,7 +98,7 @@ def check_image(path: str | Path, roots: Sequence[str] = ()) -> str | None:
     the pixels of other formats.
     """
     try:
-        with _open(path, roots) as image:
+        with open_image(path, roots) as file, Image.open(file, formats=_formats()) as image:
             if image.format == "PNG":
                 image.verify()
             elif image.format in ("JPEG", "MPO") and not _has_jpeg_end(image.fp):
@@ -116,13 +106,6 @@ def check_image(path: str | Path, roots: Sequence[str] = ()) -> str | None:
     except Exception as error:
         return _reason(error)
     return None
-
-
-@contextmanager
-def _open(path: str | Path, roots: Sequence[str]) -> Iterator[Image.Image]:
-    """The image with its header read; the file is closed on leaving, also where Pillow would keep it open."""
-    with open_image(path, roots) as file, Image.open(file, formats=_formats()) as image:
-        yield image
 
 
 @contextmanager

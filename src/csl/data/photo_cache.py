@@ -23,7 +23,7 @@ from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import MachineError
 from csl.labels import ImagePaths
 
-VERSION = 1  # of the file and of what is done to a photo before it is kept; another one is another file
+VERSION = 2  # of the file and of what is done to a photo before it is kept; another one is another file
 RESERVE = 1 << 30  # bytes of the disk that are left to others, such as checkpoints
 _RECORD = 16  # bytes
 _PAGE = 4096

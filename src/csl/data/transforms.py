@@ -16,8 +16,9 @@ almost everywhere. A large JPEG is decoded at a half, a quarter or an eighth of 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from PIL import Image
 from csl.data import batch_augment
 from csl.data.augment import cutout, rand_augment
 from csl.data.flip_affine import flip_affine
+from csl.data.images import load_pixels
 from csl.errors import InputError
 from csl.machine.image_size import height_width
 
@@ -68,7 +70,7 @@ class _Resizing:
 
     @property
     def at_least(self) -> tuple[int, int]:
-        """The (H, W) that a decoding at a reduced scale must not fall below, for `csl.data.images.load_pixels`."""
+        """The (H, W) that a decoding at a reduced scale must not fall below."""
         height, width = self.height_width
         return math.ceil(self.margin * height), math.ceil(self.margin * width)
 
@@ -76,6 +78,13 @@ class _Resizing:
     def rule(self) -> str:
         """The settings that change the pixels of `resized` beside the size, in words, for `csl.data.photo_cache`."""
         return f"bilinear, at least {self.margin:g} x"
+
+    def read(self, path: str | Path, roots: Sequence[str] = ()) -> np.ndarray:
+        """The photo of a file at the transform's size, before any augmentation: uint8 [H, W, 3].
+
+        path, roots: as `csl.data.images.load_pixels` takes them. Raises InputError for a photo that cannot be read.
+        """
+        return self.resized(load_pixels(path, roots, self.at_least))
 
     def resized(self, image: Image.Image | np.ndarray) -> np.ndarray:
         """Pixels of any size, or an RGB image, to new ones of the transform's: uint8 [H, W, 3].

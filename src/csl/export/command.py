@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from csl import checkpoint
-from csl.data.images import load_rgb
 from csl.data.transforms import EvalTransform
 from csl.errors import InputError
 from csl.export.checked import import_onnx, write_checked
@@ -147,7 +146,7 @@ def _photos(options, loaded, description, scratch):
     transform, pixels = EvalTransform(description.image_size), []
     for path in paths:
         with contextlib.suppress(InputError):  # one of many; if none can be read, that is said below
-            pixels.append(transform(load_rgb(path)))
+            pixels.append(transform.augmented(transform.read(path)))
         if len(pixels) == PHOTOS:
             break
     if not pixels:
@@ -181,7 +180,7 @@ def _quantise(options, float32, int8, description, photos, loaded, say):
     def batches():
         for name in chosen:
             with contextlib.suppress(InputError):
-                yield (transform(load_rgb(name)).unsqueeze(0).float() / 255).numpy()  # [1, 3, H, W]
+                yield (transform.augmented(transform.read(name))[None].float() / 255).numpy()  # [1, 3, H, W]
 
     quantise(float32, int8, batches, replace(description, precision="int8"), options.calibrate)
     before, after = (OnnxNetwork(file) for file in (float32, int8))

@@ -11,7 +11,6 @@ from torch import nn
 
 from csl import checkpoint
 from csl.data.dataset import ImageDataset
-from csl.data.images import load_rgb
 from csl.data.loader import create_loader, default_workers
 from csl.data.photo_cache import open_cache
 from csl.data.transforms import EvalTransform
@@ -24,7 +23,7 @@ from csl.models.abn import describe_abn
 from csl.models.compiling import compile_network
 from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.ops import set_abn_backend
-from csl.predict.scoring import Scores, autocast_dtype, choose_device, score
+from csl.predict.scoring import Scores, autocast_dtype, choose_device, score, to_input
 from csl.predict.streaming import Scored, copies, stream
 from csl.runs.folder import RunFolder
 
@@ -195,11 +194,13 @@ class Predictor:
         return ImageDataset(Annotations(images, labels, self.classes, roots=tuple(roots)), transform, cache=cache)
 
     def predict(self, image: Image.Image | str | Path) -> np.ndarray:
-        """Probabilities of one RGB Pillow image or image file: float32 [C], in the order of `classes`."""
-        if not isinstance(image, Image.Image):
-            image = load_rgb(image)
-        pixels = EvalTransform(self.image_size)(image).unsqueeze(0)  # [1, 3, H, W]
-        x = pixels.to(self.device, torch.float32, memory_format=torch.channels_last).div_(255)
+        """Probabilities of one image file, or RGB Pillow image: float32 [C], in the order of `classes`.
+
+        A file gives what `score` gives. Of a large JPEG an image has more pixels than are read here: pass its path.
+        """
+        transform = EvalTransform(self.image_size)
+        pixels = transform.resized(image) if isinstance(image, Image.Image) else transform.read(image)
+        x = to_input(transform.augmented(pixels)[None], self.device)  # [1, 3, H, W]
         dtype = autocast_dtype(self.amp, self.device)
         with (
             torch.inference_mode(),

@@ -98,8 +98,8 @@ def without_bad_images(
 ) -> tuple[Data, dict[str, list[int]]]:
     """Check every image file before the first step: nobody should lose an epoch to one broken photo.
 
-    A resumed run leaves out the rows that it left out `before`, whatever has become of them, and no others: the order of
-    its samples stays what it was.
+    A resumed run checks none again. It leaves out the rows that it left out `before`, whatever has become of them, and no
+    others: the order of its samples stays what it was, and training names a file that has broken since.
 
     Returns:
         The data without these images, and their rows, {split: list}.
@@ -108,18 +108,13 @@ def without_bad_images(
         InputError: an image that cannot be read under `on_bad_image` "stop", or none that can.
     """
     left_out = {}
+    if before is not None:
+        say("image files: checked when the run was started, and not again")
     for name, part in (("train", data.train), ("val", data.val)):
-        bad = _bad_images(part)
-        for image in bad[:10]:
-            say(f"bad image ({name}): {image.reason}")
-        if len(bad) > 10:
-            say(f"... and {len(bad) - 10:,} more")
-        if bad and config.on_bad_image == "stop":
-            raise InputError(
-                f"{len(bad):,} of the {len(part):,} {name} images cannot be read, the first is {bad[0].reason}; "
-                "expected all of them, or --on_bad_image skip to train without these"
-            )
-        left_out[name] = [image.index for image in bad] if before is None else _rows_of(before, name, part)
+        if before is None:
+            left_out[name] = _bad_rows(name, part, config.on_bad_image, say)
+        else:
+            left_out[name] = _rows_of(before, name, part)
         if left_out[name]:
             good = np.setdiff1d(np.arange(len(part)), left_out[name])
             if not len(good):
@@ -140,16 +135,22 @@ def _rows_of(before, name, part):
     return rows
 
 
-def _bad_images(part):
-    """The unreadable images; each process checks its share."""
-    images = part.images
-    share = range(distributed.rank(), len(images), distributed.world_size())
-    bad = find_bad_images(
-        images if len(share) == len(images) else [images[i] for i in share], distributed.is_main(), roots=part.roots
-    )
-    bad = [dataclasses.replace(image, index=share[image.index]) for image in bad]
+def _bad_rows(name, part, on_bad_image, say):
+    """The rows of the unreadable images, which are named; each process checks its share."""
+    share = range(distributed.rank(), len(part), distributed.world_size())
+    bad = find_bad_images(part.images, distributed.is_main(), part.roots, share)
     bad = [image for part in distributed.gather_objects(bad) for image in part]
-    return sorted(bad, key=lambda image: image.index)
+    bad.sort(key=lambda image: image.index)
+    for image in bad[:10]:
+        say(f"bad image ({name}): {image.reason}")
+    if len(bad) > 10:
+        say(f"... and {len(bad) - 10:,} more")
+    if bad and on_bad_image == "stop":
+        raise InputError(
+            f"{len(bad):,} of the {len(part):,} {name} images cannot be read, the first is {bad[0].reason}; "
+            "expected all of them, or --on_bad_image skip to train without these"
+        )
+    return [image.index for image in bad]
 
 
 def with_simulated_labels(data: Data, config: TrainConfig, say: Say, drawn: LabelMatrix | None = None) -> Data:
