@@ -28,6 +28,7 @@ from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.runs.record import changed_settings, config_of, deterministic, label_hash, settings_of
 from csl.training import report
+from csl.training.checks import check_used
 from csl.training.data import Data, Say, check_fingerprints, load_data, with_simulated_labels, without_bad_images
 from csl.training.optim import SCHEDULES
 from csl.training.summary import summarise
@@ -151,9 +152,8 @@ def _check(config):
         raise InputError(f"--ema_decay {config.ema_decay:g}: expected 0 for no moving average, or more and less than 1")
     if config.schedule not in SCHEDULES:
         raise InputError(f"--schedule {config.schedule}: unknown, expected one of {', '.join(SCHEDULES)}")
-    if config.prior_path is not None and config.loss != "csl":
-        raise InputError(f"--prior_path: the loss {config.loss} takes no prior, expected --loss csl")
     config.create_loss()
+    check_used(config)
 
 
 def create_network(config: TrainConfig, num_classes: int) -> tuple[nn.Module, str]:
