@@ -50,8 +50,9 @@ def run_mode(mode, args, folder):
     config = TrainConfig(
         data=str(args.data), model_name=args.model_name, image_size=args.image_size, augment="none", batch_size=64,
         amp="bf16", lr=args.lr, epochs=args.epochs, max_steps=args.max_steps, simulate_partial_type="fpc",
-        simulate_partial_param=args.param, partial_loss_mode=mode, gamma_pos=0, gamma_neg=0, gamma_unann=0,
-        seed=args.seed, path_dest=str(folder), workers=args.workers, device="cpu",
+        simulate_partial_param=args.param, partial_loss_mode=mode, gamma_pos=0, gamma_neg=0,
+        gamma_unann=0 if mode == "negative" else None, seed=args.seed, path_dest=str(folder), workers=args.workers,
+        device="cpu",
     )  # fmt: skip
     start = time.perf_counter()
     best = train(config, say=lambda line: print(f"  {line}", flush=True) if "\n" not in line else None)

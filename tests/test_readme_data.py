@@ -215,7 +215,7 @@ def test_the_layout_of_the_fork(tmp_path, monkeypatch, capsys):
     config = json.loads((run / "config.json").read_text())
     fork_defaults = {
         "attributes": "neck:7,sleeve_length:4,pattern:10", "partial_loss_mode": "selective", "gamma_pos": 0,
-        "gamma_neg": 1, "gamma_unann": 4, "likelihood_topk": 3, "prior_threshold": 0.5, "augment": "none", "lr": 2e-4,
+        "gamma_neg": 1, "gamma_unann": 4, "likelihood_topk": 3, "prior_threshold": None, "augment": "none", "lr": 2e-4,
         "weight_decay": 1e-4, "prior_path": None, "clip": 0, "print_freq": 10,
     }  # fmt: skip
     assert {key: config[key] for key in fork_defaults} == fork_defaults

@@ -62,7 +62,8 @@ def many(garments, tmp_path_factory):
 def run(weights, images, dest, **options):
     said = []
     settings = {"th": 0.5, "batch_size": 16, "workers": 0, "device": "cpu", **options}
-    infer(InferenceOptions(pic_path=str(images), model_path=str(weights), path_dest=str(dest), **settings), said.append)
+    settings |= {} if "output" in options else {"path_dest": str(dest)}
+    infer(InferenceOptions(pic_path=str(images), model_path=str(weights), **settings), said.append)
     return pd.read_csv(dest / "results" / "predictions.csv", keep_default_na=False) if "output" not in options else said
 
 

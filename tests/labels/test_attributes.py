@@ -72,11 +72,15 @@ def test_attributes_fix_the_size(tmp_path):
 
 def test_ignored_columns_and_the_table(tmp_path):
     text = "filename, tie ,title,split\na, 1 ,Nice tie,train\nb,#N/A,No tie,valid\n"
-    for ignored in (["title"], "title", "other, title"):
+    for ignored in (["title"], "title", "split, title"):
         annotations = read(tmp_path, text, ignore_columns=ignored)
         assert annotations.classes == ["tie"]
     assert annotations.table.columns.tolist() == ["filename", "tie", "title", "split"]
     assert annotations.table.tie.tolist() == [" 1 ", "#N/A"]  # as written
+    with pytest.raises(
+        InputError, match="--ignore_columns: no column 'other' in .*, found filename, tie, title, split"
+    ):
+        read(tmp_path, text, ignore_columns=["other", "title"])
     second = read(tmp_path, text, ignore_columns=["title"], split="val")
     assert second.table.to_dict("records") == [{"filename": "b", "tie": "#N/A", "title": "No tie", "split": "valid"}]
 

@@ -1,6 +1,7 @@
 """csl.losses and csl.ops.selective: recorded numbers, float64 loops, finite differences, and each other."""
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from loss_problems import ALL_MODES, problem, value_and_gradient
 
 from csl import InputError
 from csl.losses import ASLSingleLabel, AsymmetricLoss, AsymmetricLossOptimized, PartialSelectiveLoss, create_loss
+from csl.losses.options import LossOptions
 from csl.ops import selective_loss, selective_loss_ref
+from csl.training.recipes import RECIPES
 
 CSL_CASES, CSL = golden("partial_selective_loss")
 ASL_CASES, ASL = golden("asymmetric_loss")
@@ -226,7 +229,7 @@ def test_compiles_into_one_graph(backend):
 def test_registry():
     assert isinstance(create_loss("csl", mode="selective"), PartialSelectiveLoss)
     assert isinstance(create_loss("asl", gamma_neg=2.0), AsymmetricLoss)
-    with pytest.raises(InputError, match="expected one of asl, csl"):
+    with pytest.raises(InputError, match="expected one of asl, asl_optimized, csl"):
         create_loss("bce")
 
 
@@ -244,3 +247,83 @@ def test_bad_input_is_an_error_that_says_so():
         PartialSelectiveLoss("ignored")
     with pytest.raises(InputError, match="topk_scope"):
         PartialSelectiveLoss("selective", topk_scope="world")
+
+
+RECIPE = {"gamma_neg": 4.0, "gamma_pos": 0.0, "clip": 0.05}  # of ASL's training on COCO
+
+
+def slope_of_asl(logits, targets, gamma_neg, gamma_pos, clip, weight_is_held, step=1e-6):
+    """The gradient [B, C] of ASL by central differences of its formula in Python floats.
+
+    With `weight_is_held` the focusing weight is a number, that of the logits themselves, and does not move with them.
+    """
+
+    def likelihood(x, y):
+        p = 1 / (1 + math.exp(-x))
+        return p if y == 1 else min(1.0, 1 - p + clip)
+
+    def entry(x, y, at):
+        weight = (1 - likelihood(at if weight_is_held else x, y)) ** (gamma_pos if y == 1 else gamma_neg)
+        return -weight * math.log(max(likelihood(x, y), 1e-8))
+
+    rows = zip(logits.tolist(), targets.tolist(), strict=True)
+    return torch.tensor(
+        [
+            [(entry(x + step, y, x) - entry(x - step, y, x)) / (2 * step) for x, y in zip(*row, strict=True)]
+            for row in rows
+        ],
+        dtype=torch.float64,
+    )
+
+
+def test_asl_trains_with_the_gradient_of_the_published_training():
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(0, 1, (128, 80)))
+    targets = torch.from_numpy((rng.random((128, 80)) < 0.036).astype(np.int8))
+    published = slope_of_asl(logits, targets, **RECIPE, weight_is_held=True)
+    other = slope_of_asl(logits, targets, **RECIPE, weight_is_held=False)
+    recipe = {f.name: RECIPES["asl_coco"][f.name] for f in fields(LossOptions) if f.name in RECIPES["asl_coco"]}
+    assert recipe == {"loss": "asl", **RECIPE}
+    for options, expected in (
+        (recipe, published),
+        ({"loss": "asl", **RECIPE}, published),
+        ({"loss": "asl_optimized", **RECIPE}, other),
+    ):
+        loss, grad = value_and_gradient(LossOptions(**options).create_loss(), logits, targets)
+        torch.testing.assert_close(grad, expected, rtol=1e-6, atol=1e-8)
+        assert loss == pytest.approx(value_and_gradient(AsymmetricLoss(**RECIPE), logits, targets)[0], rel=1e-12)
+    # The two are far apart, and in the negatives alone: their slopes are what a gradient through the weight adds to.
+    assert other.norm() / published.norm() > 1.8
+    assert torch.nn.functional.cosine_similarity(other.flatten(), published.flatten(), dim=0) < 0.92
+    assert (other[targets == 0].norm() / published[targets == 0].norm()).item() > 2.5
+    torch.testing.assert_close(other[targets == 1], published[targets == 1], rtol=1e-6, atol=1e-8)
+
+
+def test_the_published_classes_keep_their_names_and_defaults():
+    for loss, through in (
+        (AsymmetricLoss(), False),
+        (AsymmetricLossOptimized(), True),
+        (AsymmetricLoss(4, 1, 0.05, 1e-8, False), True),
+    ):
+        o = loss.options
+        assert (o.gamma_neg, o.gamma_pos, o.clip, o.mode, o.focal_gradient) == (4.0, 1.0, 0.05, "negative", through)
+
+
+@pytest.mark.parametrize("name", ["asl", "asl_optimized"])
+@pytest.mark.parametrize("mode", [None, "negative", "ignore", "ignore_normalize_classes"])
+def test_asl_counts_unknown_labels_as_its_mode_says(name, mode):
+    logits, targets, _ = problem(5, 7, 3)
+    found, grad = value_and_gradient(
+        LossOptions(loss=name, partial_loss_mode=mode, **RECIPE).create_loss(), logits, targets
+    )
+    gammas, ones = (RECIPE["gamma_pos"], RECIPE["gamma_neg"], RECIPE["gamma_neg"]), (1, 1, 1)
+    expected = loop(logits, targets, mode, RECIPE["clip"], gammas, ones, 0, None, 0, "batch")
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert bool((grad[targets == -1] != 0).any()) == (mode in (None, "negative"))
+
+
+def test_asl_has_no_selective_mode_and_no_prior():
+    with pytest.raises(InputError, match="--partial_loss_mode selective: ASL has no such mode, expected --loss csl"):
+        LossOptions(loss="asl", partial_loss_mode="selective").create_loss()
+    with pytest.raises(InputError, match="--prior: --loss asl does not take it; leave it out or use --loss csl"):
+        LossOptions(loss="asl").create_loss(torch.ones(3))

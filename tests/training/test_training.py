@@ -253,11 +253,12 @@ def test_bad_settings_are_refused_before_anything_is_touched(garments, trained, 
     fails("--model_name tresnet_s", **here | {"model_name": "tresnet_s"})
     fails("no such checkpoint", model_path=str(tmp_path / "none.pth"), **here)
     fails("expected from|from 0 to 1", simulate_partial_type="rps", simulate_partial_param=1.5, **here)
-    fails("no prior for|not a class prior", prior_path=str(tmp_path / "none.csv"), **here)
+    selective = {**here, "partial_loss_mode": "selective"}
+    fails("no prior for|not a class prior", prior_path=str(tmp_path / "none.csv"), **selective)
     (tmp_path / "prior.csv").write_text("Classes,avg_pred\ncat,0.5\n")
     with pytest.warns(UserWarning, match="unknown classes"):
-        fails("no prior for 21 of 21 classes: 'Neck 0'", prior_path=str(tmp_path / "prior.csv"), **here)
-    fails("--prior_path: the loss asl takes no prior", loss="asl", prior_path="auto", **here)
+        fails("no prior for 21 of 21 classes: 'Neck 0'", prior_path=str(tmp_path / "prior.csv"), **selective)
+    fails("--prior_path changes nothing with --loss asl", loss="asl", prior_path="auto", **here)
     fails("none", data=str(tmp_path / "none"), path_dest=str(folder))
     assert {p: p.stat().st_mtime for p in folder.rglob("*")} == before
 

@@ -6,7 +6,7 @@ from csl.cli import flags, parsing
 from csl.losses import LOSSES
 from csl.losses.options import settings_of
 from csl.runs.config import TrainConfig
-from csl.training.recipes import RECIPES, recipe_line, with_recipe
+from csl.training.recipes import RECIPES, idle_line, recipe_line, with_recipe
 
 DESCRIPTION = "Train a multi-label classifier on partially annotated images."
 EPILOG = """without --data the drawn demo set is made and trained on, in both stages; any flag given wins.
@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     g = group("simulated partial labels (training split only)")
     g.add(
         "--simulate_partial_type",
+        type=parsing.mode,
         metavar="TYPE",
         help="fpc, rps, uniform_known, single_positive, positives_only, drop_positives",
     )
@@ -57,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on the device), flip_affine, none")
 
     g = group("loss")
-    g.add("--loss", metavar="NAME", help="csl or asl")
+    g.add(
+        "--loss", metavar="NAME", help="csl, asl or asl_optimized (the gradient flows through the focusing weight, too)"
+    )
     _add_loss(g, "partial_loss_mode", parsing.mode, "MODE",
               "un-annotated labels: negative, ignore, ignore_normalize_classes or selective")  # fmt: skip
     for what, kind in (("pos", "positive"), ("neg", "negative"), ("unann", "un-annotated")):
@@ -69,16 +72,17 @@ def parser() -> argparse.ArgumentParser:
     _add_loss(
         g, "topk_scope", str, "SCOPE", "selective: batch ignores the K x B most likely of the batch; sample: K each"
     )
-    g.add("--prior_path", metavar="FILE", help="selective: CSV of the class prior, or auto to estimate it first")
+    g.add(
+        "--prior_path",
+        type=parsing.mode,
+        metavar="FILE",
+        help="selective: CSV of the class prior, or auto to estimate it first",
+    )
     _add_loss(g, "prior_threshold", float, "P",
               "selective: un-annotated labels of classes with a higher prior are ignored")  # fmt: skip
     g.add("--prior_epochs", type=int, metavar="N", help="epochs of the run that --prior_path auto makes (--epochs)")
 
-    g.add(
-        "--prior_loss",
-        metavar="NAME",
-        help="of that run: bce, plain cross-entropy on annotated labels, or focal, with the exponents of this run",
-    )
+    g.add("--prior_loss", metavar="NAME", help="of that run: bce (plain cross-entropy) or focal (exponents as here)")
 
     g = group("optimisation")
     g.add("--epochs", type=int, metavar="N", help="epochs of the learning-rate schedule")
@@ -123,13 +127,14 @@ def main(given: dict) -> None:
     from csl.machine.signals import Interrupted
     from csl.training.experiment import train  # PyTorch and friends load once the flags are known to be good
 
-    recipe = given.pop("recipe", None)
+    named = given.pop("recipe", None)
+    recipe = "demo" if named is None and "data" not in given else named
     settings = given
     if recipe is not None:
         settings = with_recipe(recipe, given)
-        distributed.on_rank0(print)(recipe_line(recipe, given))
-    elif "data" not in given:
-        settings = with_recipe("demo", given)
+        for line in (recipe_line(recipe, given) if named else None, idle_line(recipe, given)):
+            if line is not None:
+                distributed.on_rank0(print)(line)
     try:
         train(TrainConfig(**settings))
     except Interrupted as stop:

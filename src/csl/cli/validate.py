@@ -5,10 +5,12 @@ import argparse
 from csl.cli import flags, parsing
 from csl.errors import InputError
 from csl.inference.validate import ValidateOptions, validate
+from csl.machine import distributed
 
 DESCRIPTION = "Measure a network on annotated images: mAP, precision, recall and F1, a table of all classes."
 EPILOG = """without flags the last run of train.py is measured on its own validation split.
 every flag may be written with - or _."""
+UNUSED = {"dataset_type": "the format is detected", "print_freq": "there is a progress bar"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(given: dict) -> None:
     """Measure as the flags say."""
-    given = {name: value for name, value in given.items() if name != "print_freq"}  # there is a progress bar
+    for name, why in UNUSED.items():  # of the original's command lines
+        if given.pop(name, None) is not None:
+            distributed.on_rank0(print)(f"--{name}: not used, {why}")
     if "data_dir" in given:
         if "data" in given:
             raise InputError(f"--data {given['data']}: given beside {given['data_dir']}, expected one of them")

@@ -27,6 +27,8 @@ from csl.predict.scoring import show_bar
 CLASS_DESCRIPTIONS = "./data/oidv6-class-descriptions.csv"
 OPEN_IMAGES = ("openimages", "openimagess")
 """Spellings of the data set, in lower case; the second is the original's default."""
+OTHERS = ("ms-coco", "flixstock")
+"""Data sets whose networks name their classes themselves, in lower case."""
 
 SHOWN_IMAGES = 12
 """The first images of a run, which are printed and drawn."""
@@ -84,8 +86,10 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     """
     say = distributed.on_rank0(say)
     open_images = (options.dataset_type or "").lower() in OPEN_IMAGES
+    _check(options, open_images)
     path = checkpoint_path(options.model_path)
     predictor = load_predictor(options, path, say, default_image_size=224)
+    _say_idle(options, open_images, predictor, say)
     classes = _names(predictor, open_images, options.class_description_path, say)
     threshold = options.th if options.th is not None else 0.97 if open_images else 0.7
 
@@ -131,6 +135,34 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
         say(f"{len(images) - named:,} bad images left out, named in {results.path(f'{BAD}.csv')}")
     say(f"{named:,} images; results in {output.parent}: {', '.join(written)}")
     return output.parent
+
+
+def _check(options, open_images):
+    """Check the flags, and that none of them changes nothing beside the others."""
+    if options.dataset_type is not None and options.dataset_type.lower() not in OPEN_IMAGES + OTHERS:
+        raise InputError(f"--dataset_type {options.dataset_type}: unknown, expected OpenImages, MS-COCO or flixstock")
+    if options.th is not None and not 0 <= options.th <= 1:
+        raise InputError(f"--th {options.th:g}: expected a score from 0 to 1")
+    if options.top_k < 1:
+        raise InputError(f"--top_k {options.top_k}: expected 1 or more")
+    for name, idle, why in (
+        *((name, options.pic_path is not None, "with --pic_path") for name in ("all_val_inference", "data", "images")),
+        ("class_description_path", not open_images, "without --dataset_type OpenImages"),
+        ("path_dest", options.output is not None, "with --output"),
+    ):
+        if idle and getattr(options, name):
+            raise InputError(f"--{name} changes nothing {why}: leave it out")
+
+
+def _say_idle(options, open_images, predictor, say):
+    """Name the flags of old command lines that this network has no use for."""
+    if options.dataset_type is not None and not open_images:
+        say(f"--dataset_type {options.dataset_type}: not used, the network's file names the classes")
+    sizes = [group.stop - group.start for group in (predictor.groups or {}).values()]
+    if sum(size for size in sizes if size > 1) == len(predictor.classes):
+        for name in ("th", "top_k"):
+            if getattr(options, name) != getattr(InferenceOptions, name):
+                say(f"--{name}: not used, every class is a value of an attribute, of which the most likely is named")
 
 
 def _score(predictor, images, roots, options, results, shown, keep, naming):

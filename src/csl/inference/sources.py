@@ -64,6 +64,10 @@ def annotations_for(
     Raises:
         InputError: no annotations, or as the reader says.
     """
+    if groups and options.ignore_columns:
+        raise InputError(
+            "--ignore_columns: the network's own attributes are read, whatever else there is; leave it out"
+        )
     if options.data is None:
         options = options.over(config) if config and config.get("data") else replace(options, data="data")
         if not Path(options.data).exists() and not recognised(options.data):

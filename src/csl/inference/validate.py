@@ -30,7 +30,6 @@ class ValidateOptions(NetworkOptions, DataOptions):
         path_dest: folder of the results; None for the run's folder, or ./outputs.
         plots: draw pictures, too.
         plot_classes: names of the classes whose precision-recall curves are drawn; implies `plots`.
-        dataset_type: accepted for the original's command lines and not used: the format is detected.
     """
 
     split: str = "val"
@@ -38,7 +37,6 @@ class ValidateOptions(NetworkOptions, DataOptions):
     path_dest: str | None = None
     plots: bool = False
     plot_classes: list[str] | None = None
-    dataset_type: str | None = None
 
 
 def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> dict[str, float]:
@@ -58,6 +56,8 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
             does not exist, or no image that can be read.
     """
     say = distributed.on_rank0(say)
+    if not 0 <= options.thre <= 1:
+        raise InputError(f"--thre {options.thre:g}: expected a threshold from 0 to 1")
     path = checkpoint_path(options.model_path)
     predictor = load_predictor(options, path, say)
     annotations, truth = annotations_for(options, options.split, predictor.config, predictor.classes, predictor.groups)

@@ -295,6 +295,9 @@ def recognise(path: Path) -> bool:
 
 
 def _infer(table, sizes, ignored):
+    for name in ignored:
+        if name not in table.columns:
+            raise InputError(f"--ignore_columns: no column {name!r} in {table.path}, found {', '.join(table.columns)}")
     no_attributes = {FILENAME, SPLIT, WEIGHT, *ignored} - ({WEIGHT} & sizes.keys())
     names = [name for name in table.columns if name not in no_attributes]
     for name in sizes:

@@ -106,6 +106,8 @@ def read_lists(
             f"{path}: no NUS-WIDE labels of the {split} split, expected {_LABELS}, small_{split}.json or {split}.json; "
             f"found {contents(path)}"
         )
+    if keep_unlabelled_images:
+        raise InputError(f"--keep_unlabelled_images: {file} keeps all of its images in any case; leave it out")
     return _read_tutorial(file)
 
 

@@ -215,10 +215,9 @@ def read_split(
     metadata = options.metadata
     if metadata is None and Path(DEFAULT_METADATA, f"{split}.json").is_file() and not recognised(options.data):
         metadata = DEFAULT_METADATA
+    of_attributes = {"attributes": parse_attributes(options.attributes) if options.attributes else None}
     if groups:
-        of_attributes = {"classes": classes, "groups": groups}
-    else:
-        of_attributes = {"attributes": parse_attributes(options.attributes) if options.attributes else None}
+        of_attributes |= {"classes": classes, "groups": groups}
     return read_annotations(
         options.data,
         split=split,

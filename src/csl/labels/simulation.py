@@ -34,6 +34,8 @@ def simulate(labels: LabelMatrix, scheme: str, param: float | None = None, rng: 
     """
     if scheme not in schemes:
         raise InputError(f"--simulate_partial_type: found {scheme!r}, expected one of {', '.join(schemes)}")
+    if scheme in WITHOUT_PARAM and param is not None:
+        raise InputError(f"--simulate_partial_param: found {param!r}, expected none for {scheme}")
     return schemes[scheme](labels, param, np.random.default_rng(0) if rng is None else rng)
 
 
@@ -102,7 +104,6 @@ def single_positive(labels: LabelMatrix, param: float | None, rng: Rng) -> Label
 
     "Single positive labels" of Cole et al., CVPR 2021 (arXiv 2106.09708). An image without positives keeps nothing.
     """
-    _no_param(param, "single_positive")
 
     def keep(rows, values):
         positives = np.flatnonzero(values == POSITIVE)
@@ -116,7 +117,6 @@ def single_positive(labels: LabelMatrix, param: float | None, rng: Rng) -> Label
 
 def positives_only(labels: LabelMatrix, param: float | None, rng: Rng) -> LabelMatrix:
     """All positives stay and every negative is left out ("positive and unlabelled"). Nothing is drawn."""
-    _no_param(param, "positives_only")
     return _keep(labels, lambda rows, values: values == POSITIVE)
 
 
@@ -147,6 +147,8 @@ schemes = {
     "positives_only": positives_only,
     "drop_positives": drop_positives,
 }
+WITHOUT_PARAM = ("single_positive", "positives_only")
+"""Schemes that take no parameter."""
 
 
 def _keep(labels, keep):
@@ -223,8 +225,3 @@ def _share(param, what):
     if not _is_number(share) or not 0 <= share <= 1:
         raise InputError(f"--simulate_partial_param: found {share!r}, expected {what}, from 0 to 1")
     return float(share)
-
-
-def _no_param(param, scheme):
-    if param is not None:
-        raise InputError(f"--simulate_partial_param: found {param!r}, expected none for {scheme}")

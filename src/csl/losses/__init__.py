@@ -10,7 +10,8 @@ from csl.losses.selective import PartialSelectiveLoss
 
 LOSSES: dict[str, type[nn.Module]] = {
     "csl": PartialSelectiveLoss,
-    "asl": AsymmetricLossOptimized,
+    "asl": AsymmetricLoss,  # as the papers train with it: no gradient through the focusing weight
+    "asl_optimized": AsymmetricLossOptimized,
 }
 
 

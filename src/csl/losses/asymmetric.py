@@ -18,11 +18,11 @@ class AsymmetricLoss(nn.Module):
         clip: probability margin of negatives, in [0, 1).
         eps: least probability inside a logarithm. Only the published 1e-8 is computed.
         disable_torch_grad_focal_loss: stop the gradient through the focusing weight.
-
-    Un-annotated entries (-1) count as negatives: ASL has no third state.
+        mode: what un-annotated entries (-1) count as, one of `csl.ops.selective_formula.MODES` but "selective": ASL has no
+            third state, and a negative has the settings of any other.
 
     Raises:
-        InputError: a value out of range; in `forward`, shapes that do not fit or a label outside {1, 0, -1}.
+        InputError: a mode or value out of range; in `forward`, shapes that do not fit or a label outside {1, 0, -1}.
     """
 
     def __init__(
@@ -32,12 +32,15 @@ class AsymmetricLoss(nn.Module):
         clip: float = 0.05,
         eps: float = FLOOR,
         disable_torch_grad_focal_loss: bool = True,
+        mode: str | None = "negative",
     ):
         super().__init__()
         if eps != FLOOR:
             raise InputError(f"AsymmetricLoss: eps {eps}, expected {FLOOR}")
+        if mode == "selective":
+            raise InputError("--partial_loss_mode selective: ASL has no such mode, expected --loss csl")
         self.options = SelectiveOptions(
-            "negative", clip or 0.0, gamma_pos, gamma_neg, gamma_unann=gamma_neg,
+            mode, clip or 0.0, gamma_pos, gamma_neg, gamma_unann=gamma_neg,
             focal_gradient=not disable_torch_grad_focal_loss,
         )  # fmt: skip
 
@@ -58,8 +61,9 @@ class AsymmetricLossOptimized(AsymmetricLoss):
         clip: float = 0.05,
         eps: float = FLOOR,
         disable_torch_grad_focal_loss: bool = False,
+        mode: str | None = "negative",
     ):
-        super().__init__(gamma_neg, gamma_pos, clip, eps, disable_torch_grad_focal_loss)
+        super().__init__(gamma_neg, gamma_pos, clip, eps, disable_torch_grad_focal_loss, mode)
 
 
 class ASLSingleLabel(nn.Module):

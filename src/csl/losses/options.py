@@ -46,18 +46,18 @@ class LossOptions:
             prior: [C] the class prior, for a loss that takes one.
 
         Raises:
-            InputError: an unknown loss, a setting that it does not take, or a value out of range.
+            InputError: an unknown loss, a setting or prior that it does not take, or a value out of range.
         """
         given = {f.name: getattr(self, f.name) for f in fields(LossOptions) if getattr(self, f.name) is not None}
         takes = settings_of(given.pop("loss"))
+        if prior is not None:
+            given["prior"] = prior
         for name in given:
             if name not in takes:
                 others = [f"--loss {loss}" for loss in LOSSES if name in settings_of(loss)]
                 raise InputError(
                     f"--{name}: --loss {self.loss} does not take it; leave it out or use {', '.join(others)}"
                 )
-        if prior is not None:
-            given["prior"] = prior
         if "partial_loss_mode" in given:
             given["mode"] = given.pop("partial_loss_mode")
         return create_loss(self.loss, **given)

@@ -109,6 +109,8 @@ class Predictor:
         chosen = choose_device(device)
         model = model.to(chosen, memory_format=torch.channels_last).eval()
         line = None if abn is None else describe_abn(model, chosen)
+        if abn is not None and line is None:
+            raise InputError(f"--abn {abn}: {loaded.model_name} has no InPlace-ABN, expected a TResNet or no --abn")
         model = fuse(model) if abn is None else model
         return cls(
             model=compile_network(model, chosen) if compile else model,

@@ -62,16 +62,17 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
     seed: int = 0
     deterministic: bool = False
 
-    def prior_loss_settings(self) -> dict[str, Any]:
+    def prior_loss_settings(self, prior_loss: str | None = None) -> dict[str, Any]:
         """The fields of `LossOptions` for the run that estimates the class prior, from annotated labels alone.
 
-        With `prior_loss` "bce" it is plain cross-entropy, whose minimum is the frequency itself. A focusing exponent,
-        margin or weight, which "focal" keeps as the published code does, moves the minimum: with gamma_pos 0 the
-        prediction p of a class of frequency f is where f / p = (1 - f) p ^ gamma_neg / (1 - p).
+        With `prior_loss` "bce" it is plain cross-entropy, whose minimum is the frequency itself. A focusing exponent, margin or
+        weight, which "focal" keeps as the published code does, moves the minimum: with gamma_pos 0 the prediction p of a class
+        of frequency f is where f / p = (1 - f) p ^ gamma_neg / (1 - p). None is that of this run.
         """
         unused = dict.fromkeys(("gamma_unann", "alpha_unann", "likelihood_topk", "topk_scope", "prior_threshold"))
+        unused["prior_loss"] = TrainConfig.prior_loss
         plain = {"gamma_pos": 0.0, "gamma_neg": 0.0, "alpha_pos": 1.0, "alpha_neg": 1.0, "clip": 0.0}
-        return {"partial_loss_mode": "ignore", **unused, **(plain if self.prior_loss == "bce" else {})}
+        return {**unused, "partial_loss_mode": "ignore", **(plain if (prior_loss or self.prior_loss) == "bce" else {})}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `config.json` and checkpoints hold them."""

@@ -23,6 +23,8 @@ from csl.runs.record import differences, fingerprint
 from csl.training.recipes import DEMO_DATA
 
 Say = Callable[[str], None]
+OF_UNKNOWN = ("partial_loss_mode", "gamma_unann", "alpha_unann", "prior_path")
+"""Settings that act on un-annotated labels alone; others come with them."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +165,12 @@ def with_simulated_labels(data: Data, config: TrainConfig, say: Say, drawn: Labe
         drawn: the labels that a resumed run began with; None draws them by the seed.
 
     Raises:
-        InputError: an unknown scheme, a parameter without one or out of its range, or drawn labels of another size.
+        InputError: an unknown scheme, a parameter out of its range, or drawn labels of another size.
     """
     if not config.simulate_partial_type:
-        if config.simulate_partial_param is not None:
-            raise InputError("--simulate_partial_param: given without --simulate_partial_type, expected fpc or rps")
+        given = [name for name in OF_UNKNOWN if getattr(config, name) not in (None, "negative")]
+        if given and not data.train.labels.counts().unannotated.any():
+            say(f"train: every label is known, so that these change nothing: --{', --'.join(given)}")
         return data
     labels = drawn
     if labels is None:

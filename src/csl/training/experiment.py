@@ -29,6 +29,7 @@ from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.runs.record import changed_settings, config_of, deterministic, label_hash, settings_of
 from csl.training import report, selection
+from csl.training.checks import check_used
 from csl.training.data import (
     Data,
     Say,
@@ -185,11 +186,10 @@ def _check(config):
         raise InputError(f"--ema_decay {config.ema_decay:g}: expected 0 for no moving average, or more and less than 1")
     if config.schedule not in SCHEDULES:
         raise InputError(f"--schedule {config.schedule}: unknown, expected one of {', '.join(SCHEDULES)}")
-    if config.prior_path is not None and config.loss != "csl":
-        raise InputError(f"--prior_path: the loss {config.loss} takes no prior, expected --loss csl")
     if config.prior_loss not in ("bce", "focal"):
         raise InputError(f"--prior_loss {config.prior_loss}: expected bce or focal")
     config.create_loss()
+    check_used(config)
 
 
 def create_network(config: TrainConfig, num_classes: int) -> tuple[nn.Module, str]:

@@ -7,6 +7,8 @@ named in a comment.
 from typing import Any
 
 from csl.errors import InputError
+from csl.runs.config import TrainConfig
+from csl.training.checks import idle_settings
 
 DEMO_DATA = "data/garments"
 
@@ -102,7 +104,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "gamma_neg": 0.0,
         "gamma_unann": 1.0,
         "prior_path": "auto",
-        "prior_loss": "focal",
     },
     # The fashion fork's 21 classes of three attributes, from CSL's OpenImages weights. It used no prior: its threshold is
     # for one that is given. (Its simulate_partial_param, 0.5, is the default of rps, which it did not use either.)
@@ -155,7 +156,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def with_recipe(name: str, flags: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the recipe `name` under the flags that were given.
+    """The settings of the recipe `name` under the flags that were given, but for those that change nothing beside these.
 
     Raises:
         InputError: an unknown recipe, or one without data of its own and no `data` given.
@@ -165,13 +166,26 @@ def with_recipe(name: str, flags: dict[str, Any]) -> dict[str, Any]:
     settings = {**RECIPES[name], **flags}
     if "data" not in settings:
         raise InputError(f"--recipe {name}: needs data, expected --data DIR")
-    return settings
+    return {setting: value for setting, value in settings.items() if setting not in _idle(name, flags)}
 
 
 def recipe_line(name: str, flags: dict[str, Any]) -> str:
     """One line: the recipe's settings as flags, and which of them were overridden by given flags."""
+    gone = {**flags, **_idle(name, flags)}
     kept = " ".join(
-        f"--{k} {v:g}" if isinstance(v, float) else f"--{k} {v}" for k, v in RECIPES[name].items() if k not in flags
+        f"--{k} {v:g}" if isinstance(v, float) else f"--{k} {v}" for k, v in RECIPES[name].items() if k not in gone
     )
     gave_way = ", ".join(f"--{k}" for k in RECIPES[name] if k in flags)
     return f"recipe {name}: {kept or 'nothing'}" + (f" (given: {gave_way})" if gave_way else "")
+
+
+def idle_line(name: str, flags: dict[str, Any]) -> str | None:
+    """One line: the recipe's settings that are left out and why; None where all of them have an effect."""
+    idle = ", ".join(f"--{setting} ({why})" for setting, why in _idle(name, flags).items())
+    return f"recipe {name}: left out, as they change nothing: {idle}" if idle else None
+
+
+def _idle(name, flags):
+    """The recipe's settings that change nothing beside the others and the given flags, and why."""
+    idle = idle_settings(TrainConfig(**{**RECIPES[name], **flags}))
+    return {setting: why for setting, why in idle.items() if setting not in flags}

@@ -1,0 +1,68 @@
+"""Settings that change nothing beside the others: refused where they were given, left out where they are a recipe's."""
+
+from dataclasses import fields
+
+from csl.errors import InputError
+from csl.labels.simulation import WITHOUT_PARAM
+from csl.losses.options import LossOptions, settings_of
+from csl.models import CONFIGS, architecture
+from csl.runs.config import TrainConfig
+
+PRIOR = ("prior_path", "prior_threshold", "prior_epochs", "prior_loss")
+SELECTIVE = ("likelihood_topk", "topk_scope", *PRIOR)
+
+
+def check_used(config: TrainConfig) -> None:
+    """Raise InputError, one line, where settings that differ from their defaults change nothing beside the others."""
+    if idle := idle_settings(config):
+        raise InputError("; ".join(f"--{name} changes nothing {why}" for name, why in idle.items()) + ": leave it out")
+
+
+def idle_settings(config: TrainConfig) -> dict[str, str]:
+    """The settings that differ from their defaults and change nothing beside the others, {name: "without --prior_path"}.
+
+    A limit that may not be reached (max_steps, skip_nonfinite) and a permission (follow_links) are kept to: not idle.
+    """
+    idle: dict[str, str] = {}
+
+    def needs(met: bool, why: str, *names: str) -> None:
+        for name in names:
+            if not met and getattr(config, name) != getattr(TrainConfig, name):
+                idle.setdefault(name, why)
+
+    takes, mode, threshold = settings_of(config.loss), config.partial_loss_mode, config.prior_threshold
+    if not takes:  # an unknown loss, which is refused as such
+        return {}
+    of_this_loss = f"with --loss {config.loss}"
+    for field in fields(LossOptions):
+        needs(field.name in {"loss", *takes}, of_this_loss, field.name)
+    needs("prior" in takes, of_this_loss, *PRIOR)
+    needs(mode != "selective" or "likelihood_topk" in takes, of_this_loss, "partial_loss_mode")
+    needs(mode == "selective", "without --partial_loss_mode selective", *SELECTIVE)
+    needs(mode not in ("ignore", "ignore_normalize_classes"), f"with --partial_loss_mode {mode}",
+          "gamma_unann", "alpha_unann")  # fmt: skip
+    for kind in ("pos", "neg", "unann"):
+        needs(getattr(config, f"alpha_{kind}") != 0, f"with --alpha_{kind} 0", f"gamma_{kind}")
+    if mode == "selective":
+        needs(config.alpha_unann != 0, "with --alpha_unann 0", "partial_loss_mode", *SELECTIVE)
+    needs(config.likelihood_topk != 0, "with --likelihood_topk 0", "topk_scope")
+    needs(config.prior_path is not None or threshold == 0, "without --prior_path", "prior_threshold")
+    needs(threshold is None or (threshold < 1 and threshold != 0), f"with --prior_threshold {threshold or 0:g}",
+          "prior_path", "prior_epochs", "prior_loss")  # fmt: skip
+    needs(config.prior_path == "auto", "without --prior_path auto", "prior_epochs", "prior_loss")
+    plain = {name: value for name, value in config.prior_loss_settings("bce").items() if name in takes}
+    focal = {name: takes[name] if getattr(config, name) is None else getattr(config, name) for name in plain}
+    of_known = ("gamma_pos", "gamma_neg", "alpha_pos", "alpha_neg", "clip")
+    needs(any(plain[name] != focal[name] for name in of_known if name in plain), "without exponents, weights or margin",
+          "prior_loss")  # fmt: skip
+
+    scheme = config.simulate_partial_type
+    needs(scheme is not None, "without --simulate_partial_type", "simulate_partial_param")
+    needs(scheme not in WITHOUT_PARAM, f"with --simulate_partial_type {scheme}", "simulate_partial_param")
+
+    tresnet, network = architecture(config.model_name) in CONFIGS, f"with --model_name {config.model_name}"
+    needs(not tresnet, network, "dropout")
+    needs(config.head == "linear", f"with --head {config.head}", "dropout")
+    needs(tresnet, network, "abn", "sync_abn")
+    needs((config.stop_epoch or 0) <= config.epochs, f"with --epochs {config.epochs}", "stop_epoch")
+    return idle
