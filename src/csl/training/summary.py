@@ -41,7 +41,7 @@ def summarise(
         scores = predictor.score(data.val.images, config.batch_size, config.workers, roots=data.val.roots)
     all_labels = None
     if data.truth is not None:
-        all_labels = mean_average_precision(scores.probabilities[0], data.truth[scores.indices])
+        all_labels = mean_average_precision(scores.probabilities[0], data.truth.select(scores.indices))
     results = {"best": best, "seconds": round(seconds, 1)}
     results |= {} if all_labels is None else {"mAP_all_labels": all_labels}
     with replacing(run.path / "results.json") as temporary:
