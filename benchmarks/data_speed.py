@@ -32,7 +32,6 @@ from csl.data.photo_cache import PhotoCache
 from csl.data.transforms import TrainTransform
 from csl.data.write_shards import write_shards
 from csl.labels import Annotations, LabelMatrix, read_annotations
-from csl.machine.allocator import prefer_large_pages
 from csl.predict.scoring import to_input
 
 RESULTS = Path(__file__).parent / "results" / "data_speed.json"
@@ -213,5 +212,4 @@ def main():
 
 
 if __name__ == "__main__":
-    prefer_large_pages()  # for every peer alike, as in train.py
     main()

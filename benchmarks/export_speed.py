@@ -31,7 +31,6 @@ from machine import describe_machine
 from csl import checkpoint
 from csl.export import ExportOptions, export
 from csl.garments import make_garments
-from csl.machine.allocator import prefer_large_pages
 from csl.models import create_model, fuse
 from csl.models.onnx_network import OnnxNetwork
 
@@ -125,5 +124,4 @@ def cpu_flags():
 
 
 if __name__ == "__main__":
-    prefer_large_pages()  # for every peer alike, as in infer.py
     main()

@@ -37,8 +37,6 @@ import torch
 from machine import describe_machine
 from PIL import Image
 
-from csl.machine.allocator import prefer_large_pages
-
 RESULTS = Path(__file__).parent / "results" / "inference_volume.json"
 WIDTH, HEIGHT, SIZE = 640, 480, 224
 DIFFERENT = 200
@@ -124,7 +122,6 @@ def streamed(weights, paths, folder):
 
 def child(peer, weights, paths):
     """In a process of its own: {"seconds", "peak_mib", "worker_peak_mib"} of a peer."""
-    prefer_large_pages()
     with tempfile.TemporaryDirectory() as folder:
         seconds = (
             plain(weights, paths, 16 if peer == "plain 16" else 1)

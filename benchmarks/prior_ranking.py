@@ -33,7 +33,6 @@ from machine import describe_machine
 from csl.labels import LabelMatrix
 from csl.labels.options import DataOptions
 from csl.labels.read import read_split
-from csl.machine.allocator import prefer_large_pages
 from csl.metrics.agreement import rank_correlation, top_overlap
 from csl.prior import read_prior
 from csl.runs.config import TrainConfig
@@ -158,5 +157,4 @@ def main():
 
 
 if __name__ == "__main__":
-    prefer_large_pages()
     main()

@@ -32,7 +32,6 @@ import torch.nn.functional as F
 from machine import describe_machine
 from torch import nn
 
-from csl.machine.allocator import prefer_large_pages
 from csl.models import create_model
 from csl.models.abn import InPlaceABN
 from csl.models.fusion import fuse
@@ -363,7 +362,6 @@ def main():
 
 
 if __name__ == "__main__":
-    prefer_large_pages()  # for every peer alike, as in train.py
     if sys.argv[1:2] == ["--child"]:
         peer, what, name, size, batch = sys.argv[2:]
         print(json.dumps(cpu_memory(peer, what, name, int(size), int(batch))))

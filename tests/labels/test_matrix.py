@@ -58,6 +58,13 @@ def test_indexing_and_select_equal_dense_indexing(dense, fill, data):
 
 
 @given(dense_labels(), FILLS)
+def test_labels_by_class(dense, fill):
+    by_class = LabelMatrix.from_dense(dense, fill).T
+    assert by_class == LabelMatrix.from_dense(dense.T, fill)
+    np.testing.assert_array_equal(by_class[1:3], dense.T[1:3])
+
+
+@given(dense_labels(), FILLS)
 def test_counts_are_those_of_numpy(dense, fill):
     counts = LabelMatrix.from_dense(dense, fill).counts()
     for count, value in zip(counts, (POSITIVE, NEGATIVE, UNANNOTATED), strict=True):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from csl.errors import InputError
+from csl.labels import LabelMatrix
 from csl.metrics import (
     arrays,
     average_precision,
@@ -33,16 +34,6 @@ class Rows:
 
     def __getitem__(self, indices):
         return self.dense[indices]
-
-
-class Dense:
-    """Labels that know `to_dense` besides."""
-
-    def __init__(self, dense):
-        self.dense = dense
-
-    def to_dense(self):
-        return self.dense
 
 
 def draw(seed, num_samples, num_classes, levels=None, unannotated=0.4, positives=0.3, dtype=np.float32):
@@ -83,7 +74,7 @@ def sklearn_average_precision(scores, targets):
 def on_device_path(scores, targets):
     """The GPU code, run on the CPU."""
     scores, targets = torch.from_numpy(scores), torch.from_numpy(targets)
-    ap, positives, annotated = ranking._rank_on_device(scores, targets, slice(0, scores.shape[1]), False)
+    ap, positives, annotated = ranking._rank_on_device(scores, targets.T, slice(0, scores.shape[1]), False)
     return np.where((positives > 0) & (annotated > positives), ap, np.nan)
 
 
@@ -204,7 +195,7 @@ def test_kinds_of_input_agree(tmp_path):
         (scores, targets.astype(np.float64)),
         (scores, targets.tolist()),
         (scores, Rows(targets)),
-        (tensor, Dense(targets)),
+        (tensor, LabelMatrix.from_dense(targets)),
         (np.asfortranarray(scores), np.asfortranarray(targets)),
         (scores.repeat(2, axis=1)[:, ::2], targets[::-1][::-1]),
     ):
@@ -330,7 +321,7 @@ def test_class_table():
         class_table(scores, targets, ["a"])
 
 
-@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, Rows], ids=["numpy", "torch", "rows"])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, Rows, LabelMatrix.from_dense])
 def test_group_accuracy(convert):
     rng = np.random.default_rng(12)
     groups = {"neck": slice(0, 4), "floral": slice(4, 5), "pattern": slice(5, 8)}
@@ -344,7 +335,8 @@ def test_group_accuracy(convert):
     unknown = rng.random(150) < 0.3
     targets[unknown, :5] = -1
     targets[:, 5:] = -1  # an attribute nobody annotated
-    table = group_accuracy(scores if convert is Rows else convert(scores), convert(targets), groups, threshold=0.6)
+    of_scores = convert if convert is torch.from_numpy else np.asarray
+    table = group_accuracy(of_scores(scores), convert(targets), groups, threshold=0.6)
     assert list(table.columns) == ["attribute", "known", "accuracy", "balanced_accuracy", "majority"]
     assert list(table["attribute"]) == list(groups)
     assert list(table["known"]) == [(~unknown).sum(), (~unknown).sum(), 0]
@@ -415,14 +407,14 @@ def test_device_path_errors_and_modes():
     scores, targets = draw(15, 60, 9, levels=4)
     tensor = torch.from_numpy(scores)
     for as_negative in (False, True):
-        expected = ranking._rank_on_host(scores, targets, slice(0, 9), as_negative)
-        found = ranking._rank_on_device(tensor, targets, slice(0, 9), as_negative)
+        expected = ranking._rank_on_host(scores, targets.T, slice(0, 9), as_negative)
+        found = ranking._rank_on_device(tensor, targets.T, slice(0, 9), as_negative)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12)
     bad = tensor.clone()
     bad[targets[:, 5] >= 0, 5] = torch.nan
     with pytest.raises(InputError, match="found NaN in column 5"):
-        ranking._rank_on_device(bad, targets, slice(3, 9), False)
+        ranking._rank_on_device(bad, targets.T, slice(3, 9), False)
 
 
 @pytest.mark.gpu

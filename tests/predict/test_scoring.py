@@ -1,5 +1,11 @@
 """csl.predict.scoring: probabilities in float32, every image once."""
 
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +16,7 @@ from csl.data.dataset import ImageDataset
 from csl.data.loader import create_loader
 from csl.data.transforms import EvalTransform
 from csl.labels import Annotations, LabelMatrix
-from csl.predict.scoring import autocast_dtype, score, to_input
+from csl.predict.scoring import autocast_dtype, gather_scores, score, to_input
 
 
 class HalfLogits(nn.Module):
@@ -53,3 +59,89 @@ def test_input_is_channels_last_in_zero_to_one():
 def test_auto_precision_on_a_cpu_is_float32():
     assert autocast_dtype("auto", torch.device("cpu")) is None
     assert autocast_dtype("bf16", torch.device("cpu")) is torch.bfloat16
+
+
+class Table(nn.Module):
+    """Answers each image by a row of logits of its own: that of its red channel."""
+
+    def __init__(self, classes, seed=0):
+        super().__init__()
+        self.rows = torch.randn(256, classes, generator=torch.Generator().manual_seed(seed))
+
+    def forward(self, x):
+        return self.rows[(x[:, 0, 0, 0] * 255).round().long()]
+
+
+def test_bad_images_leave_no_row(annotations):
+    for i in (0, 3):
+        Path(annotations.images[i]).write_bytes(b"")
+    loader = create_loader(ImageDataset(annotations, EvalTransform(8)), 2, 0)
+    networks = [Table(7), Table(7, seed=1)]
+    scores = gather_scores(score(networks, loader, torch.device("cpu")))
+    assert scores.indices.tolist() == [1, 2, 4]
+    assert [image.index for image in scores.bad] == [0, 3]
+    for network, found in zip(networks, scores.probabilities, strict=True):
+        np.testing.assert_array_equal(found, network.rows[[50, 100, 200]].sigmoid().numpy())
+
+
+SCORED = """
+import resource
+import numpy as np, torch
+from csl.data.dataset import ImageDataset
+from csl.data.loader import create_loader
+from csl.data.transforms import EvalTransform
+from csl.errors import InputError
+from csl.labels import Annotations, LabelMatrix
+from csl.machine import distributed
+from csl.predict.scoring import gather_scores, score
+
+class Drawn(ImageDataset):
+    def resized(self, index):
+        if index in (0, 3, 40, 41):
+            raise InputError("cut short")
+        return np.full((8, 8, 3), index % 256, np.uint8)
+
+class Grey(torch.nn.Module):
+    def forward(self, x):
+        return x[:, :1, 0, 0].expand(-1, 4000)
+
+def scored(images):
+    annotations = Annotations([""] * images, LabelMatrix.from_entries([], [], [], (images, 1)), ["a"])
+    loader = create_loader(Drawn(annotations, EvalTransform(8)), 16, 0, shared=True)
+    return gather_scores(score([Grey(), Grey()], loader, torch.device("cpu")))
+
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+with distributed.process_group("cpu"):
+    scored(64)
+    before = peak()
+    scores = scored(3000)
+    if scores is not None:
+        print((peak() - before) / scores.probabilities.nbytes)
+        assert scores.probabilities.shape == (2, 2996, 4000)
+        assert scores.indices.tolist() == [i for i in range(3000) if i not in (0, 3, 40, 41)]
+        assert [image.index for image in scores.bad] == [0, 3, 40, 41]
+        grey = torch.from_numpy(scores.indices % 256).float().div(255).sigmoid().numpy()
+        for column in (0, 1234, 3999):
+            np.testing.assert_allclose(scores.probabilities[:, :, column], np.stack([grey, grey]), rtol=1e-6)
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_memory_holds_the_scores_once(processes):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = {"WORLD_SIZE": f"{processes}", "LOCAL_WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1"}
+    job |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCORED],
+            env=os.environ | job | {"RANK": f"{rank}"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+    outputs = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * processes
+    assert float(outputs[0]) <= 1.2  # times the result, on the process that has it

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 
 from csl.errors import InputError, Stopped
-from csl.machine.allocator import prefer_large_pages
 
 
 def create_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -47,7 +46,6 @@ def run(main: Callable[[dict], None], parser: argparse.ArgumentParser, argv: Seq
             flags = parse(parser, argv)
     else:
         flags = parse(parser, argv)
-    prefer_large_pages()
     try:
         with _job(flags):
             main(flags)

@@ -9,7 +9,7 @@ import pandas as pd
 from csl.errors import InputError
 from csl.inference.options import NetworkOptions, load_predictor
 from csl.inference.sources import annotations_for, checkpoint_path, destination
-from csl.labels import Annotations
+from csl.labels import Annotations, LabelMatrix
 from csl.labels.matching import match_classes
 from csl.labels.options import DataOptions
 from csl.labels.trust import escape_table
@@ -71,7 +71,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
         return {}
     numbers = result.numbers
     if truth is not None:
-        numbers["mAP_all_labels"] = mean_average_precision(result.probabilities, truth[result.indices])
+        numbers["mAP_all_labels"] = mean_average_precision(result.probabilities, truth.select(result.indices))
     _print(result, options.thre, say)
     folder = destination(options.path_dest, path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,6 @@ class Evaluation:
 
     Attributes:
         probabilities: float32 [N, C] of the images that could be read.
-        targets: int8 [N, C].
         indices: int64 [N], rows of the annotations.
         numbers: name -> percent.
         classes: a row for each class: AP, positives, negatives, unannotated.
@@ -133,7 +132,6 @@ class Evaluation:
     """
 
     probabilities: np.ndarray
-    targets: np.ndarray
     indices: np.ndarray
     numbers: dict[str, float]
     classes: pd.DataFrame
@@ -176,11 +174,14 @@ def evaluate(
         raise InputError(
             f"{annotations.source}: none of the {len(annotations):,} images can be read; {scores.bad[0].reason}"
         )
-    probabilities = scores.probabilities[0][:, columns]  # [N, C]
-    targets = annotations.labels[scores.indices]  # [N, C]
+    probabilities = scores.probabilities[0]  # [N, C]
+    if isinstance(columns, list):
+        columns = np.array(columns)
+        for row in probabilities:  # in place: memory may have no room for another array
+            row[:] = row[columns]
+    targets = annotations.labels.select(scores.indices)  # [N, C]
     return Evaluation(
         probabilities=probabilities,
-        targets=targets,
         indices=scores.indices,
         numbers=metric_numbers(probabilities, targets, threshold),
         classes=class_table(probabilities, targets, annotations.classes),
@@ -189,7 +190,7 @@ def evaluate(
     )
 
 
-def metric_numbers(probabilities: np.ndarray, targets: np.ndarray, threshold: float) -> dict[str, float]:
+def metric_numbers(probabilities: np.ndarray, targets: LabelMatrix, threshold: float) -> dict[str, float]:
     """Both mAPs, P, R, F per class and overall at `threshold`, micro, macro and samples averages at 0.5; in percent."""
     numbers = {
         "mAP": mean_average_precision(probabilities, targets),

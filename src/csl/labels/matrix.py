@@ -161,6 +161,14 @@ class LabelMatrix:
         lengths, listed = stretches(self.indptr, rows)
         return LabelMatrix(_indptr(lengths), self.indices[listed], self.values[listed], self.num_classes, self.fill)
 
+    @property
+    def T(self) -> "LabelMatrix":
+        """A new matrix [C, N] of the labels of each class: `m.T[classes]` is int8 [B, N]."""
+        by_class = np.argsort(self.indices, kind="stable")
+        rows = np.repeat(np.arange(len(self), dtype=_index_dtype(len(self))), np.diff(self.indptr))
+        listed = np.bincount(self.indices, minlength=self.num_classes)
+        return LabelMatrix(_indptr(listed), rows[by_class], self.values[by_class], len(self), self.fill)
+
     def counts(self) -> ClassCounts:
         """ClassCounts: positives, negatives and un-annotated images of each class, int64 [C] each."""
         listed = np.zeros(3 * self.num_classes, dtype=np.int64)

@@ -132,6 +132,16 @@ def gather_objects_on_rank0(value: Any) -> list[Any] | None:
     return values
 
 
+def send_to_rank0(tensor: torch.Tensor) -> None:
+    """Send a CPU tensor to rank 0, which waits for it in `receive`."""
+    dist.send(tensor, dst=0, group=_control)
+
+
+def receive(tensor: torch.Tensor, source: int) -> None:
+    """Overwrite a CPU tensor with the one of its shape and dtype that rank `source` sends."""
+    dist.recv(tensor, src=source, group=_control)
+
+
 def broadcast_object(value: Any = None) -> Any:
     """Rank 0's value, on every process; the values of the other ranks are ignored."""
     if world_size() == 1:

@@ -3,8 +3,8 @@
 Everywhere `scores` is [N, C], one score per image and class, larger meaning more likely. Only the order matters to
 average precision, so logits and probabilities serve alike; a `threshold` is on the scale of the scores. They come as a
 NumPy array of any float or integer dtype (memory-mapped too) or as a torch tensor of any dtype. `targets` is [N, C] of 1
-(positive), 0 (negative) and -1 (un-annotated): a NumPy array, a torch tensor, or labels with a method
-`to_dense() -> int8 [N, C]` or `m[indices] -> int8 [B, C]`, such as `csl.labels.LabelMatrix`.
+(positive), 0 (negative) and -1 (un-annotated): a NumPy array, a torch tensor, or labels with `m[rows] -> int8 [B, C]`.
+Those that have a `shape` and `m.T[classes] -> int8 [B, N]` as well, such as `csl.labels.LabelMatrix`, never become dense.
 
 Un-annotated entries take no part in any number, except in `mean_average_precision(..., unannotated="negative")`. Bad
 input raises `csl.errors.InputError`: shapes that do not match, targets other than 1, 0 and -1, a NaN among the scores of

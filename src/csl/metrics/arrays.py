@@ -48,7 +48,9 @@ def host(array: Array) -> np.ndarray:
 
 
 def inputs(scores: Array, targets: Targets) -> tuple[Array, Array]:
-    """Scores and targets [N, C] of one shape that can be sliced: NumPy arrays, or tensors if the scores are on CUDA.
+    """Scores and targets [N, C] of one shape: NumPy arrays, or tensors if the scores are on CUDA.
+
+    Labels that give the labels of their classes besides (`targets.T`) stay what they are: blocks are made dense.
 
     Raises:
         InputError: shapes that do not match, or scores that are not numbers.
@@ -61,11 +63,9 @@ def inputs(scores: Array, targets: Targets) -> tuple[Array, Array]:
         raise InputError(f"scores: found dtype {scores.dtype}, expected floats")
     if is_tensor(targets):
         targets = targets.detach() if on_device else host(targets)
-    elif hasattr(targets, "to_dense"):
-        targets = np.asarray(targets.to_dense())
     elif isinstance(targets, list | tuple) or hasattr(targets, "__array__"):
         targets = np.asarray(targets)
-    else:
+    elif not hasattr(targets, "T"):
         targets = _gather_rows(targets, scores.shape)
     if tuple(targets.shape) != tuple(scores.shape):
         raise InputError(f"targets: found shape {tuple(targets.shape)}, expected {tuple(scores.shape)} as the scores")

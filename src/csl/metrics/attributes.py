@@ -40,9 +40,9 @@ def group_accuracy(scores: Array, targets: Targets, groups: dict[str, slice], th
     import pandas as pd
 
     scores, targets = inputs(scores, targets)
-    rows = []
+    by_class, rows = targets.T, []
     for name, group in groups.items():
-        values, labels = host(scores[:, group]), as_int8(host(targets[:, group]))  # [N, G]
+        values, labels = host(scores[:, group]), as_int8(host(by_class[group])).T  # [N, G]
         size = values.shape[1]
         if size == 0:
             raise InputError(f"groups: attribute {name!r} has no classes ({group}), expected at least 1")

@@ -34,9 +34,9 @@ def average_precision(scores: Array, targets: Targets) -> np.ndarray:
     the mean of the precision at each positive, as in the original CSL and ASL code, which divides by the
     number of positives plus 1e-8.
 
-    The result is exact, whatever the dtype: half precision is widened, nothing else is converted. Labels that
-    are not an array are made dense first (one byte per entry), bfloat16 tensors on the CPU become float32. Scores on a
-    CUDA device are ranked there.
+    The result is exact, whatever the dtype: half precision is widened, nothing else is converted. Labels that only
+    give rows are made dense first (one byte per entry), bfloat16 tensors on the CPU become float32. Scores on a CUDA
+    device are ranked there.
 
     Args:
         scores: float [N, C], any scale.
@@ -126,9 +126,11 @@ def _ranked(scores, targets, *, unannotated_is_negative=False):
     else:
         rank, workers, width = _rank_on_host, None, _HOST_BLOCK
 
+    by_class = targets.T
+
     def rank_block(first):
         classes = slice(first, min(first + width, num_classes))
-        return rank(scores, targets, classes, unannotated_is_negative)
+        return rank(scores, by_class, classes, unannotated_is_negative)
 
     # Threads, not processes: copying and sorting release the interpreter lock, and nothing is pickled.
     with ThreadPoolExecutor(workers) as pool:
@@ -139,13 +141,13 @@ def _ranked(scores, targets, *, unannotated_is_negative=False):
     return ap, positives, annotated - positives
 
 
-def _rank_on_host(scores, targets, classes, unannotated_is_negative):
-    """AP, positives and annotated entries of the columns `classes` of NumPy arrays: float64, int64, int64 [B].
+def _rank_on_host(scores, by_class, classes, unannotated_is_negative):
+    """AP, positives and annotated entries of some classes of scores [N, C] and labels [C, N]: float64, int64, int64 [B].
 
     The precision at a threshold s is #{positives >= s} / #{entries >= s}, and only thresholds at a positive's score
     add to AP. Both counts are places in sorted scores, so that no labels have to follow the sorting.
     """
-    labels = as_int8(np.ascontiguousarray(targets[:, classes].T))  # [B, N]
+    labels = as_int8(np.ascontiguousarray(by_class[classes]))  # [B, N]
     check_labels(labels, classes)
     values = np.ascontiguousarray(scores[:, classes].T)  # [B, N]
     if values.dtype == np.float16:
@@ -167,15 +169,15 @@ def _rank_on_host(scores, targets, classes, unannotated_is_negative):
     return ap, positives, annotated
 
 
-def _rank_on_device(scores, targets, classes, unannotated_is_negative):
-    """`_rank_on_host` for torch tensors, on their device; targets may be on the host.
+def _rank_on_device(scores, by_class, classes, unannotated_is_negative):
+    """`_rank_on_host` for torch tensors, on their device; labels may be on the host.
 
     This is the plain form of the definition: sort, count along the ranking, read the counts where a run of equal scores
     ends. Un-annotated entries stay in the ranking and are not counted, which is the same as leaving them out.
     """
     import torch
 
-    labels = labels_beside(scores, targets[:, classes]).t()  # [B, N]
+    labels = labels_beside(scores, by_class[classes])  # [B, N]
     check_labels(labels, classes)
     if unannotated_is_negative:
         labels = labels.clamp_min(0)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,11 +26,14 @@ class Scores:
         probabilities: float32 [M, N, C], one block for each of the M networks.
         indices: int64 [N], rows of the annotations.
         bad: the images that could not be read.
+        whole: the array that `probabilities` is the beginning of, on rank 0 with room for the images of all processes;
+            None once these are gathered, or if no image could be read.
     """
 
     probabilities: np.ndarray
     indices: np.ndarray
     bad: list[BadImage]
+    whole: np.ndarray | None = None
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -74,11 +77,11 @@ def score(
     """Probabilities of every image of `loader` under each network. The networks are left in eval mode.
 
     No process waits for another here; `gather_scores` joins the parts of a shared loader. The sigmoid is taken in
-    float32 even under autocast: half precision would make different scores equal.
+    float32 even under autocast: half precision would make different scores equal. Memory holds the result once.
 
     Args:
         models: networks on `device`.
-        loader: yields `csl.data.dataset.Batch`.
+        loader: yields `csl.data.dataset.Batch`es whose indices rise.
         device: where the networks are.
         amp_dtype: autocast's precision, None for float32.
         progress: label of the progress bar, None for no bar.
@@ -86,9 +89,10 @@ def score(
     """
     for model in models:
         model.eval()
-    blocks: list[list[torch.Tensor]] = [[] for _ in models]
-    indices, bad = [], []
+    indices, bad, before = [], [], []
+    whole, done = None, 0
     total = getattr(loader.batch_sampler, "own_samples", len(loader.dataset))  # this process's part of a shared loader
+    room = len(loader.dataset) if distributed.is_main() else total
     with tqdm(total=total, desc=progress, unit="img", leave=False, disable=not show_bar(progress)) as bar:
         for batch in on_device(loader, device):
             bad.extend(batch.bad)
@@ -96,34 +100,70 @@ def score(
             if not len(batch):
                 continue
             x = to_input(batch.images, device)  # [B, 3, H, W]
-            for model, block in zip(models, blocks, strict=True):
+            blocks = []
+            for model in models:
                 with torch.autocast(device.type, amp_dtype or torch.bfloat16, enabled=amp_dtype is not None):
                     logits = model(x)  # [B, C]
-                block.append(torch.sigmoid(logits.float()))
-                if len(block) > 1:  # the batch before: the GPU works on this one, and the next is being copied to it
-                    block[-2] = block[-2].cpu()
+                blocks.append(torch.sigmoid(logits.float()))
+            if whole is None:  # memory is taken when a row is written: rows that stay empty cost none
+                whole = np.empty((len(models), room, blocks[0].shape[1]), np.float32)
+            _store(before)  # the batch before: the GPU works on this one, and the next is being copied to it
+            before = [(whole[m, done : done + len(batch)], block) for m, block in enumerate(blocks)]
+            done += len(batch)
             indices.append(batch.indices.numpy())
             if after_batch is not None:
                 after_batch()
-    if not indices:
+    _store(before)
+    if whole is None:
         return Scores(np.empty((len(models), 0, 0), np.float32), np.empty(0, np.int64), bad)
-    probabilities = [np.concatenate([part.cpu().numpy() for part in block]) for block in blocks]
-    return Scores(np.stack(probabilities), np.concatenate(indices), bad)
+    return Scores(whole[:, :done], np.concatenate(indices), bad, whole)
+
+
+def _store(pairs):
+    for rows, block in pairs:
+        rows[:] = block.cpu().numpy()
 
 
 def gather_scores(part: Scores) -> Scores | None:
-    """The scores of all processes in the order of the images, on rank 0; None on the others."""
-    parts = distributed.gather_objects_on_rank0(part)
-    if parts is None or len(parts) == 1:
-        return None if parts is None else part
-    some = [p for p in parts if len(p.indices)] or parts[:1]
-    indices = np.concatenate([p.indices for p in some])
+    """The scores of all processes in the order of the images, on rank 0; None on the others.
+
+    Rank 0 moves its rows to their places in the array that `score` has made, and receives those of the others a few at a
+    time: besides the result it needs 8 MiB.
+    """
+    if distributed.world_size() == 1:
+        return replace(part, whole=None)
+    parts = distributed.gather_objects_on_rank0((part.indices, part.bad, part.probabilities.shape))
+    if parts is None:
+        for m, rows in _blocks(part.probabilities.shape):
+            distributed.send_to_rank0(torch.from_numpy(part.probabilities[m, rows]))
+        return None
+    indices, bad, shapes = zip(*parts, strict=True)
+    lengths = np.cumsum([len(each) for each in indices])
+    indices = np.concatenate(indices)
     order = np.argsort(indices)
-    return Scores(
-        np.concatenate([p.probabilities for p in some], axis=1)[:, order],
-        indices[order],
-        sorted((image for p in parts for image in p.bad), key=lambda image: image.index),
-    )
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))  # the row of each image in the result
+    whole = part.whole
+    if whole is None:  # none of rank 0's images could be read
+        whole = np.empty((len(part.probabilities), len(order), max(shape[2] for shape in shapes)), np.float32)
+    for m, rows in reversed(list(_blocks(shapes[0]))):  # from the end: a row never moves up
+        whole[m, places[rows]] = whole[m, rows].copy()
+    for source, (shape, of_source) in enumerate(zip(shapes[1:], np.split(places, lengths[:-1])[1:], strict=True), 1):
+        for m, rows in _blocks(shape):
+            block = torch.empty(len(of_source[rows]), shape[2])
+            distributed.receive(block, source)
+            whole[m, of_source[rows]] = block.numpy()
+    bad = sorted((image for each in bad for image in each), key=lambda image: image.index)
+    return Scores(whole[:, : len(order)], indices[order], bad)
+
+
+def _blocks(shape):
+    """(network, slice of rows) of parts of at most 4 MiB (or a row) of probabilities [M, N, C], in order."""
+    networks, images, classes = shape
+    step = max(1, 2**20 // max(classes, 1))
+    for m in range(networks):
+        for first in range(0, images, step):
+            yield m, slice(first, min(first + step, images))
 
 
 def show_bar(progress: str | None = "") -> bool:

@@ -55,7 +55,7 @@ def summarise(
     """
     all_labels = None
     if data.truth is not None:
-        all_labels = mean_average_precision(scores.probabilities[0], data.truth[scores.indices])
+        all_labels = mean_average_precision(scores.probabilities[0], data.truth.select(scores.indices))
     results = {"best": best, "seconds": round(seconds, 1)}
     results |= {} if all_labels is None else {"mAP_all_labels": all_labels}
     write_json(run.path / "results.json", results)

@@ -230,7 +230,7 @@ class Trainer:
         return distributed.broadcast_object(None if self._scores is None else self._results(self._scores))
 
     def _results(self, scores: Scores) -> dict[str, Any]:
-        targets = self.val.labels[scores.indices]  # [N, C]
+        targets = self.val.labels.select(scores.indices)  # [N, C]
         write_prior(self.run.val_prior, self.val.classes, torch.from_numpy(scores.probabilities[0].mean(0)))
         return {
             name: selection.validation_numbers(probabilities, targets, self.criterion_of_best)
@@ -293,6 +293,7 @@ class Trainer:
         counts.best = {"epoch": counts.epoch + 1, "step": counts.step, "weights": better, **results[better]}
         if distributed.is_main():
             which = list(self.networks).index(better)
+            self.best_scores = None  # first: memory may have no room for both
             self.best_scores = replace(self._scores, probabilities=self._scores.probabilities[which : which + 1].copy())
             weights = contiguous_state(self.networks[better])
             checkpoint.write(self.run.best, {"model": weights, **self.description, "best": counts.best})
