@@ -54,3 +54,13 @@ def test_blur_equals_its_plain_twin(size, channels_last):
     kernel = torch.outer(tap, tap).repeat(3, 1, 1, 1)
     for ours, ref in zip(gradients(lambda t: blur(t, kernel), [x]), gradients(blur_ref, [x]), strict=True):
         torch.testing.assert_close(ours, ref)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_float32_under_autocast_equals_its_plain_twin(residual):
+    arguments = example((2, 8, 5, 3), 6, torch.float32)
+    arguments = arguments if residual else arguments[:-1]
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, ref = (f(*arguments) for f in (squeeze_excite, squeeze_excite_ref))
+    assert ours.dtype == ref.dtype == torch.float32
+    torch.testing.assert_close(ours, ref, rtol=0.02, atol=0.02)
