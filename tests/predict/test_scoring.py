@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from csl import InputError
 from csl.data.dataset import ImageDataset
 from csl.data.loader import create_loader
 from csl.data.transforms import EvalTransform
@@ -53,3 +54,9 @@ def test_input_is_channels_last_in_zero_to_one():
 def test_auto_precision_on_a_cpu_is_float32():
     assert autocast_dtype("auto", torch.device("cpu")) is None
     assert autocast_dtype("bf16", torch.device("cpu")) is torch.bfloat16
+
+
+def test_float16_on_a_cpu_is_one_line():
+    with pytest.raises(InputError, match="--amp fp16: .* on a CPU, expected bf16 or off"):
+        autocast_dtype("fp16", torch.device("cpu"))
+    assert autocast_dtype("bf16", torch.device("cpu")) == torch.bfloat16
