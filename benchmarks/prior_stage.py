@@ -30,7 +30,6 @@ from machine import describe_machine
 
 from csl.labels.options import DataOptions
 from csl.labels.read import read_split, read_truth
-from csl.machine.allocator import prefer_large_pages
 from csl.metrics.agreement import rank_correlation
 from csl.prior import read_prior
 from csl.runs.config import TrainConfig
@@ -138,5 +137,4 @@ def main():
 
 
 if __name__ == "__main__":
-    prefer_large_pages()
     main()

@@ -117,3 +117,32 @@ def test_unknown_names_list_what_there_is():
         create_model("tresnet_m", head="mean")
     with pytest.raises(InputError, match="--num_classes 0"):
         create_model("tresnet_m", num_classes=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen"),
+    [("test_convnext", 0), ("test_mambaout", 2), ("mobilenetv3_small_050", 2), ("test_vit_relpos", 0)],
+)
+def test_what_a_head_does_not_use_of_a_timm_network_is_frozen_and_all_else_trains(name, frozen):
+    model = create_model(name, num_classes=3, head="ml_decoder")
+    size = model.body.pretrained_cfg["input_size"][1:]
+    model(images(0, 2, size)).square().sum().backward()
+    trained = {key: p.grad is not None for key, p in model.named_parameters() if p.requires_grad}
+    assert all(trained.values()), [key for key, has in trained.items() if not has]
+    assert sum(not p.requires_grad for p in model.body.parameters()) == frozen
+
+
+def test_a_head_sees_features_normalised_as_timms_classifier_does():
+    import timm
+
+    theirs = set_golden_weights(timm.create_model("test_convnext", num_classes=0)).eval()
+    ours = create_model("test_convnext", num_classes=3, head="bottleneck").eval()
+    ours.body.load_state_dict(theirs.state_dict())
+    seen = []
+    ours.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    x = images(1, 2, 32)  # one pixel is left of it: timm pools first
+    with torch.no_grad():
+        ours(x)
+        expected = theirs((x - ours.body.pixel_mean) / ours.body.pixel_std)
+    assert seen[0].shape[2:] == (1, 1)
+    torch.testing.assert_close(seen[0].flatten(1), expected)

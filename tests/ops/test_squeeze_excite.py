@@ -54,3 +54,19 @@ def test_blur_equals_its_plain_twin(size, channels_last):
     kernel = torch.outer(tap, tap).repeat(3, 1, 1, 1)
     for ours, ref in zip(gradients(lambda t: blur(t, kernel), [x]), gradients(blur_ref, [x]), strict=True):
         torch.testing.assert_close(ours, ref)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_float32_under_autocast_equals_its_plain_twin(residual):
+    arguments = example((2, 8, 5, 3), 6, torch.float32)
+    arguments = arguments if residual else arguments[:-1]
+    found = []
+    for function in (squeeze_excite, squeeze_excite_ref):
+        leaves = [t.clone().requires_grad_() for t in arguments]
+        with torch.autocast("cpu", torch.bfloat16):
+            y = function(*leaves)
+        y.cos().sum().backward()
+        found.append([y, *(t.grad for t in leaves)])
+    for ours, ref in zip(*found, strict=True):
+        assert ours.dtype == ref.dtype == torch.float32
+        torch.testing.assert_close(ours, ref, rtol=0.05, atol=0.05)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from csl import InputError
 from csl.data.dataset import ImageDataset
 from csl.data.loader import create_loader
 from csl.data.transforms import EvalTransform
@@ -145,3 +146,9 @@ def test_memory_holds_the_scores_once(processes):
     outputs = [process.communicate(timeout=60)[0] for process in started]
     assert [process.returncode for process in started] == [0] * processes
     assert float(outputs[0]) <= 1.2  # times the result, on the process that has it
+
+
+def test_float16_on_a_cpu_is_one_line():
+    with pytest.raises(InputError, match="--amp fp16: .* on a CPU, expected bf16 or off"):
+        autocast_dtype("fp16", torch.device("cpu"))
+    assert autocast_dtype("bf16", torch.device("cpu")) == torch.bfloat16

@@ -73,7 +73,10 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "device": (("--device",), {"metavar": "DEV", "help": "cuda, cuda:1 or cpu (a GPU if there is one)"}),
     "amp": (
         ("--amp",),
-        {"choices": ("auto", "bf16", "fp16", "off"), "help": "low precision; auto uses it on a GPU only"},
+        {
+            "choices": ("auto", "bf16", "fp16", "off"),
+            "help": "low precision; auto uses it on a GPU only; fp16 needs one",
+        },
     ),
     "abn": (
         ("--abn",),

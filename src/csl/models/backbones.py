@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from csl.errors import InputError
 from csl.models.heads import create_head
@@ -41,7 +42,10 @@ def create_timm_features(name: str, out_indices: tuple[int, ...] | None = None) 
 
 
 class TimmWithHead(nn.Module):
-    """A timm network's `forward_features` and one of our heads.
+    """A timm network's `forward_features`, the final norm that timm keeps with its classifier, and one of our heads.
+
+    What of the body has no part in this (a classifier's own layers) is frozen: it gets no gradient, which
+    DistributedDataParallel would wait for.
 
     Args:
         body: made with num_classes 0; its features are maps, channels first or last, or tokens. Tokens that stand for
@@ -56,11 +60,12 @@ class TimmWithHead(nn.Module):
         self.body = body
         self.num_classes, self.num_features = num_classes, body.num_features
         self.head = create_head(head, body.num_features, num_classes, num_groups)
+        _freeze_unused(body)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] to logits [B, C]."""
         (x,) = _normalise(self.body, (x,))
-        return self.head(self._as_map(self.body.forward_features(x)))
+        return self.head(self._as_map(_features(self.body, x)))
 
     def _as_map(self, features):
         """Features of any form to [B, F, H, W]; tokens [B, N, F] become [B, F, N, 1]."""
@@ -69,6 +74,36 @@ class TimmWithHead(nn.Module):
         if features.shape[1] != self.num_features and features.shape[-1] == self.num_features:
             return features.permute(0, 3, 1, 2)
         return features
+
+
+def _features(body, x):
+    """Features as timm's classifier sees them, unpooled: ConvNeXt and its kin normalise after `forward_features`."""
+    features = body.forward_features(x)
+    for norm in (getattr(body, "fc_norm", None), getattr(getattr(body, "head", None), "norm", None)):
+        if getattr(norm, "normalized_shape", None) == (body.num_features,):  # a layer norm of these very channels
+            features = norm(features)
+    return features
+
+
+def _freeze_unused(body):
+    """Freeze the parameters that the features do not depend on, found by a gradient on the meta device."""
+    trained = {name: p for name, p in body.named_parameters() if p.requires_grad}
+    tensors = {name: torch.empty_like(t, device="meta") for name, t in (*trained.items(), *body.named_buffers())}
+    leaves = [tensors[name].requires_grad_() for name in trained]
+    x = torch.empty(2, *body.pretrained_cfg["input_size"], device="meta")
+    features = functional_call(_Features(body), {f"body.{name}": t for name, t in tensors.items()}, (x,))
+    gradients = torch.autograd.grad(features.sum(), leaves, allow_unused=True)
+    for parameter, gradient in zip(trained.values(), gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
+
+
+class _Features(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return _features(self.body, x)
 
 
 def _create(name, **options):

@@ -97,9 +97,10 @@ def _kernels(x):
 
 
 def _attention(mean, weight1, bias1, weight2, bias2):
-    """[B, C] -> relu(W1 mean + b1) [B, I] and the attention [B, C] in (0, 1)."""
-    hidden = F.relu(F.linear(mean, _matrix(weight1, mean), bias1.to(mean.dtype)))
-    return hidden, torch.sigmoid(F.linear(hidden, _matrix(weight2, mean), bias2.to(mean.dtype)))
+    """[B, C] -> relu(W1 mean + b1) [B, I] and the attention [B, C] in (0, 1), in mean's dtype, whatever autocast made."""
+    hidden = F.relu(F.linear(mean, _matrix(weight1, mean), bias1.to(mean.dtype))).to(mean.dtype)
+    attention = torch.sigmoid(F.linear(hidden, _matrix(weight2, mean), bias2.to(mean.dtype)))
+    return hidden, attention.to(mean.dtype)
 
 
 def _matrix(weight, like):

@@ -58,20 +58,10 @@ def _triton_works() -> bool:
     """Whether the kernels run here and give the plain twin's numbers: tried once, on a small problem."""
     if not find_spec("triton"):
         return False
-    logits = torch.linspace(-3, 3, 63, device="cuda").view(9, 7).T.contiguous()  # [7, 9], no ties
-    targets = (torch.arange(63, device="cuda") % 3 - 1).view(7, 9)
     try:
         from csl.ops.selective_triton import on_gpu
 
-        for mode in ("negative", "selective"):
-            options = SelectiveOptions(mode, 0.05, 1.0, 2.0, 4.0, 1.0, 0.5, 0.7, 2)
-            loss, gradient = on_gpu(logits, targets, None, options)
-            leaf = logits.clone().requires_grad_()
-            with torch.enable_grad():
-                expected = selective_loss_ref(leaf, targets, None, options)
-            expected.backward()
-            torch.testing.assert_close(loss, expected.detach(), rtol=1e-4, atol=1e-4)
-            torch.testing.assert_close(gradient, leaf.grad, rtol=1e-4, atol=1e-5)
+        _compare(on_gpu, "cuda")
     except Exception as error:  # a missing compiler, driver or package, or other numbers: each its own exception
         reason = (str(error).strip() or "no message").splitlines()[0]
         warnings.warn(
@@ -79,6 +69,22 @@ def _triton_works() -> bool:
         )
         return False
     return True
+
+
+@torch.inference_mode(False)  # whatever mode the first call is in
+@torch.enable_grad()
+def _compare(on_gpu, device):
+    """Raise AssertionError unless the kernels give the plain twin's loss and gradient."""
+    logits = torch.linspace(-3, 3, 63, device=device).view(9, 7).T.contiguous()  # [7, 9], no ties
+    targets = (torch.arange(63, device=device) % 3 - 1).view(7, 9)
+    for mode in ("negative", "selective"):
+        options = SelectiveOptions(mode, 0.05, 1.0, 2.0, 4.0, 1.0, 0.5, 0.7, 2)
+        loss, gradient = on_gpu(logits, targets, None, options)
+        leaf = logits.clone().requires_grad_()
+        expected = selective_loss_ref(leaf, targets, None, options)
+        expected.backward()
+        torch.testing.assert_close(loss, expected.detach(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(gradient, leaf.grad, rtol=1e-4, atol=1e-5)
 
 
 class _SelectiveLoss(torch.autograd.Function):

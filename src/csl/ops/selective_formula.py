@@ -117,7 +117,7 @@ def entry_weights(x: Tensor, unknown: Tensor, prior: Tensor | None, options: Sel
     rows = len(x) if options.topk_scope == "sample" else min(len(x), 1)
     k = min(options.likelihood_topk * len(x) // max(rows, 1), x.numel() // max(rows, 1))
     if k > 0:
-        ranked = x.masked_fill(~unknown, -torch.inf).view(rows, -1)
+        ranked = x.masked_fill(~unknown, -torch.inf).reshape(rows, -1)
         last = ranked.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)  # [rows, 1]
         above, tied = ranked > last, ranked == last
         share = (k - above.sum(1, keepdim=True)) / tied.sum(1, keepdim=True).clamp(min=1)  # what each that ties loses

@@ -107,6 +107,7 @@ class Predictor:
         size = size if isinstance(size, int) else tuple(size)
         check_image_size(loaded.model_name, size)
         chosen = choose_device(device)
+        autocast_dtype(amp, chosen)
         model = model.to(chosen, memory_format=torch.channels_last).eval()
         line = None if abn is None else describe_abn(model, chosen)
         if abn is not None and line is None:

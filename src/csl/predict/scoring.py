@@ -51,7 +51,13 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    """The dtype of autocast, None for float32. "auto": bfloat16 if the GPU supports it, else float16; None on a CPU."""
+    """The dtype of autocast, None for float32. "auto": bfloat16 if the GPU supports it, else float16; None on a CPU.
+
+    Raises:
+        InputError: float16 on a CPU, which has no fast operations of it.
+    """
+    if amp == "fp16" and device.type == "cpu":
+        raise InputError("--amp fp16: far slower than float32 on a CPU, expected bf16 or off")
     if amp != "auto":
         return AMP[amp]
     if device.type != "cuda":

@@ -23,7 +23,7 @@ from csl.models import check_image_size, create_model
 from csl.models.abn import describe_abn, synchronise_abn
 from csl.models.compiling import check_compiler
 from csl.ops import set_abn_backend
-from csl.predict.scoring import choose_device
+from csl.predict.scoring import autocast_dtype, choose_device
 from csl.prior import read_prior
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
@@ -174,6 +174,7 @@ def _first_mask(run, before):
 
 def _check(config):
     check_image_size(config.model_name, config.image_size)
+    autocast_dtype(config.amp, choose_device(config.device))
     TrainTransform(config.image_size, config.augment)
     if config.on_bad_image not in ("stop", "skip"):
         raise InputError(f"--on_bad_image {config.on_bad_image}: expected stop or skip")
