@@ -24,7 +24,7 @@ from csl.errors import InputError, in_words, shown
 from csl.labels.class_set import ClassSet
 from csl.machine.archive import check_archive, check_sums
 from csl.machine.files import replacing
-from csl.models import CONFIGS, TimmWithHead, TResNet, architecture, create_model, timm_weights, zoo
+from csl.models import CONFIGS, TimmWithHead, TResNet, architecture, create_model, name_with_tag, timm_weights, zoo
 from csl.models.description import Architecture, checked_size
 from csl.models.recognition import recognise
 
@@ -188,11 +188,10 @@ def load_model(
         InputError: the file holds another network than `model_name`, another class count, or keys that do not fit.
     """
     checkpoint = read(path)
-    model_name = model_name and architecture(model_name)
-    name = checkpoint.model_name or model_name
+    name = checkpoint.model_name or (model_name and name_with_tag(architecture(model_name), path))
     if name is None:
         raise InputError(f"{path}: the tensors do not tell the network, give its --model_name")
-    if model_name is not None and model_name != name:
+    if model_name is not None and architecture(model_name).partition(".")[0] != name.partition(".")[0]:
         raise InputError(f"--model_name {model_name}: {path} holds {name}")
     found = checkpoint.num_classes or _output_width(checkpoint.state_dict)
     if num_classes is not None and found is not None and num_classes != found:

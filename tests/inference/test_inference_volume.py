@@ -140,8 +140,8 @@ def test_killed_and_started_again_it_goes_on_and_ends_the_same(weights, many, ex
     theirs = pd.read_csv(expected / "predictions.csv", keep_default_na=False)
     assert ours[["filename", "class"]].to_numpy().tolist() == theirs[["filename", "class"]].to_numpy().tolist()
     close_scores(ours.score, theirs.score)
-    assert (tmp_path / "bad_images.csv").read_text() == (expected / "bad_images.csv").read_text()
-    assert (tmp_path / "predictions.png").stat().st_size > 1000
+    assert (tmp_path / "out_bad_images.csv").read_text() == (expected / "bad_images.csv").read_text()
+    assert (tmp_path / "out_predictions.png").stat().st_size > 1000
 
 
 def wait_for(condition, process, seconds=300):
@@ -302,4 +302,4 @@ def test_processes_of_a_job_share_the_photos(weights, many, expected, tmp_path):
     ours, theirs = (pd.read_csv(p, keep_default_na=False) for p in (tmp_path / "out.csv", expected / "predictions.csv"))
     assert ours[["filename", "class"]].to_numpy().tolist() == theirs[["filename", "class"]].to_numpy().tolist()
     close_scores(ours.score, theirs.score)
-    assert (tmp_path / "bad_images.csv").read_text() == (expected / "bad_images.csv").read_text()
+    assert (tmp_path / "out_bad_images.csv").read_text() == (expected / "bad_images.csv").read_text()

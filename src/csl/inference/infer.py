@@ -74,6 +74,8 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     - `attributes_val_inference.csv`: of all validation images of attribute data, the CSV's rows with the predictions.
     - `bad_images.csv`: `filename,reason` of images that cannot be read, if there are any.
 
+    Beside another `options.output`, NAME.csv, the other files are called NAME_predictions.png and so on.
+
     Rows are written as they come (`csl.inference.tables`): the same call goes on where a killed one stopped. With several
     processes (`csl.machine.distributed`) each does a part of the images.
 
@@ -129,9 +131,10 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
         )
     if named > SHOWN_IMAGES:
         say(f"... and {named - SHOWN_IMAGES:,} images more")
-    written = [output.name, PICTURE] + ([f"{ATTRIBUTES}.csv"] if keep else [])
+    names = [PICTURE, *([f"{ATTRIBUTES}.csv"] if keep else [])]
+    written = [output.name, *(results.path(name).name for name in names)]
     if results.path(f"{BAD}.csv").exists():
-        written.append(f"{BAD}.csv")
+        written.append(results.path(f"{BAD}.csv").name)
         say(f"{len(images) - named:,} bad images left out, named in {results.path(f'{BAD}.csv')}")
     say(f"{named:,} images; results in {output.parent}: {', '.join(written)}")
     return output.parent

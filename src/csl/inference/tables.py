@@ -35,7 +35,7 @@ class Results:
         output: the table of predictions, `.csv` or `.parquet`.
         plan: all that the rows depend on, as plain values; a job with another plan starts afresh.
         num_images: N.
-        columns: of each table by name; "predictions" goes to `output`, any other NAME to NAME.csv beside it.
+        columns: of each table by name; "predictions" goes to `output`, any other NAME to `path(NAME.csv)`.
         others: names of other files of the job beside the output, such as pictures.
         say: told where tables of another plan are moved.
 
@@ -75,8 +75,9 @@ class Results:
         self._waiting: list[bytes] = []
 
     def path(self, name: str) -> Path:
-        """Where a file called `name` goes in the end: beside the output."""
-        return self.output.parent / name
+        """Where a file called `name` goes: beside the output, with its name before it unless that is predictions.csv."""
+        stem = self.output.stem
+        return self.output.parent / (name if stem == PREDICTIONS else f"{stem}_{name}")
 
     def make_room(self) -> None:
         """Before a file of the job is written to its place: move those of another plan aside, or say that they go.

@@ -4,7 +4,7 @@ from torch import nn
 
 from csl.errors import InputError
 from csl.machine.image_size import height_width
-from csl.models.backbones import TimmWithHead, create_timm, create_timm_features
+from csl.models.backbones import TimmWithHead, create_timm, create_timm_features, name_with_tag
 from csl.models.features import FeatureExtractor, truncate
 from csl.models.fusion import fuse
 from csl.models.heads import HEADS
@@ -81,5 +81,6 @@ __all__ = [
     "check_image_size",
     "create_model",
     "fuse",
+    "name_with_tag",
     "truncate",
 ]

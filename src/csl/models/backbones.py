@@ -1,11 +1,13 @@
 """Any image model of timm as a multi-label network or feature extractor that takes pixels in [0, 1]."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from csl.errors import InputError
-from csl.models.heads import create_head
+from csl.models.heads import Classifier, create_head
 
 
 def create_timm(
@@ -20,7 +22,7 @@ def create_timm(
         InputError: a name that timm does not know, or dropout before a head that has its own or none.
     """
     if head == "linear":
-        return _normalised(_create(name, num_classes=num_classes, drop_rate=dropout), name)
+        return _normalised(_with_classifier(_create(name, num_classes=num_classes, drop_rate=dropout)), name)
     if dropout:
         raise InputError(f"--dropout {dropout}: expected 0 with --head {head}")
     return TimmWithHead(_with_statistics(_create(name, num_classes=0), name), num_classes, head, num_groups)
@@ -39,6 +41,27 @@ def create_timm_features(name: str, out_indices: tuple[int, ...] | None = None) 
         if isinstance(error, InputError):
             raise
         raise InputError(f"{name}: timm has no such features of it ({' '.join(str(error).split())})") from error
+
+
+def name_with_tag(name: str, path: str | Path | None) -> str:
+    """`NAME.TAG` where weights of that timm network have the tag in their name, else `name`.
+
+    The tag tells the pixel statistics: those of convnext_base.clip_laion2b_augreg_ft_in1k are not convnext_base's.
+
+    Args:
+        name: of the network, with or without a tag.
+        path: `timm/NAME.TAG`, or a file NAME.TAG.safetensors of it; None without weights.
+    """
+    import timm
+
+    network, tagged = name.partition(".")[0], Path(path or "").name.removesuffix(".safetensors")
+    if not tagged.startswith(f"{network}.") or not timm.is_model(network):
+        return name
+    try:
+        known = timm.get_pretrained_cfg(tagged) is not None
+    except RuntimeError:  # another file, whose name has a dot
+        known = False
+    return tagged if known else name
 
 
 class TimmWithHead(nn.Module):
@@ -116,6 +139,18 @@ def _create(name, **options):
             f"or a name that timm knows{f', such as {close}' if close else ''}"
         )
     return timm.create_model(name, pretrained=False, **options)
+
+
+def _with_classifier(model):
+    """The model with its last linear layer as a `Classifier`, of the same weights and names."""
+    last = model.get_classifier()
+    for name, module in model.named_modules():
+        if module is last and type(last) is nn.Linear:
+            layer = Classifier(last.in_features, last.out_features, last.bias is not None, device="meta")
+            layer.weight, layer.bias = last.weight, last.bias
+            model.set_submodule(name, layer)
+            break
+    return model
 
 
 def _normalised(model, name):

@@ -24,11 +24,26 @@ def create_head(name: str, features: int, num_classes: int, num_groups: int | No
     return (BottleneckHead if name == "bottleneck" else LinearHead)(features, num_classes)
 
 
+class Classifier(nn.Linear):
+    """The last layer, whose logits are scores that are compared: outside of training in float32, also under autocast.
+
+    bfloat16 has 256 values between two powers of two, so that scores which differ would be equal. In training low precision
+    stays, as the published training has it: the noise of rounding averages out over steps, and scores are not ranked.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., F] -> [..., C]."""
+        if self.training:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
 class LinearHead(nn.Sequential):
     """Global average pooling and one linear layer: keys `fc.weight`, `fc.bias`."""
 
     def __init__(self, features: int, num_classes: int):
-        super().__init__(OrderedDict(pool=GlobalAveragePool(), fc=nn.Linear(features, num_classes)))
+        super().__init__(OrderedDict(pool=GlobalAveragePool(), fc=Classifier(features, num_classes)))
 
 
 class BottleneckHead(nn.Sequential):
@@ -39,16 +54,16 @@ class BottleneckHead(nn.Sequential):
 
     def __init__(self, features: int, num_classes: int, bottleneck_features: int = BOTTLENECK_FEATURES):
         embedding = nn.Sequential(nn.Linear(features, bottleneck_features))
-        fc = nn.Sequential(OrderedDict(embedding_generator=embedding, FC=nn.Linear(bottleneck_features, num_classes)))
+        fc = nn.Sequential(OrderedDict(embedding_generator=embedding, FC=Classifier(bottleneck_features, num_classes)))
         super().__init__(OrderedDict(pool=GlobalAveragePool(), fc=fc))
 
 
 class GlobalAveragePool(nn.Module):
-    """Mean over the pixels: [B, F, H, W] -> [B, F]."""
+    """Mean over the pixels: [B, F, H, W] -> [B, F]; outside of training in float32, as `Classifier` takes it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, F, H, W] -> [B, F]."""
-        return x.mean((2, 3))
+        return x.mean((2, 3), dtype=x.dtype if self.training else torch.promote_types(x.dtype, torch.float32))
 
 
 class MLDecoderHead(nn.Module):
@@ -89,8 +104,15 @@ class _MLDecoder(nn.Module):
         queries = self.query_embed.weight.expand(x.shape[0], -1, -1)  # [B, Q, E]; len(x) would fix B in an export
         for layer in self.layers:
             queries = layer(queries, memory)
-        logits = torch.einsum("bqe,qec->bqc", queries, self.duplicate_pooling)  # [B, Q, ceil(C / Q)]
+        if self.training:
+            logits = self._pooled(queries)
+        else:
+            with torch.autocast(x.device.type, enabled=False):  # as `Classifier`
+                logits = self._pooled(queries.to(self.duplicate_pooling.dtype))
         return logits.flatten(1)[:, : self.num_classes] + self.duplicate_pooling_bias
+
+    def _pooled(self, queries):
+        return torch.einsum("bqe,qec->bqc", queries, self.duplicate_pooling)  # [B, Q, ceil(C / Q)]
 
 
 class _DecoderLayer(nn.Module):

@@ -44,6 +44,6 @@ def prepare_shards(options: ShardOptions, say: Callable[[str], None] = print) ->
     shards = summary["shards"]
     images = ", ".join(f"{count:,} {split}" for split, count in summary["images"].items())
     megabytes = sum(one["bytes"] for one in shards) / 1e6
-    say(
-        f"{images} images in {len(shards)} shards, {megabytes:,.1f} MB; next: {command('train', '--data', options.out)}"
-    )
+    say(f"{images} images in {len(shards)} shards, {megabytes:,.1f} MB")
+    if {"train", "val"} <= parts.keys():  # else train.py would refuse them
+        say(f"next: {command('train', '--data', options.out)}")

@@ -19,7 +19,7 @@ from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import InputError
 from csl.labels import LabelMatrix
 from csl.machine import distributed
-from csl.models import check_image_size, create_model
+from csl.models import CONFIGS, architecture, check_image_size, create_model, name_with_tag
 from csl.models.abn import describe_abn, synchronise_abn
 from csl.models.compiling import check_compiler
 from csl.ops import set_abn_backend
@@ -196,7 +196,7 @@ def _check(config):
 def create_network(config: TrainConfig, num_classes: int) -> tuple[nn.Module, str]:
     """The network with its starting weights, and a line that says where they are from."""
     torch.manual_seed(config.seed)
-    model = create_model(config.model_name, num_classes, head=config.head, dropout=config.dropout)
+    model = create_model(_network_name(config), num_classes, head=config.head, dropout=config.dropout)
     synchronise_abn(model, config.sync_abn and distributed.world_size() > 1)
     path = config.model_path
     if path is None and not Path(DEFAULT_BACKBONE).exists():
@@ -206,7 +206,13 @@ def create_network(config: TrainConfig, num_classes: int) -> tuple[nn.Module, st
     else:
         weights = f"; {checkpoint.load_backbone(model, checkpoint.read(path or DEFAULT_BACKBONE))}"
     parameters = sum(p.numel() for p in model.parameters())
-    return model, report.network(config, num_classes, parameters, weights)
+    return model, report.network(_network_name(config), num_classes, parameters, weights)
+
+
+def _network_name(config):
+    """With the tag of timm's weights, which has pixel statistics of its own."""
+    name = config.model_name
+    return name if architecture(name) in CONFIGS else name_with_tag(name, config.model_path)
 
 
 def _check_backends(model, config, say):
@@ -289,7 +295,7 @@ def _create_trainer(
         device,
         config,
         say,
-        {"model_name": config.model_name, "head": config.head, "config": config.to_dict()},
+        {"model_name": _network_name(config), "head": config.head, "config": config.to_dict()},
     )
     say(
         report.start(

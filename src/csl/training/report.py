@@ -20,9 +20,9 @@ Results = Mapping[str, Mapping[str, float]]
 _PRECISIONS = {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
-def network(config: TrainConfig, num_classes: int, parameters: int, weights: str) -> str:
+def network(name: str, num_classes: int, parameters: int, weights: str) -> str:
     """The network, its size, and where its starting weights are from."""
-    return f"network: {config.model_name}, {num_classes} classes, {parameters / 1e6:.1f} M parameters{weights}"
+    return f"network: {name}, {num_classes} classes, {parameters / 1e6:.1f} M parameters{weights}"
 
 
 def start(
