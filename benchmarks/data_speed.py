@@ -74,7 +74,7 @@ def ours(dataset):
     """The tensors of one batch of photos as csl's loader workers make it."""
 
     def batch(epoch, rows):
-        made = collate([dataset[epoch, row] for row in rows])
+        made = collate([dataset[epoch, row, row] for row in rows])
         return [made.images, made.targets, made.indices] + ([] if made.draws is None else [made.draws])
 
     return batch

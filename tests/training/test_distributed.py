@@ -78,7 +78,6 @@ def a_trainer(data, name, network=None):
             batch // grad_accum // distributed.world_size(),
             workers=0,
             shuffle_seed=0,
-            drop_last=True,
             grad_accum=grad_accum,
             shared=True,
         ),
@@ -268,7 +267,7 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(run):
     assert said.count("epoch 1/400") == 1  # one writer, which did not begin again
     assert len(re.findall(r"stopped by SIGTERM, state saved in .*last\.ckpt", said)) == 1
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert steps == list(range(2, 2 * len(steps) + 1, 2))  # each epoch once
+    assert steps == list(range(3, 3 * len(steps) + 1, 3))  # each epoch once
 
 
 TOLD_TO_LEAVE = """
@@ -300,7 +299,7 @@ def test_two_processes_leave_an_evaluation_and_keep_the_epoch_before_it(data, tm
     assert ended.returncode != 0
     assert not (tmp_path / "run" / "log.jsonl").exists()
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
-    assert (state["epoch"], state["step"], state["evaluated"]) == (0, 2, -1), ended.stderr[-3000:]
+    assert (state["epoch"], state["step"], state["evaluated"]) == (0, 3, -1), ended.stderr[-3000:]
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
     assert kept["launch"]["processes"] == 2
 
@@ -354,20 +353,19 @@ def test_an_error_on_one_process_ends_both_with_one_line(pair):
 
 def test_the_samples_of_a_step_do_not_depend_on_who_has_them():
     def steps(batch_size, grad_accum, world_size):
-        parts = [
-            list(EpochBatches(50, batch_size, 7, True, grad_accum, rank, world_size)) for rank in range(world_size)
-        ]
+        parts = [list(EpochBatches(56, batch_size, 7, grad_accum, rank, world_size)) for rank in range(world_size)]
         in_turn = [row for turn in zip(*parts, strict=True) for part in turn for row in part]
         return [in_turn[i : i + 12] for i in range(0, len(in_turn), 12)]
 
     whole = steps(12, 1, 1)
-    assert len(whole) == 4
-    for other in ((6, 1, 2), (3, 2, 2), (4, 3, 1), (3, 1, 4), (1, 3, 4)):
+    assert list(map(len, whole)) == [12, 12, 12, 12, 8]
+    for other in ((6, 1, 2), (3, 2, 2), (4, 3, 1), (3, 1, 4)):
         assert steps(*other) == whole
-    resumed = EpochBatches(50, 3, 7, True, 2, 1, 2)
+    assert steps(1, 3, 4) == whole  # one image a batch, as asked for
+    resumed = EpochBatches(56, 3, 7, 2, 1, 2)
     resumed.set_epoch(0, 3)
-    assert list(resumed) == list(EpochBatches(50, 3, 7, True, 2, 1, 2))[6:]
-    assert len(resumed) == 2
+    assert list(resumed) == list(EpochBatches(56, 3, 7, 2, 1, 2))[6:]
+    assert len(resumed) == 4
     with pytest.raises(InputError, match="5 images in an epoch, expected one or more for each of 3 processes x 2"):
         EpochBatches(5, 4, 0, grad_accum=2, world_size=3)
 
@@ -377,7 +375,7 @@ def test_each_image_is_dealt_once_in_the_batches_of_one_process(world_size):
     whole = list(StridedBatches(23, 4))
     parts = [list(StridedBatches(23, 4, rank, world_size)) for rank in range(world_size)]
     assert sorted(batch for part in parts for batch in part) == whole
-    assert [row for batch in whole for _, row in batch] == list(range(23))
+    assert [key.row for batch in whole for key in batch] == list(range(23))
 
 
 def test_accumulated_batches_are_the_whole_batch_of_a_network_without_batch_statistics(data):

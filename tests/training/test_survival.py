@@ -273,7 +273,7 @@ def test_a_resumed_run_scores_its_best_weights_from_the_cache(garments, tmp_path
     options = {"epochs": 1, "cache": str(tmp_path / "cache")}
     run_of(garments, tmp_path / "run", **options)
     opened = []
-    monkeypatch.setattr("csl.data.dataset.load_pixels", lambda *a, **k: opened.append(a))
+    monkeypatch.setattr("csl.data.transforms.load_pixels", lambda *a, **k: opened.append(a))
     expected = json.loads((tmp_path / "run" / "results.json").read_text())["best"]
     run_of(garments, tmp_path / "run", resume=True, **options)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["best"] == expected

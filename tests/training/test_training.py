@@ -24,6 +24,7 @@ from csl.cli import validate as validate_cli
 from csl.labels import LabelMatrix
 from csl.runs.config import TrainConfig
 from csl.training.experiment import train
+from csl.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 # A network of half a million weights, where another would only take time and disk.
@@ -103,7 +104,7 @@ def test_a_run_leaves_what_it_promises(trained):
 
 
 def test_two_steps_and_two_resumed_equal_four_bit_for_bit(garments, tmp_path):
-    base = TrainConfig(**TRESNET, data=str(garments), partial_loss_mode="selective", seed=3)  # two steps an epoch
+    base = TrainConfig(**TRESNET, data=str(garments), partial_loss_mode="selective", seed=3)  # three steps an epoch
     for path, max_steps, resume in (("a", 4, False), ("b", 1, False), ("b", 3, True), ("b", 4, True)):
         config = TrainConfig(
             **{**base.to_dict(), "path_dest": str(tmp_path / path), "max_steps": max_steps, "resume": resume}
@@ -263,13 +264,34 @@ def test_bad_settings_are_refused_before_anything_is_touched(garments, trained, 
     assert {p: p.stat().st_mtime for p in folder.rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "grad_accum", "steps", "seen", "left_out"),
+    [(5, 1, 2, 7, None), (6, 1, 1, 6, "1 of its 7"), (2, 2, 2, 4, "3 of its 7")],
+)
+def test_an_epoch_ends_with_what_is_left(
+    drawn, tmp_path, no_pictures, monkeypatch, batch_size, grad_accum, steps, seen, left_out
+):
+    trained, train_step = [], Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda self, parts: trained.append(parts) or train_step(self, parts))
+    said, settings = [], {**SMALL, "batch_size": batch_size, "grad_accum": grad_accum, "epochs": 2}
+    train(TrainConfig(**settings, data=str(drawn(7, 4, 32)), path_dest=str(tmp_path)), said.append)
+    rows = [batch.indices.tolist() for parts in trained for batch in parts]
+    assert sum(map(len, rows)) == 2 * seen
+    assert min(map(len, rows)) > 1
+    state = last_state(tmp_path)
+    assert (state["epoch"], state["step"], state["scheduler"]["total_steps"]) == (2, 2 * steps, 2 * steps)
+    assert [line for line in said if "leaves out" in line] == (
+        [f"each epoch leaves out {left_out} images, others each time: too few for a last step"] if left_out else []
+    )
+
+
 def test_stop_epoch_trains_that_many(garments, tmp_path):
     said = []
     train(TrainConfig(**{**SMALL, "epochs": 4}, stop_epoch=1, data=str(garments), path_dest=str(tmp_path)), said.append)
     state = last_state(tmp_path)
-    assert (state["epoch"], state["step"]) == (1, 2)
-    assert state["scheduler"]["total_steps"] == 8  # the schedule is that of --epochs
-    assert state["scheduler"]["last_epoch"] == 2  # a step of it for each of the optimizer's
+    assert (state["epoch"], state["step"]) == (1, 3)
+    assert state["scheduler"]["total_steps"] == 12  # the schedule is that of --epochs
+    assert state["scheduler"]["last_epoch"] == 3  # a step of it for each of the optimizer's
 
 
 @pytest.mark.parametrize(("scheme", "param"), [("fpc", 20), ("rps", 0.5)])

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 @pytest.fixture(scope="module")
 def garments(drawn):
-    return drawn(26, 10, 32)  # three steps an epoch
+    return drawn(22, 10, 32)  # three steps an epoch
 
 
 @pytest.fixture

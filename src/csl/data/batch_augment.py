@@ -1,6 +1,6 @@
 """Augmentation of a whole batch on the device: `--augment fast`.
 
-A loader worker draws a row of numbers for each sample, from (seed, epoch, index) alone; the device does the rest, for all
+A loader worker draws a row of numbers for each sample, from (seed, epoch, place) alone; the device does the rest, for all
 samples at once. What is done is close to `csl.data.augment` in kind: a warp whose uncovered corners are grey, changes of
 colour, and the same large cutout. There, of two operations each is applied with probability 0.5 at full range, and 5 of
 the 15 warp: 31 % of the images are warped, 2/3 of an operation on average changes colours. Here it is as often, with all

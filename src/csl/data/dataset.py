@@ -1,4 +1,4 @@
-"""The data set: an image file and its row of labels, augmented by draws that depend on (seed, epoch, index) alone."""
+"""The data set: an image file and its row of labels, augmented by draws that depend on its place in the epoch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from csl.data.photo_cache import PhotoCache
 from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import InputError
 from csl.labels import Annotations
+from csl.machine.draws import generator
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,26 @@ class Batch:
         return dataclasses.replace(self, images=change(self.images), targets=change(self.targets), draws=draws)
 
 
+class Key(NamedTuple):
+    """What a sampler asks an `ImageDataset` for: the image of a row, as it is at a place of an epoch, both from 0."""
+
+    epoch: int
+    place: int
+    row: int
+
+
 class ImageDataset(Dataset):
     """Images of `annotations` and their labels.
 
     Args:
         annotations: images and labels.
-        transform: a `TrainTransform`, which is given a generator seeded by (seed, epoch, index); an `EvalTransform`
-            where `seed` is None.
+        transform: a `TrainTransform`, which is given a generator of (seed, epoch, place); an `EvalTransform` where
+            `seed` is None.
         seed: of the augmentation's draws; None for a transform without any.
         cache: where resized photos are cached; None for no cache.
 
-    Items are asked for by (epoch, index): neither the worker nor the rank that has a sample changes its pixels.
+    Items are asked for by `Key`s: neither the worker nor the rank that has a sample changes its pixels, and an image that
+    an epoch holds several times is another one at each place.
     """
 
     def __init__(
@@ -89,8 +99,8 @@ class ImageDataset(Dataset):
     def __len__(self) -> int:
         return len(self.annotations.images)
 
-    def __getitem__(self, key: tuple[int, int]) -> "Sample | BadImage":
-        epoch, index = key
+    def __getitem__(self, key: Key) -> "Sample | BadImage":
+        epoch, place, index = key
         try:
             pixels = self.resized(index)  # [H, W, 3]
         except InputError as error:
@@ -98,7 +108,7 @@ class ImageDataset(Dataset):
         labels = self.annotations.labels[index]  # [C]
         if self.seed is None:
             return Sample(self.transform.augmented(pixels), labels, index)
-        rng = np.random.default_rng((self.seed, epoch, index))
+        rng = generator("augmentation", self.seed, epoch, place)
         return Sample(self.transform.augmented(pixels, rng), labels, index, self.transform.draws(rng))
 
     def resized(self, index: int) -> np.ndarray:

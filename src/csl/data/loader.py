@@ -7,32 +7,34 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from csl.data.dataset import ImageDataset, collate
+from csl.data.dataset import ImageDataset, Key, collate
 from csl.errors import InputError
 from csl.machine import distributed
+from csl.machine.draws import generator
 from csl.machine.processes import available_cores
 
 
-class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index): a permutation of the samples that depends on (seed, epoch) alone, from any step on.
+class EpochBatches(Sampler[list[Key]]):
+    """Batches of a permutation of the samples that depends on (seed, epoch) alone, from any step on.
 
     With weights an epoch is N draws with replacement instead, which depend on (seed, epoch) just as well.
 
     A step's samples are the next `global_batch` of the permutation, however many processes share them: 2 processes with
-    batches of 4, or one that accumulates 2 batches of 4, have the samples of one process with a batch of 8.
+    batches of 4, or one that accumulates 2 batches of 4, have the samples of one process with a batch of 8. The last step
+    has what is left, cut evenly into as few batches as hold it.
 
     Args:
         num_samples: N.
         batch_size: B, of one process at a time.
         seed: of the permutation; None for the order of the file.
-        drop_last: leave out an incomplete last step, unless it is the only one.
         grad_accum: A, batches of a process in a step.
         rank, world_size: whose batches these are, of W processes.
         weights: float [N], how likely each sample is to be drawn; only with a seed.
 
     Attributes:
         global_batch: A * W * B, samples of a step.
-        num_batches: steps of an epoch.
+        num_batches: steps of an epoch, the same for all ways to share a global batch.
+        left_out: samples of an epoch's last step that are not seen, 0 mostly.
 
     Raises:
         InputError: fewer samples than the parts that a step is cut into.
@@ -43,7 +45,6 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         num_samples: int,
         batch_size: int,
         seed: int | None = None,
-        drop_last: bool = False,
         grad_accum: int = 1,
         rank: int = 0,
         world_size: int = 1,
@@ -58,8 +59,14 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
                 f"{grad_accum} batches of a step (--grad_accum)"
             )
         self.global_batch = grad_accum * world_size * batch_size
-        full = num_samples // self.global_batch
-        self.num_batches = full if drop_last and full else -(-num_samples // self.global_batch)
+        full, rest = divmod(num_samples, self.global_batch)
+        # Batch norm takes no batch of one image where a channel has one pixel: one image left is no step. Where sharing
+        # out more would give a batch of one, the batches are empty and the trainer passes over the step, which counts: a
+        # run may go on with another number of processes.
+        parts = world_size * -(-rest // (world_size * batch_size))
+        too_few = rest < 2 or rest // parts < min(2, batch_size)
+        self.left_out = rest if full and too_few else 0
+        self.num_batches = full + (rest > 1 or not full)
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
@@ -67,25 +74,31 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        return (self.num_batches - self.start) * self.grad_accum
+        return sum(map(self._batches_of, range(self.start, self.num_batches)))
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def _batches_of(self, step):
+        """Batches of each process in a step."""
+        samples = min(self.global_batch, self.num_samples - self.left_out - step * self.global_batch)
+        return max(1, -(-samples // (self.world_size * self.batch_size)))
+
+    def __iter__(self) -> Iterator[list[Key]]:
         order = np.arange(self.num_samples)
         if self.seed is not None:
-            rng = np.random.default_rng((self.seed, self.epoch))
+            rng = generator("order", self.seed, self.epoch)
             if self.weights is None:
                 rng.shuffle(order)
             else:
                 shares = self.weights.astype(np.float64)
                 order = rng.choice(self.num_samples, self.num_samples, p=shares / shares.sum())
         for step in range(self.start, self.num_batches):
-            rows = order[step * self.global_batch : (step + 1) * self.global_batch]
-            parts = np.array_split(rows, self.grad_accum * self.world_size)  # of B each, but for an incomplete step
+            end = min((step + 1) * self.global_batch, self.num_samples - self.left_out)
+            places = np.arange(step * self.global_batch, end)
+            parts = np.array_split(places, self._batches_of(step) * self.world_size)  # of B each, but for the last step
             for part in parts[self.rank :: self.world_size]:
-                yield [(self.epoch, int(row)) for row in part]
+                yield [Key(self.epoch, int(place), int(order[place])) for place in part]
 
 
-class StridedBatches(Sampler[list[tuple[int, int]]]):
+class StridedBatches(Sampler[list[Key]]):
     """Batches in the order of the file: of every W batches each process has one, and every sample is in exactly one.
 
     A batch is the same whatever the number of processes, so that its scores are the same to the last bit.
@@ -107,9 +120,9 @@ class StridedBatches(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         for start in self.starts:
-            yield [(0, row) for row in range(start, min(start + self.batch_size, self.num_samples))]
+            yield [Key(0, row, row) for row in range(start, min(start + self.batch_size, self.num_samples))]
 
 
 def create_loader(
@@ -117,7 +130,6 @@ def create_loader(
     batch_size: int,
     workers: int,
     shuffle_seed: int | None = None,
-    drop_last: bool = False,
     grad_accum: int = 1,
     shared: bool = False,
     weights: np.ndarray | None = None,
@@ -129,14 +141,14 @@ def create_loader(
         batch_size: of one process at a time.
         workers: processes that decode; 0 for this one.
         shuffle_seed: its `batch_sampler` is an `EpochBatches` of that seed; None for `StridedBatches`.
-        drop_last, grad_accum, weights: as `EpochBatches` takes them.
+        grad_accum, weights: as `EpochBatches` takes them.
         shared: over the processes of the job (`csl.machine.distributed`), each of which gets its part; else all of it.
     """
     rank, world_size = (distributed.rank(), distributed.world_size()) if shared else (0, 1)
     if shuffle_seed is None:
         batches = StridedBatches(len(dataset), batch_size, rank, world_size)
     else:
-        batches = EpochBatches(len(dataset), batch_size, shuffle_seed, drop_last, grad_accum, rank, world_size, weights)
+        batches = EpochBatches(len(dataset), batch_size, shuffle_seed, grad_accum, rank, world_size, weights)
     return DataLoader(
         dataset,
         batch_sampler=batches,

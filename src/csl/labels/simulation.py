@@ -10,6 +10,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
+from csl.machine.draws import generator
 
 Rng = np.random.Generator | np.random.RandomState
 
@@ -24,7 +25,7 @@ def simulate(labels: LabelMatrix, scheme: str, param: float | None = None, rng: 
         scheme: a key of `schemes`.
         param: what the scheme takes; None is its default.
         rng: numpy Generator or RandomState, from the run's seed; the same state gives the same labels. None is
-            `numpy.random.default_rng(0)`.
+            the generator of a run with seed 0.
 
     Returns:
         LabelMatrix [N, C] with fill -1.
@@ -36,7 +37,7 @@ def simulate(labels: LabelMatrix, scheme: str, param: float | None = None, rng: 
         raise InputError(f"--simulate_partial_type: found {scheme!r}, expected one of {', '.join(schemes)}")
     if scheme in WITHOUT_PARAM and param is not None:
         raise InputError(f"--simulate_partial_param: found {param!r}, expected none for {scheme}")
-    return schemes[scheme](labels, param, np.random.default_rng(0) if rng is None else rng)
+    return schemes[scheme](labels, param, generator("mask", 0) if rng is None else rng)
 
 
 def fix_per_class(labels: LabelMatrix, param: float | None, rng: Rng) -> LabelMatrix:

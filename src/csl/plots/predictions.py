@@ -11,6 +11,7 @@ from PIL import Image
 from csl.data.images import load_rgb
 from csl.errors import InputError
 from csl.labels import NEGATIVE, POSITIVE, Annotations
+from csl.machine.draws import generator
 from csl.plots.style import BODY, DPI, INK, SMALL, SOFT, Page, styled
 from csl.predict import Prediction, name_scores
 
@@ -70,7 +71,7 @@ def sheet_of(annotations: Annotations, rows: np.ndarray, probabilities: np.ndarr
 
 def choose_images(count: int, most: int = 24, seed: int = 0) -> np.ndarray:
     """`most` numbers of range(count), or all there are, rising; the same seed always chooses the same."""
-    return np.sort(np.random.default_rng(seed).choice(count, min(most, count), replace=False))
+    return np.sort(generator("photos shown", seed).choice(count, min(most, count), replace=False))
 
 
 def judge(sheet: Sheet, image: int) -> list[tuple[str, int, float]]:

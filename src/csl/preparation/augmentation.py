@@ -12,6 +12,8 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from csl.machine.draws import generator
+
 SHIFT, SCALE, DEGREES = 0.2, 0.2, 10.0
 RGB_SHIFT = 50
 PERSPECTIVE = (0.05, 0.1)  # standard deviation of a corner, as a part of the side, is drawn between these
@@ -22,7 +24,7 @@ _REACH = 0.53  # of the longer side: what shift, scale and rotation may uncover 
 def copy_generator(seed: int, name: str, number: int) -> np.random.Generator:
     """The random generator of copy `number` of the image `name`; it depends on the seed and these two alone."""
     digest = hashlib.sha256(name.encode()).digest()
-    return np.random.default_rng([seed, number, int.from_bytes(digest[:8], "little")])
+    return generator("copies", seed, number, int.from_bytes(digest[:8], "little"))
 
 
 def augmented(image: Image.Image, rng: np.random.Generator) -> Image.Image:

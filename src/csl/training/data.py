@@ -18,6 +18,7 @@ from csl.labels import Annotations, LabelMatrix, simulate
 from csl.labels.options import DataOptions
 from csl.labels.read import read_split, read_truth
 from csl.machine import distributed
+from csl.machine.draws import generator
 from csl.runs.config import TrainConfig
 from csl.runs.record import differences, fingerprint
 from csl.training.recipes import DEMO_DATA
@@ -174,7 +175,7 @@ def with_simulated_labels(data: Data, config: TrainConfig, say: Say, drawn: Labe
         return data
     labels = drawn
     if labels is None:
-        rng = np.random.default_rng(config.seed)
+        rng = generator("mask", config.seed)
         labels = simulate(data.train.labels, config.simulate_partial_type, config.simulate_partial_param, rng)
     data = dataclasses.replace(data, train=data.train.with_labels(labels))
     say(f"train, simulated {config.simulate_partial_type}: {data.train.summary()}")

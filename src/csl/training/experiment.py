@@ -284,7 +284,6 @@ def _create_trainer(
             config.batch_size,
             workers,
             shuffle_seed=config.seed,
-            drop_last=True,
             grad_accum=config.grad_accum,
             shared=True,
             weights=data.train.weights,
@@ -302,6 +301,10 @@ def _create_trainer(
             config, device, trainer.amp_dtype, trainer.steps_per_epoch, trainer.global_batch, trainer.processes, workers
         )
     )
+    if left_out := trainer.train_loader.batch_sampler.left_out:
+        say(
+            f"each epoch leaves out {left_out} of its {len(data.train):,} images, others each time: too few for a last step"
+        )
     return trainer
 
 
