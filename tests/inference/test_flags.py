@@ -65,6 +65,7 @@ def test_infer_names_the_flags_of_old_command_lines_that_it_does_not_use(weights
         assert sum(line.startswith(flag) for line in said) == 1
     without = []
     infer(InferenceOptions(pic_path=photo, model_path=weights, **{**HERE, "path_dest": str(tmp_path)}), without.append)
+    without = [line for line in without if "replaces the table of 1 other images" not in line]
     assert without == [line for line in said if ": not used" not in line]
     table = pd.read_csv(tmp_path / "results" / "predictions.csv")
     assert len(table) == 3  # one value of each attribute, whatever its score

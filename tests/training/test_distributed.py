@@ -257,6 +257,17 @@ def test_validation_by_two_processes_gives_the_numbers_of_one(pair, run, capsys,
     assert (folder / "1.txt").read_text() == ""
 
 
+def test_a_timm_network_with_a_head_of_ours_trains_on_two_processes(data, tmp_path):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}",
+        str(ROOT / "train.py"), "--data", str(data), "--path_dest", str(tmp_path / "run"), "--model_name=test_convnext",
+        "--head=ml_decoder", "--image_size=64", "-b4", "-j0", "--device=cpu", "--epochs=1", "--max_steps=3", "--augment=none",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "best.ckpt").exists()
+
+
 def test_a_killed_worker_is_replaced_and_the_run_goes_on(run):
     folder, said = run
     assert "restart 1 by torchrun: resuming" in said

@@ -102,14 +102,19 @@ class TimmWithHead(nn.Module):
 def _features(body, x):
     """Features as timm's classifier sees them, unpooled: ConvNeXt and its kin normalise after `forward_features`."""
     features = body.forward_features(x)
+    if not isinstance(features, Tensor):
+        raise InputError(f"{body.pretrained_cfg['architecture']}: has several features, expected --head linear")
     for norm in (getattr(body, "fc_norm", None), getattr(getattr(body, "head", None), "norm", None)):
         if getattr(norm, "normalized_shape", None) == (body.num_features,):  # a layer norm of these very channels
             features = norm(features)
     return features
 
 
+@torch.enable_grad()
 def _freeze_unused(body):
     """Freeze the parameters that the features do not depend on, found by a gradient on the meta device."""
+    if torch.is_inference_mode_enabled():  # in which nothing is made that could be trained
+        return
     trained = {name: p for name, p in body.named_parameters() if p.requires_grad}
     tensors = {name: torch.empty_like(t, device="meta") for name, t in (*trained.items(), *body.named_buffers())}
     leaves = [tensors[name].requires_grad_() for name in trained]
