@@ -69,7 +69,7 @@ def test_the_criterion_is_the_first_that_can_tell_two_evaluations_apart(labels, 
 
 def test_without_known_negatives_the_best_is_that_of_the_other_map(positives):
     said, run = [], Path(positives["path_dest"])
-    best = train(TrainConfig(**positives, epochs=5, seed=4, partial_loss_mode="selective"), said.append)
+    best = train(TrainConfig(**positives, epochs=5, seed=0, partial_loss_mode="selective"), said.append)
     assert sum("the best evaluation is the mAP with un-annotated as negative" in line for line in said) == 1
     assert any("no known negative in 4 of 4 classes" in line for line in said)
     log = [strict(line) for line in (run / "log.jsonl").read_text().splitlines()]

@@ -9,6 +9,7 @@ from collections import OrderedDict
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import is_autocast_available
 
 BOTTLENECK_FEATURES = 512
 """Width of the bottleneck head, as in the published OpenImages weights."""
@@ -33,7 +34,7 @@ class Classifier(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., F] -> [..., C]."""
-        if self.training:
+        if self.training or not is_autocast_available(x.device.type):  # the meta device has none
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x.to(self.weight.dtype))
@@ -104,7 +105,7 @@ class _MLDecoder(nn.Module):
         queries = self.query_embed.weight.expand(x.shape[0], -1, -1)  # [B, Q, E]; len(x) would fix B in an export
         for layer in self.layers:
             queries = layer(queries, memory)
-        if self.training:
+        if self.training or not is_autocast_available(x.device.type):
             logits = self._pooled(queries)
         else:
             with torch.autocast(x.device.type, enabled=False):  # as `Classifier`
