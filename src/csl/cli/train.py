@@ -12,7 +12,7 @@ DESCRIPTION = "Train a multi-label classifier on partially annotated images."
 EPILOG = """without --data the drawn demo set is made and trained on, in both stages; any flag given wins.
 every flag may be written with - or _. examples:
   python train.py
-  python train.py --data photos/ --image_size 224 --partial_loss_mode selective --prior_path auto
+  python train.py --data photos/ --image_size 224 --partial_loss_mode selective --prior_path auto --prior_threshold 0.2
   python train.py --data coco/ --simulate_partial_type rps --simulate_partial_param 0.5"""
 
 

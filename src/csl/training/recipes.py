@@ -44,7 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "augment": "none",
         "gamma_unann": 4.0,
         "likelihood_topk": 1,
-        "prior_threshold": 0.5,
+        "prior_threshold": 0.2,  # between the frequent values of an attribute and the rare ones
     },
     # CSL on COCO 2014, 1,000 positives and 1,000 negatives kept per class: mAP 83.44.
     "csl_coco_fpc": {
