@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "csl.cli.train",
     "validate": "csl.cli.validate",
     "infer": "csl.cli.infer",
+    "inspect": "csl.cli.inspect",
     "export": "csl.cli.export",
     "prepare attributes": "csl.cli.prepare_attributes",
     "prepare nuswide": "csl.cli.prepare_nuswide",

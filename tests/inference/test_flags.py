@@ -77,7 +77,7 @@ def test_infer_names_the_flags_of_old_command_lines_that_it_does_not_use(weights
         ({"thre": 80.0}, "--thre 80: expected a threshold from 0 to 1"),
         ({"ignore_columns": ["neck"]}, "--ignore_columns: the network's own attributes are read"),
         ({"attributes": "neck:9"}, "--attributes: found neck:9, expected what the run was trained with"),
-        ({"keep_unlabelled_images": True}, "keep_unlabelled_images: .* was read as attributes CSV, which does not take it"),
+        ({"keep_unlabelled_images": True}, "keep_unlabelled_images: .* was read as a table, which does not take it"),
         ({"abn": "auto"}, "--abn auto: test_resnet has no InPlace-ABN"),
     ],
 )  # fmt: skip

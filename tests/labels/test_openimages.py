@@ -292,7 +292,7 @@ CSL_MALFORMED = {
     "not a list": ("x.jpg,/m/0k4j,[],train", r"1 cells that are no list\): line 5: '/m/0k4j', expected a list"),
     "class": ("x.jpg,['/m/no'],['/m/0k4j'],train", r"1 of an unknown class\): line 5: class '/m/no', expected"),
     "both": ("train/b.jpg,[],['/m/01g317'],train", "line 5: image 'train/b.jpg' is both positive and negative for Per"),
-    "split": ("x.jpg,[],['/m/01g317'],training", r"1 rows of no split\): line 5: split 'training', expected a split"),
+    "split": ("x.jpg,[],['/m/01g317'],later", r"1 rows of no split\): line 5: split 'later', expected a split"),
     "cells": ("x.jpg,[],['/m/01g317']", "line 5: 3 cells, expected 4"),
 }
 

@@ -44,7 +44,12 @@ EFFECT = {
     "prior_epochs": ({**SELECTIVE, "prior_path": "auto"}, 2, START),
     "prior_loss": ({**SELECTIVE, "prior_path": "auto"}, "focal"),
     "data": (EARLY, "coco"), "images": (EARLY, "nowhere"), "metadata": (EARLY, "nowhere"), "debug_mode": (EARLY, "hyperml"),
-    "attributes": (EARLY, "neck:9"), "ignore_columns": (EARLY, ["neck"]),
+    "attributes": (EARLY, "neck:9"), "ignore_columns": (EARLY, ["neck"]), "columns": (EARLY, ["neck"]),
+    "filename_column": (EARLY, "neck"), "roles": (EARLY, "neck=ignored"),
+    "minus_one": ({**EARLY, "data": "table", "ignore_columns": ["share"]}, "negative"),
+    "unlisted": ({**EARLY, "data": "table", "ignore_columns": ["cat"]}, "unknown"),
+    "no_label": ({**EARLY, "data": "table", "ignore_columns": ["cat"]}, ["healthy"]),
+    "vote_threshold": ({**EARLY, "data": "table", "ignore_columns": ["cat"]}, 0.5),
     "keep_unlabelled_images": ({**EARLY, "data": "coco"}, True), "classes_file": ({**EARLY, "data": "openimages"}, "mids.txt"),
     "strict_labels": ({**EARLY, "data": "openimages"}, True), "follow_links": ({**EARLY, "data": "outside"}, True),
     "on_bad_image": ({**EARLY, "data": "bad"}, "skip"), "num_classes": (EARLY, 5), "simulate_partial_type": (EARLY, "rps"),
@@ -98,6 +103,13 @@ IDLE = {
     "images": [{"images": "coco", "data": "shards-{0..1}.tar"}],
     "attributes": [{"attributes": "neck:7", "data": "coco"}],
     "ignore_columns": [{"ignore_columns": ["cat"], "data": "coco"}, {"ignore_columns": ["no_such"]}],
+    "columns": [{"columns": ["neck"], "data": "coco"}, {"columns": ["no_such"]}],
+    "filename_column": [{"filename_column": "a", "data": "coco"}, {"filename_column": "no_such"}],
+    "roles": [{"roles": "a=list", "data": "coco"}, {"roles": "no_such=list"}],
+    "minus_one": [{"minus_one": "negative", "data": "coco"}, {"minus_one": "negative"}],
+    "unlisted": [{"unlisted": "unknown", "data": "coco"}, {"unlisted": "unknown"}],
+    "no_label": [{"no_label": ["none"], "data": "coco"}, {"no_label": ["none"]}],
+    "vote_threshold": [{"vote_threshold": 0.5, "data": "coco"}, {"vote_threshold": 0.5}],
     "keep_unlabelled_images": [{"keep_unlabelled_images": True}, {"keep_unlabelled_images": True, "data": "nuswide"}],
     "classes_file": [{"classes_file": "mids.txt"}], "strict_labels": [{"strict_labels": True}],
 }  # fmt: skip
@@ -141,6 +153,14 @@ def place(garments, tmp_path_factory):
         for split in ("train", "test"):
             samples = [{"image_name": "1.jpg", "image_labels": ["sky"]}]
             Path("nuswide", f"{split}.json").write_text(json.dumps({"samples": samples, "labels": ["sky", "sea"]}))
+        lists = ["red|blue", "red", "blue|green", "green|red|blue", "healthy", "blue"]
+        rows = [f"{n}.png,{1 - 2 * (n % 2)},{words},{n / 10}" for n, words in enumerate(lists)]
+        for n in range(6):
+            photo(Path("table", f"{n}.png"))
+        Path("table", "labels.csv").write_text(
+            "filename,cat,tags,share,split\n"
+            + "".join(f"{row},{'train' if n < 4 else 'val'}\n" for n, row in enumerate(rows))
+        )
         shutil.copytree(garments, "bad")
         Path("bad/images/00003.jpg").unlink()
     return folder

@@ -8,8 +8,8 @@ from typing import Any
 from csl.cli import parsing
 
 DATA = (
-    "images", "metadata", "debug_mode", "attributes", "ignore_columns", "keep_unlabelled_images", "classes_file",
-    "strict_labels", "follow_links",
+    "images", "metadata", "debug_mode", "attributes", "columns", "ignore_columns", "filename_column", "roles", "minus_one",
+    "unlisted", "no_label", "vote_threshold", "keep_unlabelled_images", "classes_file", "strict_labels", "follow_links",
 )  # fmt: skip
 """How annotations are read: the fields of `DataOptions` beside `data`."""
 
@@ -30,6 +30,31 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "ignore_columns": (
         ("--ignore_columns",),
         {"metavar": "A,B", "type": parsing.names, "help": "CSV columns that are not attributes"},
+    ),
+    "columns": (
+        ("--columns",),
+        {"metavar": "A,B", "type": parsing.names, "help": "columns with labels, no others: names, has_*, first..last"},
+    ),
+    "filename_column": (("--filename_column",), {"metavar": "NAME", "help": "column that names the images (found)"}),
+    "roles": (
+        ("--roles",),
+        {"metavar": "A=ROLE,...", "help": "image, split, weight, class, attribute, list, ignored (found)"},
+    ),
+    "minus_one": (
+        ("--minus_one",),
+        {"choices": ("negative", "unknown"), "help": "what -1 in a yes/no column means"},
+    ),
+    "unlisted": (
+        ("--unlisted",),
+        {"choices": ("negative", "unknown"), "help": "what a label that a list lacks counts as (negative)"},
+    ),
+    "no_label": (
+        ("--no_label",),
+        {"metavar": "A,B", "type": parsing.names, "help": "words for an empty list (No Finding)"},
+    ),
+    "vote_threshold": (
+        ("--vote_threshold",),
+        {"metavar": "X", "type": float, "help": "shares of votes: from which on yes"},
     ),
     "keep_unlabelled_images": (
         ("--keep_unlabelled_images",),

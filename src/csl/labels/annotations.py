@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,28 @@ from numpy.typing import ArrayLike
 from csl.errors import InputError
 from csl.labels.matrix import LabelMatrix, row_numbers
 from csl.labels.trust import check_class_names
+
+
+class ColumnSummary(NamedTuple):
+    """What a column of a table was taken for.
+
+    Attributes:
+        name: as in the header.
+        role: one of `csl.labels.schema.ROLES`.
+        classes: the number of its classes.
+        positive, negative, unknown: shares of its labels, in [0, 1]; None where it holds none.
+        examples: some of its known cells.
+        why: what unusual cells mean, or why the column is ignored.
+    """
+
+    name: str
+    role: str
+    classes: int
+    positive: float | None
+    negative: float | None
+    unknown: float | None
+    examples: tuple[str, ...]
+    why: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +51,8 @@ class Annotations:
         table: for attribute data, the CSV's rows of these images as they were written (strings), N; otherwise None.
         weights: float32 [N], sampling weights of the images in training; None for equal ones.
         folder: the folder to which image names in the file are relative; "" if unknown.
+        columns: what each column of a table was taken for; () where there is no table.
+        notes: what was decided or is unusual about the file, one line each.
         roots: the folders, links resolved, one of which an image must lie in when it is opened; () for anywhere.
 
     Raises:
@@ -46,6 +71,8 @@ class Annotations:
     weights: np.ndarray | None = None
     folder: str = ""
     roots: tuple[str, ...] = ()
+    columns: tuple[ColumnSummary, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.keys is None:

@@ -1,188 +1,24 @@
-"""Attributes in a CSV: one row per image, one column per attribute, of which any cell may be unknown.
+"""Tables of labels: one row per image, one column per attribute or class, or lists of labels; any cell may be unknown."""
 
-A CSV of `filename` and one column per class of 1, 0, -1 or nothing is the same thing: all its columns are yes/no.
-"""
-
-import os
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from csl.errors import InputError
-from csl.labels.annotations import Annotations
+from csl.labels import schema
+from csl.labels.annotations import Annotations, ColumnSummary
+from csl.labels.columns import INTEGER, LIST, YES_NO, Column, columns_of_classes
+from csl.labels.dialect import SUFFIXES, header_of
 from csl.labels.layouts import ATTRIBUTES
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
-from csl.labels.paths import SPLITS, contents, existing, first_row, image_folder, known_split, split_name
-from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
+from csl.labels.paths import SPLITS, contents, existing, known_split, split_name
+from csl.labels.photos import Photos
+from csl.labels.schema import Schema, TableOptions
+from csl.labels.table import SPLIT, Table
 
-YES_NO, INTEGER, STRING = "yes/no", "integer", "string"
-
-_INTEGER = re.compile(r"[+-]?\d{1,18}(\.0*)?")
-_SMALL = 50  # values that any column may have, however few its rows
-_SPARSE = 4  # integers that leave out more than three of four values are names, not counts
-_FREE_TEXT = 0.25  # distinct values per known row above which a column is no attribute
-
-
-@dataclass(frozen=True)
-class Column:
-    """One attribute column.
-
-    Attributes:
-        name: as in the CSV's header.
-        kind: "yes/no", "integer" or "string".
-        values: the text of each value, in the order of its classes; ("0", "1") for yes/no, which is one class.
-    """
-
-    name: str
-    kind: str
-    values: tuple[str, ...]
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of its classes."""
-        if self.kind == YES_NO:
-            return [self.name]
-        if self.kind == INTEGER:
-            return [f"{title(self.name)} {value}" for value in self.values]
-        return [f"{self.name}:{value}" for value in self.values]
-
-    def labels(self, table: Table) -> np.ndarray:
-        """Labels int8 [N, len(classes)] of the table's rows: one positive and the rest negative, -1 where unknown.
-
-        Raises:
-            InputError: a known cell is none of the values; the message names its line.
-        """
-        place = {value: position for position, value in enumerate(self.values)}
-        codes, texts = table.known(self.name)
-        of_text = [place.get(text, place.get(_canonical(text), -1)) for text in texts]
-        if -1 in of_text:
-            code = of_text.index(-1)
-            where = table.at(np.argmax(codes == code), self.name)
-            raise InputError(f"{where}: found {texts[code]!r}, expected {self._expected()}")
-        positions = np.array([*of_text, -1])[codes]  # [N]; the code -1 takes the last
-
-        known = np.flatnonzero(positions >= 0)
-        if self.kind == YES_NO:
-            return positions[:, None].astype(np.int8)  # 1, 0 and -1 as they are
-        labels = np.full((len(codes), len(self.values)), UNANNOTATED, dtype=np.int8)
-        labels[known] = NEGATIVE
-        labels[known, positions[known]] = POSITIVE
-        return labels
-
-    def _expected(self):
-        if self.kind == YES_NO:
-            known = "0 or 1"
-        elif self.kind == INTEGER:
-            known = f"0 to {len(self.values) - 1}"
-        else:
-            more = f" and {len(self.values) - 5} more" if len(self.values) > 5 else ""
-            known = f"one of {', '.join(map(repr, self.values[:5]))}{more}"
-        return f"{known} (the values of the training file), or #N/A where it is not known"
-
-
-def title(column: str) -> str:
-    """`sleeve_length` -> `Sleeve Length`, the form in which the classes of integer columns are named."""
-    return column.replace("_", " ").title()
-
-
-def column_of(table: Table, name: str, size: int | None = None) -> Column:
-    """The kind and the values of an attribute column, from all rows of a table.
-
-    With a `size` it is the integers 0 to size - 1. Otherwise: known values that are only 0 and 1 (or none at all)
-    make it yes/no; integers up to M make M + 1 classes, unless they are few and far between, in which case each
-    that occurs is a name; anything else is a string column, its values by falling frequency, then by name.
-
-    Raises:
-        InputError: a value outside `size`, an integer below -1, or free text (more than 50 values that are more than
-            a quarter of the known rows).
-    """
-    codes, texts = table.known(name)
-    numbers = [_integer(text) for text in texts]
-
-    def where(position):  # texts stand in order of appearance: the first wrong one is on the first wrong line
-        return table.at(np.argmax(codes == position), name)
-
-    if size is not None:
-        for position, number in enumerate(numbers):
-            if number is None or not 0 <= number < size:
-                raise InputError(
-                    f"{where(position)}: found {texts[position]!r}, expected 0 to {size - 1} "
-                    f"(--attributes {name}:{size}), or #N/A where it is not known"
-                )
-        return Column(name, INTEGER, tuple(map(str, range(size))))
-
-    integers = None not in numbers
-    if integers and numbers and min(numbers) < 0:
-        position = next(k for k, number in enumerate(numbers) if number < 0)
-        raise InputError(
-            f"{where(position)}: found {texts[position]!r}, expected 0 or more, or #N/A where it is not known"
-        )
-    if integers and set(numbers) <= {0, 1}:
-        return Column(name, YES_NO, ("0", "1"))
-
-    values = [str(number) for number in numbers] if integers else texts
-    frequency = dict.fromkeys(values, 0)
-    for value, count in zip(values, np.bincount(codes[codes >= 0], minlength=len(values)), strict=True):
-        frequency[value] += int(count)  # "3" and "3.0" are one value
-    known = sum(frequency.values())
-    if len(frequency) > _SMALL and len(frequency) > _FREE_TEXT * known:
-        raise InputError(
-            f"{table.path}: column {name!r} looks like free text ({len(frequency)} different values in {known} known "
-            f"rows), expected an attribute; leave it out with --ignore_columns {name}"
-        )
-    if integers:
-        num_values = max(numbers) + 1
-        if num_values <= max(_SMALL, _SPARSE * len(frequency)):
-            return Column(name, INTEGER, tuple(map(str, range(num_values))))
-    return Column(name, STRING, tuple(sorted(frequency, key=lambda value: (-frequency[value], value))))
-
-
-def columns_of_classes(classes: Sequence[str], groups: Mapping[str, slice]) -> list[Column]:
-    """The columns of a training run, from its class names and the slice of each attribute: the inverse of `classes`.
-
-    Raises:
-        InputError: the groups do not cover the classes, or a class is not named as one of its column is.
-    """
-    columns, end = [], 0
-    for name, group in sorted(groups.items(), key=lambda item: item[1].start):
-        if group.start != end or not group.start < group.stop <= len(classes):
-            raise InputError(
-                f"groups: {name!r} has classes {group.start} to {group.stop - 1} of {len(classes)}, expected {end} on"
-            )
-        end = group.stop
-        columns.append(_column_named(name, list(classes[group])))
-    if end != len(classes):
-        raise InputError(f"groups: they end at class {end}, expected all {len(classes)} classes in one")
-    return columns
-
-
-def _column_named(name, classes):
-    column = Column(name, INTEGER, tuple(map(str, range(len(classes)))))
-    if classes == [name]:
-        return Column(name, YES_NO, ("0", "1"))
-    if classes == column.classes:
-        return column
-    prefix = f"{name}:"
-    for class_name in classes:
-        if not class_name.startswith(prefix):
-            raise InputError(
-                f"groups: class {class_name!r} of attribute {name!r} has another name than expected: "
-                f"{name!r}, '{title(name)} 0' or '{prefix}value'"
-            )
-    return Column(name, STRING, tuple(class_name.removeprefix(prefix) for class_name in classes))
-
-
-def _integer(text):
-    """The integer that a cell holds ("3", "3.0"), or None."""
-    return int(text.partition(".")[0]) if _INTEGER.fullmatch(text) else None
-
-
-def _canonical(text):
-    number = _integer(text)
-    return text if number is None else str(number)
+_EXAMPLES = 3  # of a column's cells, in its summary
 
 
 def parse_attributes(text: str) -> dict[str, int]:
@@ -202,6 +38,21 @@ def parse_attributes(text: str) -> dict[str, int]:
     return sizes
 
 
+def parse_roles(text: str) -> dict[str, str]:
+    """Roles of columns: "Finding Labels=list,Age=ignored" -> {"Finding Labels": "list", "Age": "ignored"}.
+
+    Raises:
+        InputError: a part that is not NAME=ROLE.
+    """
+    roles = {}
+    for part in text.split(","):
+        name, equals, role = (piece.strip() for piece in part.rpartition("="))
+        if not equals or not name:
+            raise InputError(f"--roles: found {part.strip()!r}, expected NAME=ROLE with {', '.join(schema.ROLES)}")
+        roles[name] = role
+    return roles
+
+
 def read_attributes(
     path: str | Path,
     images: str | Path | None = None,
@@ -210,170 +61,278 @@ def read_attributes(
     ignore_columns: Sequence[str] | str = (),
     classes: Sequence[str] | None = None,
     groups: Mapping[str, slice] | None = None,
+    columns: Sequence[str] = (),
+    filename_column: str | None = None,
+    roles: Mapping[str, str] | None = None,
+    minus_one: str | None = None,
+    unlisted: str | None = None,
+    no_label: Sequence[str] = (),
+    vote_threshold: float | None = None,
 ) -> Annotations:
-    """Read a CSV of attributes.
+    """Read a table of labels.
 
-    Every column but `filename`, `split`, `weight` and those ignored is an attribute. Known values that are only 0 and 1
-    make a yes/no column, one class of its name. Integers up to M make the classes `Neck 0` to `Neck M`, strings the
-    classes `colour:Red` and so on by falling frequency, then by name (integers that leave out more than three in four
-    of their values count as strings): the known value is positive and the others of its group are negative. `#N/A`,
-    `N/A`, `NA`, `nan`, -1 and the empty cell are unknown and leave the whole group un-annotated.
+    What each column is for is inferred (`csl.labels.schema.infer`) unless an argument or a file `labels.toml` beside the
+    table says it, and stands in `Annotations.columns`. A yes/no column is one class of its name. Integers up to M make the
+    classes `Neck 0` to `Neck M`, words the classes `colour:Red` and so on by falling frequency, then by name: the known
+    value is positive and the others of its group are negative; an unknown cell (`csl.labels.table.UNKNOWN`) leaves the whole
+    group un-annotated. In a column of lists each word is a class, positive where it is listed.
 
     `weight` is how often an image is to be drawn in training: positive numbers of any scale, which only count against
-    each other. (`attributes` may say that it is an attribute after all.)
+    each other.
 
     The classes come from all rows of the file, whatever their split, so that the splits agree; where each split has
-    its own file, they come from the training file.
+    its own file, they come from the training file. Several rows for one image are united: a label that they contradict each
+    other in is un-annotated.
 
     Args:
-        path: a CSV, or a folder in which the first of these that exists is read: `attributes_{split}.csv`,
-            `{split}.csv`, `attributes.csv`, or the only other CSV with a `filename` column.
-        images: the folder that `filename` is relative to. By default the first that holds the first listed image of
-            (for `attributes_{split}.csv`) `images_augmented/train/images` (training split only) and
-            `images_split/{split}/images`, then `images`, `{split}`, `images_split/{split}/images`, and the CSV's own.
-        split: "train", "val" or "test": the rows with that word ("valid" and "validation" are val) in the `split`
-            column, or all rows of a file of that split. A file that says nothing about splits is for training. None
-            reads every row, in a folder with one file per split those of the training file.
+        path: a CSV or another table (`csl.labels.dialect.SUFFIXES`), or a folder in which the first of these that exists is
+            read: `attributes_{split}.csv`, `{split}.csv`, `{split}_labels.csv`, `{split}/_classes.csv`, `attributes.csv`, or
+            the only other table with a column of image names.
+        images: the folder that image names are relative to. By default they are looked for in (for `attributes_{split}.csv`)
+            `images_augmented/train/images` (training split only) and `images_split/{split}/images`, then `images`,
+            `{split}`, `images_split/{split}/images`, the table's own folder and the one above.
+        split: "train", "val" or "test": the rows with that word ("valid" and "validation" are val) in the split column, or
+            all rows of a file of that split. A file that says nothing about splits is for training. None reads every row,
+            in a folder with one file per split those of the training file.
         attributes: {column: size} of integer columns whose size the data need not show (`parse_attributes`).
         ignore_columns: names of columns that are no attributes, a sequence or one comma-separated string.
         classes: class names of a training run to read the file against; other columns are ignored.
         groups: {column: slice} of that run; without it every class is a yes/no column.
+        columns, filename_column, roles, minus_one, unlisted, no_label, vote_threshold: as `csl.labels.schema.TableOptions`.
 
     Returns:
         Annotations in the order of the file, with `groups` for every column (slices of length 1 for yes/no), the rows
         as written in `table` and, where the file has them, `weights`.
 
     Raises:
-        InputError: the file does not fit; the message names file, line and column.
+        InputError: the file does not fit, or leaves open what it means; the message names file, line, column or flag.
     """
     path = existing(path)
     split = known_split(split)
     if isinstance(ignore_columns, str):
         ignore_columns = [name.strip() for name in ignore_columns.split(",")]
-
     file = _split_file(path, split or "train") if path.is_dir() else path
     if file is None:
         split = split or "train"
         raise InputError(
-            f"{path}: no CSV of the {split} split, expected attributes_{split}.csv, {split}.csv, attributes.csv or one CSV "
-            f"with a {FILENAME!r} column; found {contents(path)}"
+            f"{path}: no CSV of the {split} split, expected attributes_{split}.csv, {split}.csv, attributes.csv or one table "
+            f"with a column of image names; found {contents(path)}"
         )
+    said = TableOptions(
+        filename_column=filename_column, columns=columns, ignore_columns=ignore_columns, attributes=dict(attributes or {}),
+        roles=dict(roles or {}), minus_one=minus_one, unlisted=unlisted, no_label=no_label, vote_threshold=vote_threshold,
+    ).over_file(file.parent)  # fmt: skip
     table = Table.read(file)
+    photos = Photos([images] if images is not None else _image_folders(file, split))
+    training_file = _training_file(path, file)
+    training_table = table if training_file == file else Table.read(training_file)
+    found = schema.infer(training_table, said, photos.has, classes is not None)
     if classes is not None:
-        columns = columns_of_classes(classes, groups or {name: slice(k, k + 1) for k, name in enumerate(classes)})
-        _check_sizes(columns, attributes or {})
-    else:
-        training_file = _training_file(path, file)
-        training_table = table if training_file == file else Table.read(training_file)
-        columns = _infer(training_table, attributes or {}, ignore_columns)
-    for column in columns:
-        if column.name not in table.columns:
-            raise InputError(f"{file}, line 1: no column {column.name!r}, expected it as in the training file")
-
-    table = table.select(_rows(table, split))
-    names = table.text(FILENAME)
-    folder = images if images is not None else _image_folder(file, split, names)
-    weighted = WEIGHT in table.columns and WEIGHT not in ignore_columns and WEIGHT not in {c.name for c in columns}
-    return Annotations(
-        images=[os.path.join(folder, name) for name in names],
-        labels=LabelMatrix.from_dense(
-            np.concatenate([column.labels(table) for column in columns], axis=1), UNANNOTATED
-        ),
-        classes=[name for column in columns for name in column.classes],
-        groups=_groups(columns),
-        source=str(file),
-        folder=os.fspath(folder),
-        table=table.frame,
-        weights=table.weights() if weighted else None,
-    )
+        of_run = _columns_of_run(found, classes, groups)
+        weight = None if found.weight in {column.name for column in of_run} else found.weight
+        found = replace(found, columns=of_run, weight=weight)
+        _check_sizes(found.columns, said.attributes)
+    for name in [found.image, *(column.name for column in found.columns)]:
+        if name not in table.columns:
+            raise InputError(f"{file}, line 1: no column {name!r}, expected it as in the training file")
+    table = table.select(_rows(table, split, found))
+    return _annotations(table, found, photos, classes)
 
 
 def recognise(path: Path) -> bool:
-    """Whether the path is a CSV named `attributes...` or with a `filename` column, or a folder with such a file."""
+    """Whether the path is a table of labels, by its name or by a column of image names, or a folder with such a file."""
     files = [_split_file(path, split) for split in SPLITS] if path.is_dir() else [path]
-    return any(file is not None and ATTRIBUTES.is_label_file(file) for file in files)
+    return any(file is not None and (ATTRIBUTES.is_label_file(file) or bool(header_of(file))) for file in files)
 
 
-def _infer(table, sizes, ignored):
-    for name in ignored:
-        if name not in table.columns:
-            raise InputError(f"--ignore_columns: no column {name!r} in {table.path}, found {', '.join(table.columns)}")
-    no_attributes = {FILENAME, SPLIT, WEIGHT, *ignored} - ({WEIGHT} & sizes.keys())
-    names = [name for name in table.columns if name not in no_attributes]
-    for name in sizes:
-        if name not in names:
-            raise InputError(f"--attributes: no column {name!r} in {table.path}, found {', '.join(names)}")
-    if not names:
-        raise InputError(f"{table.path}, line 1: found no attribute among {', '.join(table.columns)}, expected columns")
-    if not len(table):
-        raise InputError(f"{table.path}: found a header without rows, expected one row per image")
-    columns = [column_of(table, name, sizes.get(name)) for name in names]
-    owner = {}
+def _annotations(table, found, photos, classes):
+    """The annotations of some rows of a table by its schema."""
+    names = table.text(found.image)
+    if len(empty := np.flatnonzero(names == "")):
+        raise InputError(f"{table.at(empty[0], found.image)}: found nothing, expected the name of an image")
+    parts = [_in_run(column, table, classes) for column in found.columns]
+    labels = np.concatenate(parts, axis=1)  # int8 [N, C]
+    names_of_classes = [name for column in found.columns for name in column.classes]
+    weights = table.weights(found.weight) if found.weight is not None and found.weight in table.columns else None
+    notes = [*table.notes, *found.notes]
+    rows, first = np.unique(names, return_index=True)
+    if len(rows) < len(names):
+        order = np.argsort(first)
+        group = np.argsort(order)[
+            np.searchsorted(rows, names)
+        ]  # [N] number of each row's image, in the order of the file
+        labels, contradicted = _united(labels, group, len(rows), [c for c in found.columns for _ in c.classes])
+        notes.append(
+            f"{len(names) - len(rows):,} rows are further ones of an image that has one: their labels are united"
+        )
+        for image, label in contradicted[:3]:
+            notes.append(
+                f"rows of {rows[order][image]!r} contradict each other in {names_of_classes[label]!r}: not known"
+            )
+        if len(contradicted) > 3:
+            notes.append(f"... and {len(contradicted) - 3:,} more labels that rows contradict each other in")
+        table = table.select(np.sort(first))
+        names, weights = table.text(found.image), None if weights is None else weights[np.sort(first)]
+    paths = photos.paths(names)
+    notes += [
+        f"{count:,} photos are found under another spelling of their name: {how}"
+        for how, count in photos.otherwise.items()
+    ]
+    if len(photos.missing) == len(names):
+        tried = ", ".join(photos.folders[:4])
+        notes.append(f"no photo is found: {names[0]!r} is in none of {tried}; --images names their folder")
+    groups, start = {}, 0
+    for name, size in (pair for column in found.columns for pair in column.groups.items()):
+        groups[name] = slice(start, start + size)
+        start += size
+    return Annotations(
+        images=paths,
+        labels=LabelMatrix.from_dense(labels, UNANNOTATED),
+        classes=names_of_classes,
+        groups=groups,
+        source=str(table.path),
+        folder=photos.folder,
+        table=table.frame,
+        weights=weights,
+        columns=_summaries(table, found, parts),
+        notes=tuple(notes),
+    )
+
+
+def _in_run(column, table, classes):
+    """Labels of a column; of a list read against a run, words that are no class of the run are left out."""
+    if classes is None or column.kind != LIST:
+        return column.labels(table)
+    _, texts = table.known(column.name)
+    known = set(column.values)
+    strangers = {word for text in texts for word in column.words(text)} - known
+    return replace(column, no_label=column.no_label | {word.lower().replace("_", " ") for word in strangers}).labels(
+        table
+    )
+
+
+def _united(labels, group, count, columns):
+    """Labels [count, C] of images from those of their rows, and [image, class] that rows contradict each other in."""
+    of_list = np.array([column.kind == LIST for column in columns])
+    united = []
+    for value in (POSITIVE, NEGATIVE):
+        has = np.zeros((count, labels.shape[1]), dtype=bool)
+        np.logical_or.at(has, group, labels == value)
+        united.append(has)
+    yes, no = united
+    contradicted = yes & no & ~of_list
+    result = np.where(yes, POSITIVE, np.where(no, NEGATIVE, UNANNOTATED)).astype(np.int8)
+    result[contradicted] = UNANNOTATED
+    return result, np.argwhere(contradicted)
+
+
+def _summaries(table, found, parts):
+    """What each column of the table was taken for."""
+    roles = {found.image: "image", found.split: "split", found.weight: "weight"}
+    of_column = {column.name: (column, labels) for column, labels in zip(found.columns, parts, strict=True)}
+    summaries = []
+    for name in table.columns:
+        if name in of_column:
+            column, labels = of_column[name]
+            role = {YES_NO: "class", LIST: "list"}.get(column.kind, "attribute")
+            shares = [
+                float((labels == value).mean()) if labels.size else 0.0 for value in (POSITIVE, NEGATIVE, UNANNOTATED)
+            ]
+            why = _meaning(column, table)
+            size = len(column.classes)
+        else:
+            role, shares, size = roles.get(name, "ignored"), [None] * 3, 0
+            why = "" if role != "ignored" else found.ignored.get(name, "no class of the run")
+        _, texts = table.known(name)
+        summaries.append(ColumnSummary(name, role, size, *shares, tuple(texts[:_EXAMPLES]), why))
+    return tuple(summaries)
+
+
+def _meaning(column, table):
+    """What the cells of a label column mean, in words."""
+    words = {NEGATIVE: "negative", UNANNOTATED: "unknown"}
+    unknown = table.unknown(column.name)
+    spelt = ", ".join(f"{text or 'empty'} ({count:,})" for text, count in unknown.items())
+    if column.kind == LIST:
+        separated = {"": "one label a row", "json": "in brackets", " ": "separated by blanks"}
+        how = separated.get(column.separator, f"separated by {column.separator}")
+        return f"{how}; unlisted: {words[column.unlisted]}" + (f"; unknown: {spelt}" if spelt else "")
+    if column.kind == YES_NO and column.minus_one == NEGATIVE and any(text in ("-1", "-1.0") for text in unknown):
+        return "-1: negative"
+    return f"unknown: {spelt}" if spelt else ""
+
+
+def _columns_of_run(found: Schema, classes, groups) -> list[Column]:
+    """The columns to read for the classes of a training run; those that are no columns of the table are words of its lists."""
+    columns = columns_of_classes(classes, groups or {name: slice(k, k + 1) for k, name in enumerate(classes)})
+    by_name = {column.name: column for column in found.columns}
+    lists = [column for column in found.columns if column.kind == LIST]
+    result: list[Column] = []
+    words: dict[str, list[str]] = {}
     for column in columns:
-        for name in column.classes:
-            if owner.setdefault(name, column.name) != column.name:
-                raise InputError(
-                    f"{table.path}, line 1: columns {owner[name]!r} and {column.name!r} both have a class {name!r}, "
-                    "expected different names"
-                )
-    return columns
+        other = by_name.get(column.name)
+        if column.kind == YES_NO and other is None and lists:
+            owner = next((one for one in lists if column.name in one.values), lists[0])
+            if owner.name not in words:
+                result.append(owner)
+            words.setdefault(owner.name, []).append(column.name)
+        elif column.kind == YES_NO and other is not None and other.kind == YES_NO:
+            result.append(other)
+        else:
+            result.append(column)
+    return [replace(column, values=tuple(words[column.name])) if column.name in words else column for column in result]
 
 
 def _check_sizes(columns, sizes):
     """Check that --attributes agrees with the run whose classes are used."""
-    columns = {column.name: column for column in columns}
+    by_name = {column.name: column for column in columns}
     for name, size in sizes.items():
-        column = columns.get(name)
+        column = by_name.get(name)
         if column is None or column.kind != INTEGER or len(column.values) != size:
             found = "no such attribute" if column is None else f"{column.kind} with classes {column.classes}"
             raise InputError(f"--attributes: found {name}:{size}, expected what the run was trained with: {found}")
 
 
-def _groups(columns):
-    groups, start = {}, 0
-    for column in columns:
-        stop = start + (1 if column.kind == YES_NO else len(column.values))
-        groups[column.name] = slice(start, stop)
-        start = stop
-    return groups
-
-
-def _rows(table, split):
+def _rows(table, split, found):
     """Row numbers of the split, int64."""
-    splits = table.splits()
+    by_column = found.split is not None and found.split in table.columns
+    splits = schema.split_words(table, found.split) if by_column else None
     own = _split_of(table.path)
-    if split is None or (splits is None and split == (own or "train")):
+    if split is None or (not by_column and split == (own or "train")):
         rows = np.arange(len(table))
-        found = "a header without rows"
-    elif splits is None:
+        what = "a header without rows"
+    elif not by_column:
         raise InputError(
             f"{table.path}: no rows of the {split} split, as there is no {SPLIT!r} column; "
             f"expected that column or a file attributes_{split}.csv (`python -m csl prepare attributes` makes it)"
         )
     else:
         rows = np.flatnonzero(splits == split)
-        found = f"{SPLIT!r} with only {', '.join(sorted(set(splits))) or 'a header'}"
+        what = f"{found.split!r} with only {', '.join(sorted(set(splits))) or 'a header'}"
     if not len(rows):
-        raise InputError(f"{table.path}: no rows of the {split or 'train'} split, found {found}")
+        raise InputError(f"{table.path}: no rows of the {split or 'train'} split, found {what}")
     return rows
 
 
 def _split_of(file):
-    """The split that a file is of by its name (`attributes_val.csv`, `val.csv`), or None."""
-    return split_name(file.stem.rpartition("_")[2])
+    """The split that a file is of by its name or its folder's (`attributes_val.csv`, `valid/_classes.csv`), or None."""
+    stem = file.stem.removesuffix("_labels")
+    return split_name(stem.rpartition("_")[2]) or (split_name(file.parent.name) if file.stem == "_classes" else None)
 
 
 def _split_file(folder, split):
-    """The CSV of a folder to read for this split, or None."""
+    """The table of a folder to read for this split, or None."""
     if (file := ATTRIBUTES.find(folder, split)) is not None:
         return file
     of_splits = {name for other in SPLITS for name in ATTRIBUTES.names(other)}
-    others = [
-        file for file in sorted(folder.glob("*.csv")) if file.name not in of_splits and FILENAME in first_row(file)
+    tables = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
+    tables = [file for file in tables if file.name not in of_splits]
+    others = [file for file in tables if any(map(schema.names_images, header_of(file)))] or [
+        file for file in tables if {"id", "name"} & set(map(str.lower, header_of(file)))
     ]
     if len(others) > 1:
         raise InputError(
-            f"{folder}: found {', '.join(file.name for file in others)}, expected one CSV with a {FILENAME!r} column "
+            f"{folder}: found {', '.join(file.name for file in others)}, expected one table with a column of image names "
             "or the path of the one to read"
         )
     return others[0] if others else None
@@ -386,18 +345,27 @@ def _training_file(path, file):
         return file
     if path.is_dir():
         return _split_file(path, "train") or file
-    stem = file.stem.rpartition("_")[0]
-    sibling = file.with_name(f"{stem}_train.csv" if stem else "train.csv")
+    if file.stem == "_classes":
+        sibling = file.parent.parent / "train" / file.name
+    else:
+        labels = "_labels" if file.stem.endswith("_labels") else ""
+        stem = file.stem.removesuffix("_labels").rpartition("_")[0]
+        sibling = file.with_name(f"{stem}_train{labels}.csv" if stem else f"train{labels}.csv")
     return sibling if sibling.is_file() else file
 
 
-def _image_folder(file, split, names):
+def _image_folders(file, split):
+    """The folders in which a table's images may be."""
     folder = Path(file).parent
     split = split or _split_of(file) or "train"
-    prepared = folder / "images_split" / split / "images"
     candidates = ATTRIBUTES.image_folders(file, split)
     if file.stem.startswith("attributes_") and _split_of(file):
         augmented = [folder / "images_augmented" / "train" / "images"] if split == "train" else []
-        candidates = [*augmented, prepared, *candidates]
-    default = folder / "images" if (folder / "images").is_dir() else folder
-    return image_folder(candidates, names) or default
+        candidates = [*augmented, folder / "images_split" / split / "images", *candidates]
+    if not (folder / "images").is_dir():  # where images that are not there are expected
+        candidates = (
+            [folder, *(one for one in candidates if one != folder)]
+            if not any(one.is_dir() for one in candidates if one != folder)
+            else candidates
+        )
+    return [*candidates, folder.parent]

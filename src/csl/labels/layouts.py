@@ -102,8 +102,8 @@ def _is_voc_list(file):
 
 
 def _is_verified(file):
-    """Whether a CSV has the columns of OpenImages' verified labels."""
-    return file.suffix.lower() == ".csv" and set(VERIFIED) <= set(first_row(file))
+    """Whether a CSV has the columns of OpenImages' verified labels, and is no table of boxes."""
+    return file.suffix.lower() == ".csv" and set(VERIFIED) <= (cells := set(first_row(file))) and "XMin" not in cells
 
 
 _VOC_LIST = "ImageSets/Main/{split}.txt"
@@ -149,8 +149,8 @@ VOC = Layout(
     {"train": ("train", "trainval"), "val": ("val", "test"), "test": ("test",)},
 )
 ATTRIBUTES = Layout(
-    "attributes CSV",
-    ["attributes_{split}.csv", "{split}.csv", "attributes.csv"],
+    "table",
+    ["attributes_{split}.csv", "{split}.csv", "{split}_labels.csv", "{split}/_classes.csv", "attributes.csv"],
     _is_attributes,
     {"": ["images", "{split}", "images_split/{split}/images", "."]},
     SPELLINGS,

@@ -17,6 +17,12 @@ class DataOptions:
         debug_mode: the COCO layout, "on_farm" or "hyperml", instead of detecting it.
         attributes: sizes of the attributes of a CSV, "neck:7,sleeve_length:4".
         ignore_columns: columns of a CSV that are no attributes.
+        columns: the columns of a table that hold labels, and no others do.
+        filename_column: the column that names the images.
+        roles: of columns, "Finding Labels=list,Age=ignored".
+        minus_one, unlisted: what -1 in a yes/no column, or a label that a list lacks, means: "negative" or "unknown".
+        no_label: words for an empty list.
+        vote_threshold: from which share of votes on a label is there.
         keep_unlabelled_images: COCO, LVIS, NUS-WIDE: keep images without any annotation.
         classes_file: OpenImages: a list of MIDs, instead of the trainable classes.
         strict_labels: OpenImages: stop at the first malformed row.
@@ -29,6 +35,13 @@ class DataOptions:
     debug_mode: str | None = None
     attributes: str | None = None
     ignore_columns: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    filename_column: str | None = None
+    roles: str | None = None
+    minus_one: str | None = None
+    unlisted: str | None = None
+    no_label: list[str] = field(default_factory=list)
+    vote_threshold: float | None = None
     keep_unlabelled_images: bool = False
     classes_file: str | None = None
     strict_labels: bool = False

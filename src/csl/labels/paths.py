@@ -16,6 +16,7 @@ from csl.labels.matrix import row_numbers, stretches
 
 SPLITS = ("train", "val", "test")
 SPELLINGS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_OTHER_WORDS = {"training": "train", "dev": "val", "testing": "test"}
 
 _MOST_OF_A_ROW = 1 << 20  # bytes
 _NAMES_TRIED = 16  # of the listed images, to find the folder that they are in
@@ -24,7 +25,7 @@ _NAMES_TRIED = 16  # of the listed images, to find the folder that they are in
 def split_name(text: str) -> str | None:
     """`train`, `val` or `test` for any spelling of it (`valid`, `Validation`); None for anything else."""
     text = text.strip().lower()
-    return next((split for split, spellings in SPELLINGS.items() if text in spellings), None)
+    return next((split for split, spellings in SPELLINGS.items() if text in spellings), _OTHER_WORDS.get(text))
 
 
 def known_split(split: str | None) -> str | None:

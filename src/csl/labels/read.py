@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from csl.errors import InputError
 from csl.labels import attributes, coco, lvis, nuswide, openimages, shards, voc
 from csl.labels.annotations import Annotations
-from csl.labels.attributes import parse_attributes
+from csl.labels.attributes import parse_attributes, parse_roles
 from csl.labels.layouts import COCO, LVIS, VOC
 from csl.labels.matrix import LabelMatrix
 from csl.labels.openimages import files as openimages_files
@@ -70,16 +70,17 @@ FORMATS = [
         "and categories",
     ),
     Format(
-        "attributes CSV",
-        attributes.recognise,
-        attributes.read_attributes,
-        "attributes.csv, attributes_{train,val}.csv, {train,val}.csv or a CSV with a filename column",
-    ),
-    Format(
         "tar shards",
         shards.recognise,
         shards.read_shards,
         "shards-{000000..000127}.tar, a .tar or a folder with shards.json",
+    ),
+    Format(
+        "a table",
+        attributes.recognise,
+        attributes.read_attributes,
+        "attributes.csv, attributes_{train,val}.csv, {train,val}.csv, {train,valid}/_classes.csv or a table with a column of "
+        "image names",
     ),
 ]
 
@@ -113,7 +114,8 @@ def read_annotations(
         metadata: the folder of the JSON files for "hyperml", which it implies; `path` by default.
         follow_links: whether images may be named, and links may lead, outside of the data folder and `images`.
         **options: those of the format's reader: keep_unlabelled_images; attributes, ignore_columns, classes,
-            groups; classes_file, strict_labels. One that is None, False or empty counts as not given.
+            groups, columns, filename_column, roles, minus_one, unlisted, no_label, vote_threshold; classes_file,
+            strict_labels. One that is None, False or empty counts as not given.
 
     Returns:
         Annotations.
@@ -198,7 +200,7 @@ DEFAULT_METADATA = "./data/COCO_2014"
 
 def read_split(
     options: DataOptions,
-    split: str,
+    split: str | None,
     classes: Sequence[str] | None = None,
     groups: Mapping[str, range] | None = None,
 ) -> Annotations:
@@ -206,14 +208,18 @@ def read_split(
 
     Args:
         options: what to read, and how.
-        split: "train", "val" or "test".
+        split: "train", "val" or "test"; None as `read_annotations`.
         classes, groups: for attributes, those of a training run, to read the file against.
 
     Raises:
         InputError: as `csl.labels.read_annotations`.
     """
     metadata = options.metadata
-    if metadata is None and Path(DEFAULT_METADATA, f"{split}.json").is_file() and not recognised(options.data):
+    if (
+        metadata is None
+        and Path(DEFAULT_METADATA, f"{split or 'train'}.json").is_file()
+        and not recognised(options.data)
+    ):
         metadata = DEFAULT_METADATA
     of_attributes = {"attributes": parse_attributes(options.attributes) if options.attributes else None}
     if groups:
@@ -225,6 +231,13 @@ def read_split(
         metadata=metadata,
         layout=options.debug_mode,
         ignore_columns=tuple(options.ignore_columns),
+        columns=tuple(options.columns),
+        filename_column=options.filename_column,
+        roles=parse_roles(options.roles) if options.roles else None,
+        minus_one=options.minus_one,
+        unlisted=options.unlisted,
+        no_label=tuple(options.no_label),
+        vote_threshold=options.vote_threshold,
         keep_unlabelled_images=options.keep_unlabelled_images,
         classes_file=options.classes_file,
         strict_labels=options.strict_labels,

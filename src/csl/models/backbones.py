@@ -105,7 +105,9 @@ def _features(body, x):
     if not isinstance(features, Tensor):
         raise InputError(f"{body.pretrained_cfg['architecture']}: has several features, expected --head linear")
     for norm in (getattr(body, "fc_norm", None), getattr(getattr(body, "head", None), "norm", None)):
-        if getattr(norm, "normalized_shape", None) == (body.num_features,):  # a layer norm of these very channels
+        if isinstance(features, Tensor) and getattr(norm, "normalized_shape", None) == (
+            body.num_features,
+        ):  # a layer norm of these very channels
             features = norm(features)
     return features
 
@@ -120,6 +122,8 @@ def _freeze_unused(body):
     leaves = [tensors[name].requires_grad_() for name in trained]
     x = torch.empty(2, *body.pretrained_cfg["input_size"], device="meta")
     features = functional_call(_Features(body), {f"body.{name}": t for name, t in tensors.items()}, (x,))
+    if not isinstance(features, Tensor):
+        raise InputError(f"{body.pretrained_cfg['architecture']}: has several features, expected --head linear")
     gradients = torch.autograd.grad(features.sum(), leaves, allow_unused=True)
     for parameter, gradient in zip(trained.values(), gradients, strict=True):
         parameter.requires_grad_(gradient is not None)

@@ -19,8 +19,9 @@ from csl.data.images import load_rgb
 from csl.data.loader import default_workers
 from csl.errors import InputError, MachineError
 from csl.labels import Annotations, read_attributes
-from csl.labels.attributes import title
+from csl.labels.columns import title
 from csl.labels.paths import SPLITS, contents, existing
+from csl.labels.schema import split_words
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
 from csl.labels.trust import escape_table, require_inside
 from csl.machine.files import write_json
@@ -190,11 +191,14 @@ def _read(data, attributes, ignore_columns):
     annotations = read_attributes(csv, **options)
     roots = require_inside(annotations.images, annotations.folder, data, annotations.source)
     annotations = replace(annotations, roots=roots)
+    table = Table.read(csv)
+    if FILENAME not in table.columns or len(table) > len(annotations):
+        raise InputError(f"{csv}: expected a column {FILENAME!r} and one row for each image")
     for name in annotations.table[FILENAME].str.strip():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise InputError(f"{csv}: found the image {name!r}, expected a path relative to {images}")
-    return _Photos(annotations, Table.read(csv))
+    return _Photos(annotations, table)
 
 
 def _readable(photos, on_bad_image, workers, say):
@@ -232,7 +236,7 @@ def _split(photos, groups, seed, say):
     copies = len(groups) - len(np.unique(groups))
     if copies:
         say(f"{copies:,} of the {len(groups):,} images have the pixels of another, and stay on its side of the split")
-    given = photos.table.splits()
+    given = split_words(photos.table, SPLIT) if SPLIT in photos.table.columns else None
     if given is None:
         return grouped_split(photos.names, groups, seed)
     splits, moved = kept_together(given, groups)

@@ -15,6 +15,7 @@ from csl.data.checking import find_bad_images
 from csl.errors import InputError
 from csl.garments import make_garments
 from csl.labels import Annotations, LabelMatrix, simulate
+from csl.labels.inspection import column_lines
 from csl.labels.options import DataOptions
 from csl.labels.read import read_split, read_truth
 from csl.machine import distributed
@@ -60,6 +61,8 @@ def load_data(config: TrainConfig, say: Say = tqdm.write) -> Data:
         if not len(part):
             raise InputError(f"{part.source}: no images in the split {name}")
         skipped = f" ({part.skipped:,} images without annotations left out)" if part.skipped else ""
+        for line in column_lines(part) if name == "train" else part.notes:
+            say(line)
         say(f"{name}: {part.source}: {part.summary()}{skipped}")
     if train.weights is not None:
         say(f"train: each epoch draws {len(train):,} images by the weight column of {train.source}, with replacement")

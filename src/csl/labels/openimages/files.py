@@ -1,5 +1,6 @@
 """Where the labels and images of OpenImages are: the official CSVs, or CSL's `data.csv`."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,12 +80,19 @@ def _split_of(file):
 
 
 def _is_csl(file):
-    """By its columns; a file named data.csv also by their number, unless it is a CSV of attributes."""
+    """By its columns, of which one is called label_neg or lists MIDs; a file named data.csv also by their number."""
     if file.suffix.lower() != ".csv":
         return False
-    cells = first_row(file)
-    by_name = {"filepath", "label", "split_name"} <= set(cells)
-    return by_name or (file.name == "data.csv" and "filename" not in cells and csl_columns(file) is not None)
+    cells = set(first_row(file))
+    lists_mids = bool(re.search(rb"\[[^\]]*/[mg]/|\[\]", _beginning(file)))
+    if {"filepath", "label", "split_name"} <= cells:
+        return "label_neg" in cells or lists_mids
+    return file.name == "data.csv" and "filename" not in cells and csl_columns(file) is not None and lists_mids
+
+
+def _beginning(file):
+    with open(file, "rb") as stream:
+        return stream.read(1 << 16)
 
 
 def in_folder(raw: ImagePaths, source: Source, images: str | Path | None) -> ImagePaths:

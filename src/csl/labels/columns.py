@@ -1,0 +1,204 @@
+"""The label columns of a table: yes/no, exclusive attributes of integers or words, and lists; cells to labels and back."""
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from csl.errors import InputError
+from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED
+from csl.labels.table import Table
+
+YES_NO, INTEGER, STRING, LIST = "yes/no", "integer", "string", "list"
+
+YES = frozenset({"1", "1.0", "true", "t", "yes", "y", "present", "x", "✓", "✔"})
+NO = frozenset({"0", "0.0", "false", "f", "no", "n", "absent"})
+MARKS = frozenset({"x", "✓", "✔"})
+"""Marks, beside which an empty cell is not marked: unlisted, and not unknown."""
+
+NO_LABEL = frozenset({"no finding", "no findings"})
+"""Words for an empty list, in lower case with blanks for underscores."""
+
+JSON, ONE = "json", ""
+"""Separators of lists: of a list in brackets, as JSON and Python write it, and of one label in each row."""
+
+_INTEGER = re.compile(r"[+-]?\d{1,18}(\.0*)?")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One label column.
+
+    Attributes:
+        name: as in the table's header.
+        kind: "yes/no", "integer", "string" or "list".
+        values: the text of each value, in the order of its classes; ("0", "1") for yes/no, which is one class.
+        separator: of a list: what its labels are separated by, `JSON` or `ONE`.
+        no_label: of a list: words for an empty one, in lower case.
+        unlisted: what a label that a list lacks, or a cell without a mark, counts as: 0 or -1.
+        minus_one: what -1 means in a yes/no column: -1 or 0.
+        threshold: of shares of votes: from which on yes, in (0, 1].
+    """
+
+    name: str
+    kind: str
+    values: tuple[str, ...]
+    separator: str = ONE
+    no_label: frozenset[str] = NO_LABEL
+    unlisted: int = NEGATIVE
+    minus_one: int = UNANNOTATED
+    threshold: float | None = None
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of its classes."""
+        if self.kind == YES_NO:
+            return [self.name]
+        if self.kind == INTEGER:
+            return [f"{title(self.name)} {value}" for value in self.values]
+        return list(self.values) if self.kind == LIST else [f"{self.name}:{value}" for value in self.values]
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """The number of classes of each attribute in it; a class of a list is one of its own, as it excludes no other."""
+        return dict.fromkeys(self.values, 1) if self.kind == LIST else {self.name: len(self.classes)}
+
+    def labels(self, table: Table) -> np.ndarray:
+        """Labels int8 [N, len(classes)] of the table's rows.
+
+        Raises:
+            InputError: a known cell is none of the values; the message names its line.
+        """
+        codes, texts = table.known(self.name)  # [N]
+        of_text = [self._labels_of(text) for text in texts]
+        code = next((k for k, found in enumerate(of_text) if found is None), None)
+        if code is not None:
+            where = table.at(np.argmax(codes == code), self.name)
+            raise InputError(f"{where}: found {texts[code]!r}, expected {self._expected()}")
+        blank = np.full(len(self.classes), UNANNOTATED, np.int8)
+        labels = np.stack([*of_text, blank])[codes]  # [N, classes]; the code -1 takes the last
+        if self.kind == YES_NO and (self.minus_one == NEGATIVE or set(map(str.lower, texts)) <= MARKS):
+            cells = table.text(self.name)
+            labels[np.isin(cells, ["-1", "-1.0"]), 0] = self.minus_one
+            if texts and set(map(str.lower, texts)) <= MARKS:
+                labels[cells == "", 0] = self.unlisted
+        return labels
+
+    def _labels_of(self, text):
+        """int8 [classes] of a known cell; None where it is none of the values."""
+        if self.kind == YES_NO:
+            if self.threshold is not None and (share := number(text)) is not None:
+                return np.array([share >= self.threshold], np.int8)
+            word = text.lower()
+            return np.array([word in YES], np.int8) if word in YES or word in NO else None
+        if self.kind == LIST:
+            words = self.words(text)
+            labels = np.full(len(self.values), self.unlisted, np.int8)
+            places = {value: place for place, value in enumerate(self.values)}
+            if not places.keys() >= set(words):
+                return None
+            labels[[places[word] for word in words]] = POSITIVE
+            return labels
+        place = next((k for k, value in enumerate(self.values) if value in (text, canonical(text))), None)
+        return None if place is None else np.eye(len(self.values), dtype=np.int8)[place]
+
+    def words(self, text: str) -> list[str]:
+        """The labels in a cell of a list."""
+        return [word for word in split(text, self.separator) if word.lower().replace("_", " ") not in self.no_label]
+
+    def _expected(self):
+        if self.kind == YES_NO:
+            known = "0 or 1" if self.threshold is None else "a share from 0 to 1"
+        elif self.kind == INTEGER:
+            known = f"0 to {len(self.values) - 1}"
+        else:
+            more = f" and {len(self.values) - 5} more" if len(self.values) > 5 else ""
+            known = f"{'' if self.kind == STRING else 'a list of '}one of {', '.join(map(repr, self.values[:5]))}{more}"
+            known = known.replace("a list of one of", "labels among")
+        return f"{known} (the values of the training file), or #N/A where it is not known"
+
+
+def split(text: str, separator: str) -> list[str]:
+    """The labels in a cell; what a list in brackets holds that is no text is written as text."""
+    if separator == ONE:
+        return [text]
+    if separator != JSON:
+        return [part for piece in text.split(separator) if (part := piece.strip())]
+    if re.search(r"""['"]\s+['"]""", text):  # NumPy writes no commas
+        return [single or double for single, double in _QUOTED.findall(text)]
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            content = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+        if isinstance(content, dict):  # Label Studio: {"choices": [...]}
+            content = next((value for value in content.values() if isinstance(value, list)), [])
+        if isinstance(content, list | tuple | set):
+            return [str(word).strip() for word in content]
+    return [part for piece in text.strip("[](){}").split(",") if (part := piece.strip().strip("'\""))]
+
+
+def is_bracketed(text: str) -> bool:
+    """Whether a cell is a list in brackets."""
+    return text[:1] in ("[", "{") and text[-1:] in ("]", "}")
+
+
+def title(column: str) -> str:
+    """`sleeve_length` -> `Sleeve Length`, the form in which the classes of integer columns are named."""
+    return column.replace("_", " ").title()
+
+
+def integer(text: str) -> int | None:
+    """The integer that a cell holds ("3", "3.0"), or None."""
+    return int(text.partition(".")[0]) if _INTEGER.fullmatch(text) else None
+
+
+def number(text: str) -> float | None:
+    """The number that a cell holds, or None."""
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def canonical(text: str) -> str:
+    """One spelling for each integer; other texts as they are."""
+    found = integer(text)
+    return text if found is None else str(found)
+
+
+def columns_of_classes(classes: Sequence[str], groups: Mapping[str, slice]) -> list[Column]:
+    """The columns of a training run, from its class names and the slice of each attribute: the inverse of `classes`.
+
+    Raises:
+        InputError: the groups do not cover the classes, or a class is not named as one of its column is.
+    """
+    columns, end = [], 0
+    for name, group in sorted(groups.items(), key=lambda item: item[1].start):
+        if group.start != end or not group.start < group.stop <= len(classes):
+            raise InputError(
+                f"groups: {name!r} has classes {group.start} to {group.stop - 1} of {len(classes)}, expected {end} on"
+            )
+        end = group.stop
+        columns.append(_column_named(name, list(classes[group])))
+    if end != len(classes):
+        raise InputError(f"groups: they end at class {end}, expected all {len(classes)} classes in one")
+    return columns
+
+
+def _column_named(name, classes):
+    column = Column(name, INTEGER, tuple(map(str, range(len(classes)))))
+    if classes == [name]:
+        return Column(name, YES_NO, ("0", "1"))
+    if classes == column.classes:
+        return column
+    prefix = f"{name}:"
+    for class_name in classes:
+        if not class_name.startswith(prefix):
+            raise InputError(
+                f"groups: class {class_name!r} of attribute {name!r} has another name than expected: "
+                f"{name!r}, '{title(name)} 0' or '{prefix}value'"
+            )
+    return Column(name, STRING, tuple(class_name.removeprefix(prefix) for class_name in classes))

@@ -1,0 +1,228 @@
+"""The cells of a table as people have it: comma, semicolon, tab or blanks, in any usual encoding, with or without header."""
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from csl.errors import InputError
+from csl.labels.trust import unescape_cell
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest")
+"""Of the files that are read as a table."""
+
+NAME = "filename"
+"""The column of image names of a file without a header."""
+
+_SEPARATORS = ",;\t|"
+_BYTE_ORDER = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's mark, with which it begins
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_PHOTO = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?|gif|avif|jfif)$", re.IGNORECASE)
+_WORDS = {"\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks"}
+_HEAD = 1 << 16  # bytes that a header is looked for in
+
+
+class Cells(NamedTuple):
+    """The cells of a table, all of them text.
+
+    Attributes:
+        header: names of the columns, without spaces around.
+        rows: N lists of cells, as long as the header.
+        lines: the line of the file that each row starts at.
+        notes: what is unusual about the file, one line each.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+    notes: list[str]
+
+
+def read_cells(path: Path) -> Cells:
+    """The cells of a CSV, of a file separated by semicolons, tabs, bars or blanks, or of JSON lines; blank lines are skipped.
+
+    Raises:
+        InputError: the file cannot be read, is empty, is no text, has rows longer than its header, or was cut short.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a table") from None
+    text, notes = _decoded(content, path)
+    if path.suffix.lower() in (".jsonl", ".manifest"):
+        return _json_lines(path, text, notes)
+    separator, start = _separator(text, path.suffix.lower())
+    if separator != ",":
+        notes.append(f"{path.name}: columns are separated by {_WORDS[separator]}")
+    if separator == " ":
+        return _by_blanks(path, text, notes)
+    rows, lines = _parsed(path, text[start:], separator, 1 + text[:start].count("\n"))
+    header = [cell.strip() for cell in rows[0]]
+    if not header[0] and len(header) > 1 and is_index([row[0] for row in rows[1:]]):
+        notes.append(f"{path.name}: the first column, without a name, counts the rows and is left out")
+        rows = [row[1:] for row in rows]
+        header = header[1:]
+    named = [k for k, name in enumerate(header) if name or any(row[k].strip() for row in rows[1:])]
+    header = [unescape_cell(header[k]) for k in named]
+    for position, name in enumerate(header):
+        if not name:
+            raise InputError(f"{path}, line {lines[0]}: column {position + 1} has no name, expected one")
+        if name in header[:position]:
+            raise InputError(f"{path}, line {lines[0]}: found two columns named {name!r}, expected one")
+    return Cells(header, [[row[k] for k in named] for row in rows[1:]], lines[1:], notes)
+
+
+def header_of(path: Path) -> list[str]:
+    """The names of a table's columns; empty where it cannot be read as one. Only its beginning is read."""
+    if path.suffix.lower() not in SUFFIXES:
+        return []
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(_HEAD)
+        text, _ = _decoded(head[: len(head) // 4 * 4] if len(head) == _HEAD else head, path, "replace")
+        text = "".join(text.splitlines(keepends=True)[:4])
+        if path.suffix.lower() in (".jsonl", ".manifest"):
+            return list(json.loads(text.splitlines()[0]))
+        separator, start = _separator(text, path.suffix.lower())
+        if separator == " ":
+            return _by_blanks(path, text, []).header
+        return [
+            cell.strip() for cell in next(csv.reader(io.StringIO(text[start:], newline=""), delimiter=separator), [])
+        ]
+    except (OSError, csv.Error, ValueError, IndexError, TypeError, InputError):
+        return []
+
+
+def _decoded(content, path, errors="strict"):
+    """The text and notes. What is not UTF-8 and has no mark is taken for the encoding of Western Windows."""
+    encoding = next((name for mark, name in _BYTE_ORDER.items() if content.startswith(mark)), None)
+    try:
+        if encoding is not None:
+            note = [] if encoding == "utf-8-sig" else [f"{path.name}: encoded as {encoding.upper()}"]
+            return content.decode(encoding, errors), note
+        try:
+            return content.decode("utf-8"), []
+        except UnicodeDecodeError:
+            if errors != "strict":
+                return content.decode("utf-8", errors), []
+            return content.decode("cp1252"), [f"{path.name}: no UTF-8, read as Windows-1252 (cp1252)"]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: no text at byte {error.start}, expected a table in UTF-8, UTF-16 or Windows-1252"
+        ) from None
+
+
+def _separator(text, suffix):
+    """(separator, where the header starts): said by a first line `sep=;`, else the one that the header has most of."""
+    first, _, _ = text.partition("\n")
+    if said := re.fullmatch(r"\ufeff?sep=(.)\r?", first):
+        return said[1], len(first) + 1
+    counts = {separator: len(next(csv.reader([first], delimiter=separator), [])) for separator in _SEPARATORS}
+    best = max(_SEPARATORS, key=counts.get)
+    if counts[best] == 1 and suffix == ".txt":
+        return " ", 0
+    return best, 0
+
+
+def _parsed(path, text, separator, line):
+    """The rows that are not blank, header first, and the line that each starts at."""
+    blanks = f'{separator} "' in text  # before a quote, which would not be one
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator, skipinitialspace=blanks)
+    rows, lines, first = [], [], line
+    try:
+        for row in reader:
+            if not rows or any(map(str.strip, row)):
+                rows.append(row)
+                lines.append(line)
+                if len(row) > len(rows[0]):
+                    found = f"found {len(row)} cells, expected {len(rows[0])} as in line {first}"
+                    raise InputError(f"{path}, line {line}: {found}")
+            line = first + reader.line_num
+    except csv.Error as error:
+        raise InputError(f"{path}, line {line}: not a CSV: {error}, expected quotes in pairs") from None
+    if not rows:
+        raise InputError(f"{path}: found an empty file, expected a header and rows")
+    # A last line that has no end and lacks cells was cut short: these are not unknown labels. Elsewhere they are, as
+    # spreadsheets leave out the separators of empty cells at the end of a row. Columns without a name may be left out.
+    wanted = 1 + max((place for place, name in enumerate(rows[0]) if name.strip()), default=0)
+    if not text.endswith(("\n", "\r")) and len(rows[-1]) < wanted:
+        raise InputError(
+            f"{path}, line {lines[-1]}: found {len(rows[-1])} cells and the end of the file, expected {wanted} as in line "
+            f"{first}; it may have been cut short (a line break at its end says that it was not)"
+        )
+    width = len(rows[0])
+    escaped = "'" in text
+    rows = [[unescape_cell(cell) for cell in row] if escaped else row for row in rows]
+    return [row + [""] * (width - len(row)) for row in rows], lines
+
+
+def _by_blanks(path, text, notes):
+    """`name 1 -1 ...` a line, as CelebA's: a count and a line of class names may come first, or there is no header."""
+    numbered = [(line.split(), k) for k, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if numbered and len(numbered[0][0]) == 1 and numbered[0][0][0].isdigit():  # the number of images
+        numbered = numbered[1:]
+    if len(numbered) < 2:
+        raise InputError(f"{path}: found {len(numbered)} lines, expected the name of an image and its labels in each")
+    width = len(numbered[1][0])
+    if len(numbered[0][0]) == width - 1:
+        header, numbered = [NAME, *numbered[0][0]], numbered[1:]
+    elif not _PHOTO.search(numbered[0][0][0]):
+        header, numbered = numbered[0][0], numbered[1:]
+    else:
+        header = [NAME, *(f"class {k}" for k in range(width - 1))]
+        notes.append(f"{path.name}: no header, so the classes are numbered: class 0 to class {width - 2}")
+    for row, line in numbered:
+        if len(row) != len(header):
+            raise InputError(f"{path}, line {line}: found {len(row)} words, expected {len(header)}")
+    return Cells(header, [row for row, _ in numbered], [line for _, line in numbered], notes)
+
+
+def _json_lines(path, text, notes):
+    """A JSON object a line; lists and objects stay JSON."""
+    header, objects, lines = {}, [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}: not valid JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise InputError(f"{path}, line {number}: holds a {type(content).__name__}, expected a JSON object")
+        objects.append(_with_names(content))
+        lines.append(number)
+        header |= dict.fromkeys(content)
+    if not objects:
+        raise InputError(f"{path}: found an empty file, expected a JSON object a line")
+    rows = [[_cell(content.get(name)) for name in header] for content in objects]
+    return Cells([str(name).strip() for name in header], rows, lines, notes)
+
+
+def _with_names(content):
+    """SageMaker's manifests number the classes of a list, and name them in a map beside it."""
+    for key in [key for key in content if isinstance(content[key], dict) and "class-map" in content[key]]:
+        names, labels = content.pop(key)["class-map"], key.removesuffix("-metadata")
+        if isinstance(content.get(labels), list) and isinstance(names, dict):
+            content[labels] = [names.get(str(number), number) for number in content[labels]]
+    return content
+
+
+def _cell(value):
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def is_index(cells: Sequence[str]) -> bool:
+    """Whether the cells are 0, 1, 2, ... or 1, 2, 3, ..., which counts the rows."""
+    first = cells[0].strip() if len(cells) else ""
+    return first in ("0", "1") and all(cell.strip() == str(k) for k, cell in enumerate(cells, start=int(first)))

@@ -1,0 +1,100 @@
+"""What is understood of annotations before anything is trained: columns and their roles, counts, the first rows."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from csl.errors import InputError, printable
+from csl.labels.annotations import Annotations
+from csl.labels.options import DataOptions
+from csl.labels.paths import SPLITS
+from csl.labels.read import read_split
+
+_ROWS = 3  # shown of the labels
+_NAMES = 8  # shown of the classes of a row
+_LOOKED_FOR = 2000  # photos, spread over the set
+_WIDEST = 34  # characters of a cell of the printed table
+
+
+def column_lines(annotations: Annotations) -> list[str]:
+    """The columns of a table as an aligned table of texts, and its notes; [] where there is nothing to say."""
+    rows = [("column", "role", "classes", "known 1", "known 0", "unknown", "examples", "")]
+    for one in annotations.columns:
+        shares = [
+            "" if share is None else f"{100 * share:.1f} %" for share in (one.positive, one.negative, one.unknown)
+        ]
+        rows.append((one.name, one.role, str(one.classes or ""), *shares, ", ".join(one.examples), one.why))
+    cells = [[_short(cell) if k < 7 else printable(cell) for k, cell in enumerate(row)] for row in rows]
+    widths = [max(len(row[k]) for row in cells) for k in range(7)]
+    lines = ["  ".join([*(row[k].ljust(widths[k]) for k in range(7)), row[7]]).rstrip() for row in cells]
+    return [*(lines if annotations.columns else []), *map(printable, annotations.notes)]
+
+
+def _short(text):
+    text = printable(text)
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
+
+
+def inspect(options: DataOptions) -> tuple[dict[str, Any], list[str]]:
+    """Look at annotations without training on them.
+
+    Args:
+        options: what to read, and how.
+
+    Returns:
+        What `csl inspect --json` prints: `splits` (name -> images, classes, groups, and the counts of positive, negative and
+        unknown entries; "all" where no split is stated), `columns` and `notes`; and lines of text that say the same.
+
+    Raises:
+        InputError: the annotations cannot be read.
+    """
+    parts: dict[str, Annotations] = {}
+    for split in SPLITS:
+        try:
+            parts[split] = read_split(options, split)
+        except InputError:
+            if split == SPLITS[0]:
+                raise
+    first = parts["train"]
+    if list(parts) == ["train"] and first.columns and len(first) == len(read_split(options, None)):
+        parts = {"all": first}
+    report = {
+        "source": first.source,
+        "splits": {name: _counts(part) for name, part in parts.items()},
+        "columns": [one._asdict() for one in first.columns],
+        "notes": list(dict.fromkeys(note for part in parts.values() for note in part.notes)),
+    }
+    lines = [*column_lines(first), *(note for note in map(printable, report["notes"]) if note not in first.notes), ""]
+    for name, part in parts.items():
+        lines += [f"{name}: {printable(part.source)}: {part.summary()}; {_found(part)}"]
+    return report, [*lines, "", *(line for row in range(min(_ROWS, len(first))) for line in _row(first, row))]
+
+
+def _counts(part):
+    counts = part.labels.counts()
+    return {
+        "images": len(part),
+        "classes": list(part.classes),
+        "groups": {name: group.stop - group.start for name, group in (part.groups or {}).items()} or None,
+        "positives": int(counts.positives.sum()),
+        "negatives": int(counts.negatives.sum()),
+        "unknown": int(counts.unannotated.sum()),
+    }
+
+
+def _found(part):
+    """How many of the photos are there, of a sample."""
+    rows = np.unique(np.linspace(0, len(part) - 1, min(len(part), _LOOKED_FOR)).astype(int)) if len(part) else []
+    there = sum(os.path.isfile(part.images[int(row)]) for row in rows)
+    return f"{there:,} of {len(rows):,} photos" + (" looked for" if len(rows) < len(part) else "") + " are there"
+
+
+def _row(part, row):
+    labels = part.labels[[row]][0]
+    lines = [printable(str(part.images[row]))]
+    for value, word in ((1, "positive"), (0, "negative"), (-1, "unknown")):
+        names = [part.classes[c] for c in np.flatnonzero(labels == value)]
+        more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+        lines.append(f"    {word}: {printable(', '.join(names[:_NAMES]))}{more}" if names else f"    {word}: none")
+    return lines
