@@ -218,8 +218,8 @@ def test_a_run_of_yes_no_columns_needs_no_groups(tmp_path):
     [
         ("filename,neck,colour,tie\na,1,red,1\nb,3,red,1\n", "line 3, column 'neck': found '3', expected 0 to 2"),
         (
-            "filename,neck,colour,tie\na,1,Red,1\n",
-            "line 2, column 'colour': found 'Red', expected one of 'red', 'blue'",
+            "filename,neck,colour,tie\na,1,pink,1\n",
+            "line 2, column 'colour': found 'pink', expected one of 'red', 'blue'",
         ),
         ("filename,neck,colour,tie\na,1,red,2\n", "line 2, column 'tie': found '2', expected 0 or 1"),
         ("filename,neck,colour\na,1,red\n", "line 1: no column 'tie', expected it as in the training file"),

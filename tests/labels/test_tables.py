@@ -128,6 +128,62 @@ def test_lists_in_a_cell(tmp_path, written):
     assert again.labels.to_dense().tolist() == [[int(c in row) for c in ("dog", "cat", "bird")] for row in LISTS]
 
 
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (["sea lion", "cat", '"sea lion, cat"', '"polar bear, dog"', "dog"], ["cat", "dog", "polar bear", "sea lion"]),
+        (["{'a', 'b'}", "('b',)", "set()"], ["a", "b"]),
+        (["Cat; dog;", "Cat;", "dog;"], ["Cat", "dog"]),
+    ],
+)
+def test_few_combinations_are_lists_as_well(tmp_path, cells, words):
+    rows = "".join(f"{k}.jpg,{cells[k % len(cells)]}\n" if cells[0][0] != "{" else f'{k}.jpg,"{cells[k % len(cells)]}"\n'
+                   for k in range(12))  # fmt: skip
+    annotations = read(tmp_path, "file,tags\n" + rows)
+    assert roles(annotations)["tags"] == "list"
+    assert annotations.classes == words
+
+
+def test_words_separated_by_blanks_are_asked_about_where_they_may_be_either(tmp_path):
+    text = "file,tags\n" + "".join(
+        f"{k}.jpg,{tag}\n"
+        for k, tag in enumerate(["haze primary", "clear", "clear primary", "haze", "primary water"] * 3)
+    )
+    with pytest.raises(
+        InputError, match=r"may hold lists separated by blanks .*--roles 'tags'=list or 'tags'=attribute"
+    ):
+        read(tmp_path, text)
+    assert read(tmp_path, text, roles={"tags": "list"}).classes == ["clear", "haze", "primary", "water"]
+    assert len(read(tmp_path, text, roles={"tags": "attribute"}).classes) == 5
+
+
+def test_a_label_a_row_and_who_looked(tmp_path):
+    text = "photo,label,annotator\na.jpg,dog,Ann\na.jpg,fish,Bob\nb.jpg,dog,Ann\n"
+    annotations = read(tmp_path, text)
+    assert annotations.classes == ["dog", "fish"]
+    assert annotations.labels.to_dense().tolist() == [[1, 1], [1, 0]]
+    assert roles(annotations) == {"photo": "image", "label": "list", "annotator": "ignored"}
+
+
+def test_words_that_differ_in_case_are_one_value(tmp_path):
+    annotations = read(tmp_path, "filename,colour\na,Red\nb,red\nc,BLUE\n")
+    assert annotations.classes == ["colour:Red", "colour:BLUE"]
+    assert annotations.labels.to_dense().tolist() == [[1, 0], [1, 0], [0, 1]]
+
+
+def test_two_spellings_of_one_photo_are_one_image(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    annotations = read(tmp_path, "filename,hat,tie\na,1,\na.jpg,,0\n")
+    assert annotations.images == [str(tmp_path / "a.jpg")]
+    assert annotations.labels.to_dense().tolist() == [[1, 0]]
+
+
+def test_nested_json_is_no_label(tmp_path):
+    line = {"file_name": "1.png", "hat": 1, "objects": {"bbox": [[1, 2, 3, 4]], "categories": [1, 2]}}
+    annotations = read(tmp_path, json.dumps(line) + "\n", "metadata.jsonl")
+    assert roles(annotations) == {"file_name": "image", "hat": "class", "objects": "ignored"}
+
+
 def test_attributes_of_two_words_are_no_lists(tmp_path):
     colours = [
         "light blue",
@@ -238,7 +294,7 @@ def test_several_rows_of_an_image_are_united(tmp_path):
     text = "filename,hat,tie\na.jpg,1,\nb.jpg,0,1\na.jpg,,0\nb.jpg,1,1\n"
     annotations = read(tmp_path, text)
     assert annotations.labels.to_dense().tolist() == [[1, 0], [-1, 1]]
-    assert any("2 rows are further ones of an image" in note for note in annotations.notes)
+    assert any("2 rows are further ones of an image: " in note for note in annotations.notes)
     assert any("rows of 'b.jpg' contradict each other in 'hat': not known" in note for note in annotations.notes)
 
 

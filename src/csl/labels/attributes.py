@@ -155,30 +155,25 @@ def _annotations(table, found, photos, classes):
     names_of_classes = [name for column in found.columns for name in column.classes]
     weights = table.weights(found.weight) if found.weight is not None and found.weight in table.columns else None
     notes = [*table.notes, *found.notes]
-    rows, first = np.unique(names, return_index=True)
+    paths = np.array(photos.paths(names), dtype=object)
+    rows, first, group = np.unique(paths.astype(str), return_index=True, return_inverse=True)
     if len(rows) < len(names):
-        order = np.argsort(first)
-        group = np.argsort(order)[
-            np.searchsorted(rows, names)
-        ]  # [N] number of each row's image, in the order of the file
+        group = np.argsort(np.argsort(first))[group]  # [N] number of each row's image, in the order of the file
+        first = np.sort(first)
         labels, contradicted = _united(labels, group, len(rows), [c for c in found.columns for _ in c.classes])
-        notes.append(
-            f"{len(names) - len(rows):,} rows are further ones of an image that has one: their labels are united"
-        )
+        notes.append(f"{len(names) - len(rows):,} rows are further ones of an image: their labels are united")
         for image, label in contradicted[:3]:
-            notes.append(
-                f"rows of {rows[order][image]!r} contradict each other in {names_of_classes[label]!r}: not known"
-            )
+            where = f"rows of {names[first[image]]!r} contradict each other"
+            notes.append(f"{where} in {names_of_classes[label]!r}: not known")
         if len(contradicted) > 3:
             notes.append(f"... and {len(contradicted) - 3:,} more labels that rows contradict each other in")
-        table = table.select(np.sort(first))
-        names, weights = table.text(found.image), None if weights is None else weights[np.sort(first)]
-    paths = photos.paths(names)
+        table, paths = table.select(first), paths[first]
+        names, weights = table.text(found.image), None if weights is None else weights[first]
     notes += [
         f"{count:,} photos are found under another spelling of their name: {how}"
         for how, count in photos.otherwise.items()
     ]
-    if len(photos.missing) == len(names):
+    if names.size and len(set(photos.missing)) == len(set(names)):
         tried = ", ".join(photos.folders[:4])
         notes.append(f"no photo is found: {names[0]!r} is in none of {tried}; --images names their folder")
     groups, start = {}, 0
@@ -186,7 +181,7 @@ def _annotations(table, found, photos, classes):
         groups[name] = slice(start, start + size)
         start += size
     return Annotations(
-        images=paths,
+        images=list(paths),
         labels=LabelMatrix.from_dense(labels, UNANNOTATED),
         classes=names_of_classes,
         groups=groups,

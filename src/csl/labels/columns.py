@@ -14,8 +14,12 @@ from csl.labels.table import Table
 
 YES_NO, INTEGER, STRING, LIST = "yes/no", "integer", "string", "list"
 
-YES = frozenset({"1", "1.0", "true", "t", "yes", "y", "present", "x", "✓", "✔"})
-NO = frozenset({"0", "0.0", "false", "f", "no", "n", "absent"})
+YES = frozenset(
+    {"1", "1.0", "true", "t", "yes", "y", "present", "x", "✓", "✔", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "sim"}
+)
+NO = frozenset({"0", "0.0", "false", "f", "no", "n", "absent", "nein", "nee", "falsch", "non", "faux", "não", "nao"})
+"""In any case: in English, German, Dutch, French, Spanish, Italian and Portuguese."""
+
 MARKS = frozenset({"x", "✓", "✔"})
 """Marks, beside which an empty cell is not marked: unlisted, and not unknown."""
 
@@ -25,6 +29,7 @@ NO_LABEL = frozenset({"no finding", "no findings"})
 JSON, ONE = "json", ""
 """Separators of lists: of a list in brackets, as JSON and Python write it, and of one label in each row."""
 
+_CHOICES = "choices"
 _INTEGER = re.compile(r"[+-]?\d{1,18}(\.0*)?")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
@@ -104,7 +109,8 @@ class Column:
                 return None
             labels[[places[word] for word in words]] = POSITIVE
             return labels
-        place = next((k for k, value in enumerate(self.values) if value in (text, canonical(text))), None)
+        spelt = {text.casefold(), canonical(text)}
+        place = next((k for k, value in enumerate(self.values) if value.casefold() in spelt), None)
         return None if place is None else np.eye(len(self.values), dtype=np.int8)[place]
 
     def words(self, text: str) -> list[str]:
@@ -129,6 +135,8 @@ def split(text: str, separator: str) -> list[str]:
         return [text]
     if separator != JSON:
         return [part for piece in text.split(separator) if (part := piece.strip())]
+    if text == "set()":
+        return []
     if re.search(r"""['"]\s+['"]""", text):  # NumPy writes no commas
         return [single or double for single, double in _QUOTED.findall(text)]
     for parse in (json.loads, ast.literal_eval):
@@ -136,16 +144,18 @@ def split(text: str, separator: str) -> list[str]:
             content = parse(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
-        if isinstance(content, dict):  # Label Studio: {"choices": [...]}
-            content = next((value for value in content.values() if isinstance(value, list)), [])
+        if isinstance(content, dict):
+            content = content.get(_CHOICES, [])
         if isinstance(content, list | tuple | set):
             return [str(word).strip() for word in content]
     return [part for piece in text.strip("[](){}").split(",") if (part := piece.strip().strip("'\""))]
 
 
 def is_bracketed(text: str) -> bool:
-    """Whether a cell is a list in brackets."""
-    return text[:1] in ("[", "{") and text[-1:] in ("]", "}")
+    """Whether a cell is a list in brackets; of JSON's objects only Label Studio's, `{"choices": [...]}`, is one."""
+    if text == "set()" or (text[:1], text[-1:]) in (("[", "]"), ("(", ")")):
+        return True
+    return (text[:1], text[-1:]) == ("{", "}") and (":" not in text or f'"{_CHOICES}"' in text)
 
 
 def title(column: str) -> str:

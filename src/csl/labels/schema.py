@@ -8,6 +8,7 @@ import difflib
 import fnmatch
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -55,6 +56,9 @@ _MEASURES = frozenset(
     }
 )  # fmt: skip
 """Words in the name of a column of numbers that is no label."""
+_PEOPLE = frozenset(
+    {"annotator", "annotators", "rater", "labeler", "labeller", "reviewer", "worker", "user", "author", "photographer"}
+)
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([ T].*)?|\d{1,2}:\d{2}(:\d{2})?"
 )
@@ -67,7 +71,6 @@ _FREE_TEXT = 0.25  # distinct values per known row above which a column is no at
 _CONSTANT = 20  # rows in which a word that never changes is no attribute
 _BLOCK = 5  # yes/no columns beside which words are taken for facts about the photo
 _LIST_SEPARATORS = "|;, "
-_FEWER = {" ": 0.5}  # labels per distinct cell up to which it is a list; else 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +224,8 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
         ignored[name] = why
         del found[name]
     found |= _votes(table, ignored, found, options)
+    for name in _one_a_row(table, found, image, firm):
+        found[name] = _list_column(table, name, options, kinds.ONE)
     if not found and not classes_known:
         reasons = ", ".join(f"{name} ({why})" for name, why in ignored.items())
         raise InputError(
@@ -327,7 +332,7 @@ def _column(table, name, options, asked):
     """
     codes, texts = table.known(name)
     if asked == "list":
-        return _list_column(table, name, options, _separator(texts, table, name) or ","), ""
+        return _list_column(table, name, options, _separator(texts, table, name, is_list=True) or ","), ""
     if asked == "class" or (asked != "attribute" and _is_yes_no(table, name, texts)):
         return _yes_no(name, options), ""
     if not texts and name not in options.attributes:
@@ -370,24 +375,31 @@ def _list_column(table, name, options, separator):
     return replace(column, values=tuple(sorted(words, key=int if numbered and words else None)))
 
 
-def _separator(texts, table, name):
-    """What the labels in a column's cells are separated by; None where it is no column of lists."""
+def _separator(texts, table, name, is_list=False):
+    """What the labels in a column's cells are separated by; None where it is no column of lists, unless it is said to be."""
     if texts and all(map(kinds.is_bracketed, texts)):
         return kinds.JSON
-    if len(texts) < 3 or any(number(text) is not None and "." in text for text in texts):
+    if len(texts) < 2 or any(number(text) is not None and "." in text for text in texts):
         return None
     for separator in _LIST_SEPARATORS:
         parts = [kinds.split(text, separator) for text in texts]
         lengths = {len(words) for words in parts}
         labels = {word for words in parts for word in words}
-        several = sum(len(words) > 1 for words in parts)
-        if several < 2 or len(lengths) < 2 or len(labels) > _FEWER.get(separator, 0.75) * len(texts):
+        if len(lengths) < 2 or any(len(set(words)) < len(words) for words in parts):  # a sentence may say a word twice
             continue
-        if any(len(set(words)) < len(words) for words in parts):  # a sentence may say a word twice
-            continue
-        if separator == " " and (len(labels) > 1000 or any(map(_SENTENCE.search, texts))):
-            continue
-        return separator
+        counts = Counter(word for words in parts for word in words)
+        shared = sum(count > 1 for count in counts.values()) / len(counts)  # of the labels, in several combinations
+        if separator != " ":
+            if shared >= 0.6 or len(labels) <= 0.75 * len(texts):
+                return separator
+        elif len(labels) <= 1000 and not any(map(_SENTENCE.search, texts)):
+            if is_list or len(labels) <= 0.5 * len(texts):
+                return separator
+            if shared >= 0.7 and len(texts) > 3:
+                raise InputError(
+                    f"{table.path}: column {name!r} may hold lists separated by blanks or names of several words "
+                    f"({', '.join(map(repr, texts[:3]))}): expected --roles {name!r}=list or {name!r}=attribute"
+                )
     return None
 
 
@@ -395,6 +407,10 @@ def _no_attribute(table, name, codes, texts):
     """Why a column of known texts is no attribute, in words; "" where it may be one."""
     known, numbers = int((codes >= 0).sum()), [number(text) for text in texts]
     words = set(re.findall(r"[a-z]+(?=[^a-z]|$)", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
+    if words & _PEOPLE:
+        return "who looked or took it, by its name"
+    if all(text[:1] == "{" and text[-1:] == "}" for text in texts):
+        return "nested JSON"
     if re.fullmatch(r"unnamed: \d+", name.lower()) or (known > 2 and is_index(list(table.text(name)))):
         return "counts the rows"
     if None not in numbers:
@@ -442,8 +458,11 @@ def _attribute(table, name, size=None):
             f"{where(position)}: found {texts[position]!r}, expected 0 or more, or #N/A where it is not known"
         )
     frequency: dict[str, int] = {}
+    spelling: dict[str, str] = {}  # "Red" and "red" are one value, too
     for text, count in zip(texts, np.bincount(codes[codes >= 0], minlength=len(texts)), strict=True):
-        value = canonical(text) if integers else text  # "3" and "3.0" are one value
+        value = (
+            canonical(text) if integers else spelling.setdefault(text.casefold(), text)
+        )  # "3" and "3.0" are one value
         frequency[value] = frequency.get(value, 0) + int(count)
     if integers and numbers:
         num_values = max(numbers) + 1
@@ -480,6 +499,20 @@ def _no_labels(table, found, firm):
             words, f"a fact about the photo, beside {len(of_kind[kinds.YES_NO])} yes/no columns?"
         )
     return no_labels
+
+
+def _one_a_row(table, found, image, firm):
+    """Columns of words of which an image has several, in rows of its own: a label a row."""
+    names = table.text(image)
+    if len(set(names)) == len(names) or any(column.kind == kinds.YES_NO for column in found.values()):
+        return []
+    several = []
+    for name, column in found.items():
+        codes, _ = table.known(name)
+        pairs = {(image_name, code) for image_name, code in zip(names, codes, strict=True) if code >= 0}
+        if column.kind == kinds.STRING and name not in firm and len(pairs) > len({one for one, _ in pairs}):
+            several.append(name)
+    return several
 
 
 def _votes(table, ignored, found, options):
