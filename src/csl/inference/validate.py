@@ -96,7 +96,10 @@ def _make_room(folder, of_what, say):
     tables = [folder / "validation.json", folder / "validation.csv"]
     if not tables[0].exists():
         return
-    before = parse_json(tables[0].read_bytes(), tables[0])
+    try:
+        before = parse_json(tables[0].read_bytes(), tables[0])
+    except InputError:  # cut short: nobody can tell what it was of
+        before = None
     before = before if isinstance(before, dict) else {}
     if any(before.get(name) != value for name, value in of_what.items() if name in before or not before):
         say(f"the validation of {before.get('checkpoint')} on {before.get('data')} is now in {set_aside(tables)}")

@@ -1,0 +1,27 @@
+"""validate.py moves the results of another checkpoint, data set or split aside, whatever their file holds."""
+
+import json
+
+import pytest
+
+from csl.inference.validate import _make_room
+
+NOW = {"checkpoint": "best.ckpt", "data": "photos.csv", "split": "val"}
+
+
+@pytest.mark.parametrize("before", [json.dumps({**NOW, "split": "test"}), '{"checkpoint": "be', "[]"])
+def test_other_results_move_aside_and_are_named(tmp_path, before):
+    (tmp_path / "validation.json").write_text(before)
+    (tmp_path / "validation.csv").write_text("class,AP\n")
+    said = []
+    _make_room(tmp_path, NOW, said.append)
+    (aside,) = tmp_path.glob("earlier-*")
+    assert (aside / "validation.json").read_text() == before
+    assert (aside / "validation.csv").exists()
+    assert str(aside) in said[0]
+
+
+def test_the_same_measurement_replaces_its_own(tmp_path):
+    (tmp_path / "validation.json").write_text(json.dumps({**NOW, "mAP": 1.0}))
+    _make_room(tmp_path, NOW, pytest.fail)
+    assert not list(tmp_path.glob("earlier-*"))
