@@ -6,10 +6,12 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
+import torch
+from test_readme_data import attributes, nuswide
 
 from csl.__main__ import main
 from csl.machine.invocation import command
-from csl.preparation.attributes import prepare_attributes
+from csl.models import create_model
 from csl.runs.config import TrainConfig
 from csl.training.experiment import train
 
@@ -76,10 +78,23 @@ def test_another_run_that_is_the_latest_is_not_measured_instead(garments, tmp_pa
         assert Path("runs/b/validation.json").exists()
 
 
-def test_what_prepare_prints_next_works(garments, tmp_path, no_pictures):
-    said = []
+@pytest.mark.parametrize(
+    ("make", "prepare"),
+    [
+        (attributes, ["prepare", "attributes"]),
+        (nuswide, ["prepare", "nuswide", "--num_labels", "3", "--num_images", "9", "--out", "out of it"]),
+        (attributes, ["prepare", "shards", "--out", "out of it"]),
+    ],
+    ids=["attributes", "nuswide", "shards"],
+)
+def test_what_prepare_prints_next_works(make, prepare, tmp_path, capsys, no_pictures):
     with chdir(tmp_path):
-        Path("set").symlink_to(garments)
-        prepare_attributes("set", out="prepared set", say=said.append)
+        make(Path("my data"))
+        if "shards" in prepare:
+            assert main(["prepare", "attributes", "--data", "my data"]) == 0
+        assert main([*prepare, "--data", "my data"]) == 0
+        (line,) = [one for one in capsys.readouterr().out.splitlines() if "next: " in one][-1:]
+        weights = {"model": create_model("test_resnet", num_classes=2).state_dict(), "model_name": "test_resnet"}
+        torch.save(weights, "w.pth")  # not those of a recipe, which are downloaded
         flags = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
-        run_printed(said[-1].removeprefix("next: "), [*flags, "--epochs", "1", "--max_steps", "1"])
+        run_printed(line.partition("next: ")[2], [*flags, "--epochs", "1", "--max_steps", "1", "--model_path", "w.pth"])

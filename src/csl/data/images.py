@@ -149,7 +149,7 @@ def identity(path: str | Path) -> str:
 def _is_inside(path: str | Path, roots: Sequence[str]) -> bool:
     """Whether the file lies in one of these folders once all links are followed."""
     folder, name = os.path.split(path)
-    real = os.path.join(_resolved(folder), name)
+    real = os.path.join(_resolved(os.path.join(os.getcwd(), folder)), name)  # as the working folder may change
     if os.path.islink(real) or name in ("", "..", "."):
         real = os.path.realpath(real)
     return any(real.startswith(root.rstrip(os.sep) + os.sep) for root in roots)
