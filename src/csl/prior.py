@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from csl.errors import InputError, in_words
-from csl.labels.matching import match_classes
+from csl.labels.matching import few_names, match_classes
 from csl.labels.trust import escape_cell, unescape_cell
 from csl.machine import distributed
 from csl.machine.files import replacing
@@ -116,13 +116,9 @@ def _rows_of(path, names, classes):
     known = {name.casefold() for name in classes}
     strangers = [name for name in names if name.casefold() not in known]
     if strangers and (len(names) != len(classes) or len(strangers) < len(names)):
-        say(f"{path}: left out {len(strangers)} rows of unknown classes: {_few(strangers)}")
+        say(f"{path}: left out {len(strangers)} rows of unknown classes: {few_names(strangers)}")
     there = {name.casefold() for name in names}
     missing = [name for name in classes if name.casefold() not in there]
     if missing and (len(missing) < len(classes) or len(names) != len(classes)):
-        raise InputError(f"{path}: no prior for {len(missing)} of {len(classes)} classes: {_few(missing)}")
+        raise InputError(f"{path}: no prior for {len(missing)} of {len(classes)} classes: {few_names(missing)}")
     return match_classes(classes, names, str(path), "the file", say)
-
-
-def _few(names, most=5):
-    return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")

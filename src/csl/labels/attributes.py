@@ -357,10 +357,7 @@ def _image_folders(file, split):
     if file.stem.startswith("attributes_") and _split_of(file):
         augmented = [folder / "images_augmented" / "train" / "images"] if split == "train" else []
         candidates = [*augmented, folder / "images_split" / split / "images", *candidates]
-    if not (folder / "images").is_dir():  # where images that are not there are expected
-        candidates = (
-            [folder, *(one for one in candidates if one != folder)]
-            if not any(one.is_dir() for one in candidates if one != folder)
-            else candidates
-        )
+    others = [one for one in candidates if one != folder]
+    if not any(one.is_dir() for one in others):  # images that are not there are expected beside the table
+        candidates = [folder, *others]
     return [*candidates, folder.parent]

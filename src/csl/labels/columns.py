@@ -80,7 +80,10 @@ class Column:
             InputError: a known cell is none of the values; the message names its line.
         """
         codes, texts = table.known(self.name)  # [N]
-        of_text = [self._labels_of(text) for text in texts]
+        places: dict[str, int] = {}  # the first of equal values
+        for place, value in enumerate(self.values):
+            places.setdefault(value if self.kind == LIST else value.casefold(), place)
+        of_text = [self._labels_of(text, places) for text in texts]
         code = next((k for k, found in enumerate(of_text) if found is None), None)
         if code is not None:
             where = table.at(np.argmax(codes == code), self.name)
@@ -94,24 +97,22 @@ class Column:
                 labels[cells == "", 0] = self.unlisted
         return labels
 
-    def _labels_of(self, text):
-        """int8 [classes] of a known cell; None where it is none of the values."""
+    def _labels_of(self, text, places):
+        """int8 [classes] of a known cell, by the place of each value; None where it is none of them."""
         if self.kind == YES_NO:
             if self.threshold is not None and (share := number(text)) is not None:
                 return np.array([share >= self.threshold], np.int8)
             word = text.lower()
             return np.array([word in YES], np.int8) if word in YES or word in NO else None
         if self.kind == LIST:
-            words = self.words(text)
-            labels = np.full(len(self.values), self.unlisted, np.int8)
-            places = {value: place for place, value in enumerate(self.values)}
-            if not places.keys() >= set(words):
-                return None
-            labels[[places[word] for word in words]] = POSITIVE
-            return labels
-        spelt = {text.casefold(), canonical(text)}
-        place = next((k for k, value in enumerate(self.values) if value.casefold() in spelt), None)
-        return None if place is None else np.eye(len(self.values), dtype=np.int8)[place]
+            found, rest = [places.get(word) for word in self.words(text)], self.unlisted
+        else:
+            found, rest = [places.get(text.casefold(), places.get(canonical(text)))], NEGATIVE
+        if None in found:
+            return None
+        labels = np.full(len(self.values), rest, np.int8)
+        labels[found] = POSITIVE
+        return labels
 
     def words(self, text: str) -> list[str]:
         """The labels in a cell of a list."""

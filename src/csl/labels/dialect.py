@@ -15,8 +15,8 @@ from csl.labels.trust import unescape_cell
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest")
 """Of the files that are read as a table."""
 
-NAME = "filename"
-"""The column of image names of a file without a header."""
+FILENAME = "filename"
+"""The column of image names, also of a file without a header."""
 
 _SEPARATORS = ",;\t|"
 _BYTE_ORDER = {
@@ -174,11 +174,11 @@ def _by_blanks(path, text, notes):
         raise InputError(f"{path}: found {len(numbered)} lines, expected the name of an image and its labels in each")
     width = len(numbered[1][0])
     if len(numbered[0][0]) == width - 1:
-        header, numbered = [NAME, *numbered[0][0]], numbered[1:]
+        header, numbered = [FILENAME, *numbered[0][0]], numbered[1:]
     elif not _PHOTO.search(numbered[0][0][0]):
         header, numbered = numbered[0][0], numbered[1:]
     else:
-        header = [NAME, *(f"class {k}" for k in range(width - 1))]
+        header = [FILENAME, *(f"class {k}" for k in range(width - 1))]
         notes.append(f"{path.name}: no header, so the classes are numbered: class 0 to class {width - 2}")
     for row, line in numbered:
         if len(row) != len(header):

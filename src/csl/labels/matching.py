@@ -1,5 +1,6 @@
 """Match the classes of two sources: by name wherever any name agrees, by position only where none does."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from csl.errors import InputError
@@ -38,22 +39,23 @@ def match_classes(
     ours, theirs = _folded(wanted), _folded(found)
     agree = set(ours) & set(theirs)
     if agree and len(set(theirs)) == len(theirs) and len(set(ours)) == len(ours):
-        missing = [name for name in wanted if name.lower() not in agree]
-        others = [name for name in found if name.lower() not in agree]
+        missing = [name for name in wanted if name.casefold() not in agree]
+        others = [name for name in found if name.casefold() not in agree]
         raise InputError(
-            f"{place}: {len(agree)} of {len(wanted)} classes are called as {whose} calls them, and {_few(missing)} not "
-            f"(there: {_few(others) or 'no other'}); expected the same names"
+            f"{place}: {len(agree)} of {len(wanted)} classes are called as {whose} calls them, and {few_names(missing)} not "
+            f"(there: {few_names(others) or 'no other'}); expected the same names"
         )
     if len(wanted) != len(found):
         raise InputError(f"{place}: {len(wanted)} classes, {whose} has {len(found)}; expected the same")
+    in_theirs, in_ours = Counter(theirs), Counter(ours)
     for position, name in enumerate(theirs):
-        if name in agree and theirs.count(name) == ours.count(name) == 1 and ours[position] != name:
+        if in_theirs[name] == in_ours[name] == 1 and ours[position] != name:
             raise InputError(
                 f"{place}: {found[position]!r} is class {ours.index(name) + 1} here and class {position + 1} of {whose}; names "
                 "repeat, so that only the same order can be read"
             )
     if not all(name.startswith("class ") for name in found):  # which a file without names has
-        why = "class names repeat" if agree else f"no class is called as {whose} calls it ({_few(found)})"
+        why = "class names repeat" if agree else f"no class is called as {whose} calls it ({few_names(found)})"
         say(f"{place}: {why}, so the {len(found)} classes are matched by position")
     return list(range(len(found)))
 
@@ -62,5 +64,6 @@ def _folded(names):
     return [name.casefold() for name in names]
 
 
-def _few(names, most=5):
+def few_names(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a list, in quotes, for messages."""
     return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from csl.errors import InputError
+from csl.labels.dialect import FILENAME as FILENAME
 from csl.labels.dialect import read_cells
 
-FILENAME = "filename"
 SPLIT = "split"
 WEIGHT = "weight"
 

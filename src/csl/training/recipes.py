@@ -166,7 +166,8 @@ def with_recipe(name: str, flags: dict[str, Any]) -> dict[str, Any]:
     settings = {**RECIPES[name], **flags}
     if "data" not in settings:
         raise InputError(f"--recipe {name}: needs data, expected --data DIR")
-    return {setting: value for setting, value in settings.items() if setting not in _idle(name, flags)}
+    idle = _idle(name, flags)
+    return {setting: value for setting, value in settings.items() if setting not in idle}
 
 
 def recipe_line(name: str, flags: dict[str, Any]) -> str:
