@@ -19,7 +19,7 @@ class ColumnSummary(NamedTuple):
 
     Attributes:
         name: as in the header.
-        role: one of `csl.labels.schema.ROLES`.
+        role: one of `csl.labels.table_options.ROLES`.
         classes: the number of its classes.
         positive, negative, unknown: shares of its labels, in [0, 1]; None where it holds none.
         examples: some of its known cells.

@@ -15,8 +15,9 @@ from csl.labels.layouts import ATTRIBUTES
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.paths import SPLITS, contents, existing, known_split, split_name
 from csl.labels.photos import Photos
-from csl.labels.schema import Schema, TableOptions
+from csl.labels.schema import Schema
 from csl.labels.table import SPLIT, Table
+from csl.labels.table_options import ROLES, TableOptions
 
 _EXAMPLES = 3  # of a column's cells, in its summary
 
@@ -48,7 +49,7 @@ def parse_roles(text: str) -> dict[str, str]:
     for part in text.split(","):
         name, equals, role = (piece.strip() for piece in part.rpartition("="))
         if not equals or not name:
-            raise InputError(f"--roles: found {part.strip()!r}, expected NAME=ROLE with {', '.join(schema.ROLES)}")
+            raise InputError(f"--roles: found {part.strip()!r}, expected NAME=ROLE with {', '.join(ROLES)}")
         roles[name] = role
     return roles
 
@@ -98,7 +99,7 @@ def read_attributes(
         ignore_columns: names of columns that are no attributes, a sequence or one comma-separated string.
         classes: class names of a training run to read the file against; other columns are ignored.
         groups: {column: slice} of that run; without it every class is a yes/no column.
-        columns, filename_column, roles, minus_one, unlisted, no_label, vote_threshold: as `csl.labels.schema.TableOptions`.
+        columns, filename_column, roles, minus_one, unlisted, no_label, vote_threshold: as `TableOptions` takes them.
 
     Returns:
         Annotations in the order of the file, with `groups` for every column (slices of length 1 for yes/no), the rows

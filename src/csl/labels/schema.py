@@ -7,11 +7,9 @@ inferred is printed, and what a table leaves open is asked: an InputError that n
 import difflib
 import fnmatch
 import re
-import tomllib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,9 +20,7 @@ from csl.labels.dialect import is_index
 from csl.labels.matrix import NEGATIVE, UNANNOTATED
 from csl.labels.paths import split_name
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
-
-ROLES = ("image", "split", "weight", "class", "attribute", "list", "ignored")
-SIDE_FILE = "labels.toml"
+from csl.labels.table_options import TableOptions
 
 _IMAGE_NAMES = (
     "filename", "filenames", "imagename", "imagefilename", "imagefile", "imagepath", "imgpath", "image", "images", "img",
@@ -71,64 +67,6 @@ _FREE_TEXT = 0.25  # distinct values per known row above which a column is no at
 _CONSTANT = 20  # rows in which a word that never changes is no attribute
 _BLOCK = 5  # yes/no columns beside which words are taken for facts about the photo
 _LIST_SEPARATORS = "|;, "
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableOptions:
-    """What a person says of a table; None and empty leave it to the table.
-
-    Attributes:
-        filename_column: the column that names the images.
-        columns: the columns that hold labels, and no others do: names, patterns (`has_*`) and ranges (`first..last`).
-        ignore_columns: columns that hold none.
-        attributes: {column: size} of integer columns whose size the data need not show.
-        roles: {column: one of `ROLES`}.
-        minus_one: what -1 means in a yes/no column, "negative" or "unknown".
-        unlisted: what a label that a list lacks, or a cell without a mark, counts as, "negative" or "unknown".
-        no_label: words for an empty list.
-        vote_threshold: of columns that hold shares of votes: from which share on yes, in (0, 1].
-    """
-
-    filename_column: str | None = None
-    columns: Sequence[str] = ()
-    ignore_columns: Sequence[str] = ()
-    attributes: dict[str, int] = field(default_factory=dict)
-    roles: dict[str, str] = field(default_factory=dict)
-    minus_one: str | None = None
-    unlisted: str | None = None
-    no_label: Sequence[str] = ()
-    vote_threshold: float | None = None
-
-    def __post_init__(self):
-        for name in ("minus_one", "unlisted"):
-            if getattr(self, name) not in (None, "negative", "unknown"):
-                raise InputError(f"--{name} {getattr(self, name)}: expected negative or unknown")
-        for column, role in self.roles.items():
-            if role not in ROLES:
-                raise InputError(f"--roles: found {column}={role}, expected one of {', '.join(ROLES)}")
-        if self.vote_threshold is not None and not 0 < self.vote_threshold <= 1:
-            raise InputError(f"--vote_threshold {self.vote_threshold:g}: expected a share of more than 0, up to 1")
-
-    def over_file(self, folder: Path) -> "TableOptions":
-        """These options; each that is not given takes the value that `labels.toml` in the folder has for it, if any.
-
-        Raises:
-            InputError: the file is no TOML, or says something that is no option or of another type.
-        """
-        path = folder / SIDE_FILE
-        if not path.is_file():
-            return self
-        try:
-            said = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not TOML in UTF-8 ({error})") from None
-        types = {"columns": list, "ignore_columns": list, "no_label": list, "attributes": dict, "roles": dict}
-        for name, value in said.items():
-            wanted = types.get(name, (int, float) if name == "vote_threshold" else str)
-            if name not in {one.name for one in fields(self)} or not isinstance(value, wanted):
-                options = ", ".join(one.name for one in fields(self))
-                raise InputError(f"{path}: found {name} = {value!r}, expected {options}, each as its flag takes it")
-        return replace(self, **{name: value for name, value in said.items() if not getattr(self, name)})
 
 
 @dataclass(frozen=True)
