@@ -54,6 +54,7 @@ from csl.losses import PartialSelectiveLoss
 from csl.machine import distributed
 from csl.models import create_model
 from csl.predict.scoring import autocast_dtype, choose_device
+from csl.runs.config import TrainConfig
 from csl.training.optim import ModelEma, create_optimizer
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
@@ -97,7 +98,8 @@ def measure(device, folder, args):
     optimizers = {
         reduced: create_optimizer(network, "adam", lr=1e-4, weight_decay=1e-4) for reduced, network in networks.items()
     }
-    averages = {False: ModelEma(model), True: ModelEma(networks[True].module) if together else None}
+    plain = {reduced: network.module if reduced else network for reduced, network in networks.items()}
+    averages = {reduced: ModelEma(network, TrainConfig.ema_decay) for reduced, network in plain.items()}
 
     def step(reduced):
         optimizer = optimizers[reduced]
@@ -106,7 +108,7 @@ def measure(device, folder, args):
             logits = networks[reduced](x)
         criterion(logits.float(), targets).backward()
         optimizer.step()
-        averages[reduced].update(networks[True].module if reduced else model)
+        averages[reduced].update(plain[reduced])
 
     times = {name: [] for name in ("alone", "at once", "reduced", "all-reduce", "small all-reduce", "agreements")}
     gradients = torch.zeros(sum(p.numel() for p in model.parameters()), device=device)

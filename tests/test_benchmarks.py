@@ -1,0 +1,28 @@
+"""Benchmarks whose numbers the README and the docs name still run, on the code as it is."""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+
+from csl.garments import make_garments
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def load(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))  # they share machine.py
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_scaling_measures_a_step_of_one_process(tmp_path, monkeypatch):
+    make_garments(tmp_path, num_train=4, num_val=1, size=32, progress=False)
+    args = argparse.Namespace(repeats=1, batch=2, size=32, model="test_resnet", device="cpu", gpu_batch=2)
+    found = load("scaling", monkeypatch).measure(torch.device("cpu"), tmp_path, args)
+    assert found["seconds"]["alone"] > 0 and found["loader_images_per_s"]["alone"] > 0
