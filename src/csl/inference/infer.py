@@ -20,7 +20,7 @@ from csl.labels import read_class_descriptions
 from csl.labels.options import DataOptions
 from csl.labels.trust import escape_cell, escape_table, path_cell
 from csl.machine import distributed
-from csl.plots import plot_predictions, title_of
+from csl.plots import plot_predictions, title_of, tried
 from csl.predict import attribute_table, attribute_values, find_images, name_scores
 from csl.predict.scoring import show_bar
 
@@ -131,8 +131,8 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
         )
     if named > SHOWN_IMAGES:
         say(f"... and {named - SHOWN_IMAGES:,} images more")
-    names = [PICTURE, *([f"{ATTRIBUTES}.csv"] if keep else [])]
-    written = [output.name, *(results.path(name).name for name in names)]
+    paths = map(results.path, [PICTURE, *([f"{ATTRIBUTES}.csv"] if keep else [])])
+    written = [output.name, *(path.name for path in paths if path.exists())]
     if results.path(f"{BAD}.csv").exists():
         written.append(results.path(f"{BAD}.csv").name)
         say(f"{len(images) - named:,} bad images left out, named in {results.path(f'{BAD}.csv')}")
@@ -266,7 +266,8 @@ class _Shown:
     def draw(self):
         if not self.ready and self._images:
             self._results.make_room()
-            plot_predictions(self._images, self._found, self._results.path(PICTURE))
+            with tried(path := self._results.path(PICTURE)):
+                plot_predictions(self._images, self._found, path)
         self.ready = True
 
 

@@ -87,7 +87,8 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
             folder / "plots", options.split, annotations, result.indices, result.probabilities,
             options.thre, truth, chosen,
         )  # fmt: skip
-        say(f"pictures in {folder / 'plots'}: {', '.join(picture.name for picture in made)}")
+        if made:
+            say(f"pictures in {folder / 'plots'}: {', '.join(picture.name for picture in made)}")
     return numbers
 
 

@@ -3,6 +3,7 @@
 from csl.plots.curves import choose_classes, named_classes, plot_precision_recall
 from csl.plots.distribution import plot_distribution, value_counts
 from csl.plots.labels import plot_labels
+from csl.plots.optional import tried
 from csl.plots.predictions import Sheet, choose_images, plot_contact_sheet, plot_predictions, sheet_of, title_of
 from csl.plots.prior import plot_prior
 from csl.plots.training import plot_run_prior, plot_training
@@ -22,5 +23,6 @@ __all__ = [
     "plot_training",
     "sheet_of",
     "title_of",
+    "tried",
     "value_counts",
 ]

@@ -7,10 +7,12 @@ word says it too. matplotlib is imported when a picture is made.
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +41,7 @@ _FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans", "A
 @contextmanager
 def styled() -> Iterator[None]:
     """matplotlib's settings while a picture is made or drawn, as a block or a decorator (`@styled()`)."""
-    import matplotlib as mpl
+    mpl = _matplotlib()
     from matplotlib import font_manager
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
@@ -72,6 +74,23 @@ def styled() -> Iterator[None]:
         # A name in a script that no installed font has shows as boxes; one warning a glyph would bury the rest.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
+
+
+def _matplotlib():
+    """matplotlib, whatever MPLBACKEND names: a page has its own canvas and needs no backend.
+
+    Jupyter hands the name of its own to what it starts, where it may not be installed: matplotlib's import raises then.
+    """
+    named = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if named is not None:
+            os.environ["MPLBACKEND"] = named
+    if named is not None:
+        with suppress(ValueError):  # one that is there stays the choice for the caller's own pictures
+            matplotlib.rcParams["backend"] = named
+    return matplotlib
 
 
 class Page:

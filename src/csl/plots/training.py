@@ -6,6 +6,7 @@ import numpy as np
 
 from csl.labels import Annotations, LabelMatrix
 from csl.plots.labels import plot_labels
+from csl.plots.optional import drawn
 from csl.plots.prior import frequency, plot_prior
 from csl.plots.style import BODY, CURVES, SMALL, SOFT, Page, styled
 from csl.plots.validation import plot_scored
@@ -36,35 +37,42 @@ def plot_training(
         scores: of its best weights, on images of `val`.
 
     Returns:
-        The files.
+        The files; a picture that cannot be drawn is a warning.
     """
-    made = [
-        plot_curves(read_log(run.log), run.plots / "training.png"),
-        plot_labels(train, run.plots / "labels.png", full_labels),
-        plot_run_prior(run, train, truth),
-    ]
+    made = drawn(
+        run.plots,
+        {
+            "training.png": lambda path: plot_curves(read_log(run.log), path),
+            "labels.png": lambda path: plot_labels(train, path, full_labels),
+        },
+    )
+    made += plot_run_prior(run, train, truth)
     if val is not None and scores is not None and len(scores.indices):
         scored, whose = val.select(scores.indices), "validation images, by the best weights"
         made += plot_scored(scored, scores.probabilities[0], run.plots, whose)
     return made
 
 
-def plot_run_prior(run: RunFolder, train: Annotations, truth: LabelMatrix | None = None) -> Path:
-    """`plots/prior.png` of a run, from its `train_avg_preds.csv`; returns the file.
+def plot_run_prior(run: RunFolder, train: Annotations, truth: LabelMatrix | None = None) -> list[Path]:
+    """`plots/prior.png` of a run, from its `train_avg_preds.csv`; returns the file, none where it cannot be drawn.
 
     Args:
         run: a run that has it.
         train: what it was trained on.
         truth: all labels of those images; not shown as the truth if any of them is un-annotated.
     """
-    return plot_prior(
-        read_prior(run.train_prior, train.classes).numpy(),
-        frequency(train.labels),
-        train.classes,
-        run.plots / "prior.png",
-        truth=None if truth is None or truth.counts().unannotated.any() else frequency(truth),
-        title="Class prior, the mean prediction over the last epoch",
-    )
+
+    def draw(path):
+        return plot_prior(
+            read_prior(run.train_prior, train.classes).numpy(),
+            frequency(train.labels),
+            train.classes,
+            path,
+            truth=None if truth is None or truth.counts().unannotated.any() else frequency(truth),
+            title="Class prior, the mean prediction over the last epoch",
+        )
+
+    return drawn(run.plots, {"prior.png": draw})
 
 
 def plot_curves(log: list[dict], path: str | Path) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 from csl.labels import Annotations, LabelMatrix
 from csl.plots.curves import plot_precision_recall
 from csl.plots.labels import plot_labels
+from csl.plots.optional import drawn
 from csl.plots.predictions import choose_images, plot_contact_sheet, sheet_of
 from csl.plots.prior import frequency, plot_prior
 
@@ -38,23 +39,24 @@ def plot_validation(
         chosen: classes to draw curves of; None for a few between the best and the worst.
 
     Returns:
-        The files.
+        The files; a picture that cannot be drawn is a warning.
     """
     folder = Path(folder)
     scored = annotations.select(indices)
     name = {"val": "validation"}.get(split, split)
-    made = [plot_labels(scored, folder / f"{split}_labels.png")]
     full = None if truth is None else truth.select(indices)
-    made.append(
-        plot_prior(
+
+    def prior(path):
+        return plot_prior(
             probabilities.mean(0, dtype=np.float64),
             frequency(scored.labels),
             scored.classes,
-            folder / f"{split}_prior.png",
+            path,
             truth=None if full is None or full.counts().unannotated.any() else frequency(full),
             title=f"Class prior, the mean prediction over {len(indices):,} {name} images",
         )
-    )
+
+    made = drawn(folder, {f"{split}_labels.png": lambda path: plot_labels(scored, path), f"{split}_prior.png": prior})
     return made + plot_scored(scored, probabilities, folder, f"{name} images", f"{split}_", threshold, chosen)
 
 
@@ -79,16 +81,17 @@ def plot_scored(
         chosen: classes to draw curves of; None for a few between the best and the worst.
 
     Returns:
-        The files.
+        The files; a picture that cannot be drawn is a warning.
     """
-    rows = choose_images(len(scored))  # the same seed each time
-    sheet = sheet_of(scored, rows, probabilities[rows], threshold)
-    title = f"{len(rows):,} of {len(scored):,} {whose}"
-    curves = f"Precision and recall on {len(scored):,} {whose}"
-    labels = scored.labels[np.arange(len(scored))]
-    return [
-        plot_contact_sheet(sheet, folder / f"{prefix}predictions.png", title),
-        plot_precision_recall(
-            probabilities, labels, scored.classes, folder / f"{prefix}precision_recall.png", chosen, curves
-        ),
-    ]
+
+    def predictions(path):
+        rows = choose_images(len(scored))  # the same seed each time
+        title = f"{len(rows):,} of {len(scored):,} {whose}"
+        return plot_contact_sheet(sheet_of(scored, rows, probabilities[rows], threshold), path, title)
+
+    def curves(path):
+        labels = scored.labels[np.arange(len(scored))]
+        title = f"Precision and recall on {len(scored):,} {whose}"
+        return plot_precision_recall(probabilities, labels, scored.classes, path, chosen, title)
+
+    return drawn(folder, {f"{prefix}predictions.png": predictions, f"{prefix}precision_recall.png": curves})

@@ -27,7 +27,7 @@ from csl.labels.trust import escape_table, require_inside
 from csl.machine.files import write_json
 from csl.machine.invocation import command
 from csl.machine.processes import parallel_map
-from csl.plots import plot_distribution, value_counts
+from csl.plots import plot_distribution, tried, value_counts
 from csl.preparation.augmentation import augmented, copy_generator
 from csl.preparation.balance import original_copies, sampling_weights, value_indices
 from csl.preparation.split import SEED, grouped_split, kept_together
@@ -135,7 +135,8 @@ def prepare_attributes(
                 "none": "",
             }[balance]
         )
-        plot_distribution(counts, train.groups, draft / "distribution.png", caption)
+        with tried(out / "distribution.png"):
+            plot_distribution(counts, train.groups, draft / "distribution.png", caption)
         say(counts.to_string(index=False, max_rows=100))
         facts = {"source": photos.annotations.source, "balance": balance, "seed": seed, "images": len(splits)}
         _replace_outputs(draft, out, facts)

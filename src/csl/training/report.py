@@ -133,12 +133,12 @@ def result(
         lines.append(f"cross-entropy on annotated entries {best['cross_entropy']:.4f}")
     if all_labels is not None:
         lines.append(f"mAP with all labels known {all_labels:.2f}")
-    names = ", ".join(path.name for path in plots)
+    names = ", ".join(["best.ckpt", "log.jsonl", *(path.name for path in plots)])
     of_run = [] if latest else ["--model_path", folder]
     next_commands = [command(name, *of_run) for name in ("validate", "infer")]
     return [
         *lines,
-        f"took {seconds:.0f} s; results in {folder}: best.ckpt, log.jsonl, {names}",
+        f"took {seconds:.0f} s; results in {folder}: {names}",
         "next: " + "    ".join([*next_commands, shlex.join(["tensorboard", "--logdir", str(folder)])]),
     ]
 
