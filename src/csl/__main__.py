@@ -1,6 +1,7 @@
 """The command `csl` (also `python -m csl`): train, validate, infer, and the tools."""
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         argv: the words after the program's name; None for this process's.
         prog: the command's name in its messages, such as "train.py"; None for `csl NAME`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a name that a terminal or a log has no letters for is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     argv = sys.argv[1:] if argv is None else argv
     program = "csl" if Path(sys.argv[0]).stem == "csl" else "python -m csl"
     group = argv[0] if argv and any(name.startswith(f"{argv[0]} ") for name in COMMANDS) else None

@@ -1,6 +1,7 @@
 """The flags of `python -m csl inspect`."""
 
 import argparse
+import sys
 
 from csl.cli import flags
 from csl.labels.options import DataOptions
@@ -30,4 +31,5 @@ def main(given: dict) -> None:
 
     as_json = given.pop("json", False)
     report, lines = inspect(DataOptions(**given))
-    print(strict_json(report, indent=1, ensure_ascii=False) if as_json else "\n".join(lines))
+    utf8 = (sys.stdout.encoding or "").lower() == "utf-8"  # any other might leave letters out
+    print(strict_json(report, indent=1, ensure_ascii=not utf8) if as_json else "\n".join(lines))

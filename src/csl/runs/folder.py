@@ -11,6 +11,7 @@ from csl.errors import InputError
 from csl.machine.files import earlier_folder, locked, parse_json, remove_stale, replacing, strict_json, write_json
 
 LATEST = Path("outputs") / "last_run.txt"
+_PATH = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path of any bytes
 
 
 class RunFolder:
@@ -139,7 +140,7 @@ class RunFolder:
         """Make this the run that `find_latest` returns in the same working folder, if that has a folder `outputs`."""
         if LATEST.parent.is_dir():
             with replacing(LATEST) as temporary:
-                temporary.write_text(os.path.relpath(self.path) + "\n")
+                temporary.write_text(os.path.relpath(self.path) + "\n", **_PATH)
         return LATEST.parent.is_dir()
 
 
@@ -165,7 +166,7 @@ def find_latest() -> RunFolder:
         InputError: there is none.
     """
     if LATEST.exists():
-        run = RunFolder(LATEST.read_text(errors="replace").replace("\0", "\\0").strip())
+        run = RunFolder(LATEST.read_text(**_PATH).replace("\0", "\\0").strip())
         if run.best.exists() or run.last.exists():
             return run
         raise InputError(f"{LATEST}: names {run.path}, which holds no checkpoint yet, expected a run of train.py")
