@@ -45,8 +45,8 @@ def photo(garments):
         ({"class_description_path": "FILE"}, "--class_description_path changes nothing without --dataset_type OpenImages"),
         ({"path_dest": "DIR", "output": "FILE.csv"}, "--path_dest changes nothing with --output: leave it out"),
         ({"dataset_type": "coco"}, "--dataset_type coco: unknown, expected OpenImages, MS-COCO or flixstock"),
-        ({"th": 70.0}, "--th 70: expected a score from 0 to 1"),
-        ({"top_k": 0}, "--top_k 0: expected 1 or more"),
+        ({"th": 70.0}, "--th 70: expected a number from 0 to 1"),
+        ({"top_k": 0}, "--top_k 0: expected a whole number from 1 "),
         ({"abn": "torch"}, "--abn torch: test_resnet has no InPlace-ABN, expected a TResNet or no --abn"),
     ],
 )  # fmt: skip
@@ -74,7 +74,7 @@ def test_infer_names_the_flags_of_old_command_lines_that_it_does_not_use(weights
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"thre": 80.0}, "--thre 80: expected a threshold from 0 to 1"),
+        ({"thre": 80.0}, "--thre 80: expected a number from 0 to 1"),
         ({"ignore_columns": ["neck"]}, "--ignore_columns: the network's own attributes are read"),
         ({"attributes": "neck:9"}, "--attributes: found neck:9, expected what the run was trained with"),
         ({"keep_unlabelled_images": True}, "keep_unlabelled_images: .* was read as a table, which does not take it"),

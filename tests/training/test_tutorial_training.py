@@ -115,9 +115,9 @@ def test_without_a_moving_average(run):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ema_decay": 1.0}, "--ema_decay 1: expected 0 for no moving average"),
+        ({"ema_decay": 1.0}, "--ema_decay 1: expected a number from 0 to less than 1"),
         ({"schedule": "cosine"}, "--schedule cosine: unknown, expected one of onecycle, constant"),
-        ({"eval_every": 0}, "--eval_every 0: expected 1 or more"),
+        ({"eval_every": 0}, "--eval_every 0: expected a whole number from 1 "),
         ({"augment": "flip"}, "unknown augmentation 'flip': expected one of original, flip_affine"),
     ],
 )

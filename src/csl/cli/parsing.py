@@ -7,13 +7,15 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from functools import partial
 
 from csl.errors import InputError, Stopped
+from csl.ranges import check_ranges
 
 
 def create_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
     """A parser that returns given flags only: each default lives in the options that the flags set."""
-    return argparse.ArgumentParser(
+    return _Parser(
         usage="%(prog)s [flags]",
         description=description,
         epilog=epilog,
@@ -21,6 +23,25 @@ def create_parser(description: str, epilog: str | None = None) -> argparse.Argum
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=36, width=118),
     )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as all bad input is said, with what was expected and without the usage."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        for kind, expected in ((int, "a whole number"), (float, "a number"), (size, "pixels, or HEIGHTxWIDTH")):
+            self.register("type", kind, partial(_converted, kind, expected))
+
+    def error(self, message):
+        self.exit(InputError.exit_status, f"{self.prog}: error: {InputError(message.removeprefix('argument '))}\n")
+
+
+def _converted(kind, expected, text):
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}") from None
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict:
@@ -48,6 +69,7 @@ def run(main: Callable[[dict], None], parser: argparse.ArgumentParser, argv: Seq
         flags = parse(parser, argv)
     try:
         with _job(flags):
+            check_ranges(flags)
             main(flags)
     except InputError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
@@ -84,10 +106,10 @@ def _job(flags):
 
 def size(text: str) -> int | tuple[int, int]:
     """An image size: "448", or "448x320" for height x width."""
-    parts = [int(part) for part in text.lower().split("x")]
-    if len(parts) > 2 or min(parts) < 1:
+    sides = [int(side) for side in text.lower().split("x")]
+    if len(sides) > 2:
         raise ValueError(text)
-    return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def names(text: str) -> list[str]:

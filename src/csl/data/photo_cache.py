@@ -10,6 +10,7 @@ same bytes.
 import hashlib
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,6 +49,15 @@ def open_cache(
     return PhotoCache(folder, images, transform.height_width, transform.rule, say)
 
 
+def check_folder(folder: str | Path) -> None:
+    """Make the folder; raise MachineError where nothing can be written into it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise MachineError(f"--cache {folder}: cannot be written ({error.strerror}), expected a folder") from None
+
+
 class PhotoCache:
     """The photos of one list at one size, in a folder.
 
@@ -80,8 +90,8 @@ class PhotoCache:
         self.total = self.start + len(images) * self.photo_bytes
         self._file = None
         self._closed = torch.zeros(1, dtype=torch.uint8).share_memory_()  # to further photos, for all workers alike
+        check_folder(self.path.parent)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab") as file:
                 os.ftruncate(file.fileno(), self.total)
             there = os.stat(self.path).st_blocks * 512

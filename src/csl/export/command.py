@@ -29,6 +29,7 @@ from csl.models import check_image_size
 from csl.models.description import Description
 from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.predict import DEFAULT_IMAGE_SIZE, Predictor, find_images
+from csl.ranges import check_ranges
 
 FORMATS = ("onnx", "pt2", "safetensors")
 
@@ -98,6 +99,7 @@ def export(options: ExportOptions, say: Callable[[str], None] = print) -> Path:
 
 
 def _check_flags(options):
+    check_ranges(vars(options))
     if options.format not in FORMATS:
         raise InputError(f"--format {options.format}: unknown, expected one of {', '.join(FORMATS)}")
     if options.format == "safetensors":

@@ -23,6 +23,7 @@ from csl.machine import distributed
 from csl.plots import plot_predictions, title_of, tried
 from csl.predict import attribute_table, attribute_values, find_images, name_scores
 from csl.predict.scoring import show_bar
+from csl.ranges import check_ranges
 
 CLASS_DESCRIPTIONS = "./data/oidv6-class-descriptions.csv"
 OPEN_IMAGES = ("openimages", "openimagess")
@@ -144,10 +145,7 @@ def _check(options, open_images):
     """Check the flags, and that none of them changes nothing beside the others."""
     if options.dataset_type is not None and options.dataset_type.lower() not in OPEN_IMAGES + OTHERS:
         raise InputError(f"--dataset_type {options.dataset_type}: unknown, expected OpenImages, MS-COCO or flixstock")
-    if options.th is not None and not 0 <= options.th <= 1:
-        raise InputError(f"--th {options.th:g}: expected a score from 0 to 1")
-    if options.top_k < 1:
-        raise InputError(f"--top_k {options.top_k}: expected 1 or more")
+    check_ranges(vars(options))
     for name, idle, why in (
         *((name, options.pic_path is not None, "with --pic_path") for name in ("all_val_inference", "data", "images")),
         ("class_description_path", not open_images, "without --dataset_type OpenImages"),
@@ -306,7 +304,7 @@ class _Progress:
         now = time.monotonic()
         if not show_bar() and now - self.said >= SAY_SECONDS:
             rate = self.count / (now - self.started)
-            left = time.strftime("%H:%M:%S", time.gmtime((self.total - self.count) / rate))
+            left = tqdm.format_interval((self.total - self.count) / rate)  # of any number of hours
             self.say(f"{self.count:,} of {self.total:,} images, {rate:.1f} img/s, {left} left")
             self.said = now
 

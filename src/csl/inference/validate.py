@@ -18,6 +18,7 @@ from csl.machine.files import parse_json, set_aside, write_json
 from csl.metrics import averaged_scores, class_table, group_accuracy, mean_average_precision, precision_recall_f1
 from csl.predict import Predictor
 from csl.predict.scoring import gather_scores
+from csl.ranges import check_ranges
 
 
 @dataclass(kw_only=True)
@@ -56,8 +57,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
             does not exist, or no image that can be read.
     """
     say = distributed.on_rank0(say)
-    if not 0 <= options.thre <= 1:
-        raise InputError(f"--thre {options.thre:g}: expected a threshold from 0 to 1")
+    check_ranges(vars(options))
     path = checkpoint_path(options.model_path)
     predictor = load_predictor(options, path, say)
     annotations, truth = annotations_for(options, options.split, predictor.config, predictor.classes, predictor.groups)

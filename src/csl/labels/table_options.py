@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from csl.errors import InputError
+from csl.ranges import check_ranges
 
 ROLES = ("image", "split", "weight", "class", "attribute", "list", "ignored")
 SIDE_FILE = "labels.toml"
@@ -44,8 +45,7 @@ class TableOptions:
         for column, role in self.roles.items():
             if role not in ROLES:
                 raise InputError(f"--roles: found {column}={role}, expected one of {', '.join(ROLES)}")
-        if self.vote_threshold is not None and not 0 < self.vote_threshold <= 1:
-            raise InputError(f"--vote_threshold {self.vote_threshold:g}: expected a share of more than 0, up to 1")
+        check_ranges(vars(self))
 
     def over_file(self, folder: Path) -> "TableOptions":
         """These options; each that is not given takes the value that `labels.toml` in the folder has for it, if any.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from csl.errors import InputError
+from csl.ranges import check_ranges
 
 FLOOR = 1e-8
 """Least probability inside a logarithm."""
@@ -70,11 +71,7 @@ class SelectiveOptions:
             raise InputError(f"--partial_loss_mode {self.mode}: unknown, expected one of {modes}")
         if self.topk_scope not in TOPK_SCOPES:
             raise InputError(f"--topk_scope {self.topk_scope}: unknown, expected one of {', '.join(TOPK_SCOPES)}")
-        if not 0 <= self.clip < 1:
-            raise InputError(f"--clip {self.clip}: expected a margin in [0, 1)")
-        for name in ("likelihood_topk", "gamma_pos", "gamma_neg", "gamma_unann"):
-            if getattr(self, name) < 0:
-                raise InputError(f"--{name} {getattr(self, name)}: expected 0 or more")
+        check_ranges(vars(self))
 
 
 def selective_loss_ref(

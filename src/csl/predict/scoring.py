@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from csl.data.dataset import BadImage
 from csl.data.prefetch import on_device
-from csl.errors import InputError
+from csl.errors import InputError, in_words
 from csl.machine import distributed
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
@@ -40,9 +40,19 @@ def choose_device(name: str | None = None) -> torch.device:
     """The device of that name, else a CUDA device, else the CPU; with several processes the GPU of the LOCAL_RANK.
 
     Raises:
-        InputError: one GPU named for several processes.
+        InputError: a device that is not there, or one GPU named for several processes.
     """
-    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError, ImportError) as error:  # each kind of device has errors of its own
+        there = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        raise InputError(
+            f"--device {name}: not there ({in_words(error, 120)}), expected one of {', '.join(['cpu', *there])}"
+        ) from error
     if device.type != "cuda" or not distributed.started():
         return device
     if device.index is not None and distributed.world_size() > 1:
@@ -54,8 +64,10 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     """The dtype of autocast, None for float32. "auto": bfloat16 if the GPU supports it, else float16; None on a CPU.
 
     Raises:
-        InputError: float16 on a CPU, which has no fast operations of it.
+        InputError: another word, or float16 on a CPU, which has no fast operations of it.
     """
+    if amp not in ("auto", *AMP):
+        raise InputError(f"--amp {amp}: expected one of auto, {', '.join(AMP)}")
     if amp == "fp16" and device.type == "cpu":
         raise InputError("--amp fp16: far slower than float32 on a CPU, expected bf16 or off")
     if amp != "auto":

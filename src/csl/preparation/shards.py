@@ -8,6 +8,7 @@ from csl.errors import InputError
 from csl.labels.options import DataOptions
 from csl.labels.read import read_split
 from csl.machine.invocation import command
+from csl.ranges import check_ranges
 
 
 @dataclass(kw_only=True)
@@ -27,10 +28,7 @@ def prepare_shards(options: ShardOptions, say: Callable[[str], None] = print) ->
     Raises:
         InputError: a size that is not positive, a split without images, or an error of `write_shards`.
     """
-    for name in ("size_mb", "count"):
-        value = getattr(options, name)
-        if value is not None and value <= 0:
-            raise InputError(f"--{name} {value:g}: expected more than 0")
+    check_ranges(vars(options))
     parts, classes, groups = {}, None, None
     for split in options.split:
         part = read_split(options, split, classes, groups)

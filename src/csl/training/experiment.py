@@ -14,10 +14,10 @@ from tqdm import tqdm
 from csl import checkpoint
 from csl.data.dataset import ImageDataset
 from csl.data.loader import create_loader, default_workers
-from csl.data.photo_cache import open_cache
+from csl.data.photo_cache import check_folder, open_cache
 from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import InputError
-from csl.labels import LabelMatrix
+from csl.labels import LabelMatrix, simulate
 from csl.machine import distributed
 from csl.models import CONFIGS, architecture, check_image_size, create_model, name_with_tag
 from csl.models.abn import describe_abn, synchronise_abn
@@ -25,6 +25,7 @@ from csl.models.compiling import check_compiler
 from csl.ops import set_abn_backend
 from csl.predict.scoring import autocast_dtype, choose_device
 from csl.prior import read_prior
+from csl.ranges import check_ranges
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.runs.record import changed_settings, config_of, deterministic, label_hash, settings_of
@@ -39,7 +40,7 @@ from csl.training.data import (
     with_simulated_labels,
     without_bad_images,
 )
-from csl.training.optim import SCHEDULES
+from csl.training.optim import OPTIMIZERS, SCHEDULES
 from csl.training.summary import best_scores, summarise
 from csl.training.trainer import Trainer
 
@@ -173,22 +174,23 @@ def _first_mask(run, before):
 
 
 def _check(config):
+    check_ranges(vars(config))
     check_image_size(config.model_name, config.image_size)
     autocast_dtype(config.amp, choose_device(config.device))
     TrainTransform(config.image_size, config.augment)
     if config.on_bad_image not in ("stop", "skip"):
         raise InputError(f"--on_bad_image {config.on_bad_image}: expected stop or skip")
-    steps = ("max_steps", "save_every", "eval_every", "print_freq")
-    for name in ("epochs", "batch_size", "grad_accum", "stop_epoch", "prior_epochs", *steps):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value}: expected 1 or more")
-    if not 0 <= config.ema_decay < 1:
-        raise InputError(f"--ema_decay {config.ema_decay:g}: expected 0 for no moving average, or more and less than 1")
-    if config.schedule not in SCHEDULES:
-        raise InputError(f"--schedule {config.schedule}: unknown, expected one of {', '.join(SCHEDULES)}")
+    for name, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS)):
+        if (value := getattr(config, name)) not in known:
+            raise InputError(f"--{name} {value}: unknown, expected one of {', '.join(known)}")
     if config.prior_loss not in ("bce", "focal"):
         raise InputError(f"--prior_loss {config.prior_loss}: expected bce or focal")
+    if config.simulate_partial_type is not None:
+        simulate(
+            LabelMatrix.from_entries([], [], [], (0, 0)), config.simulate_partial_type, config.simulate_partial_param
+        )
+    if config.cache is not None:
+        check_folder(config.cache)
     config.create_loss()
     check_used(config)
 

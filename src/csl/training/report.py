@@ -2,13 +2,13 @@
 
 import math
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from csl.labels import Annotations
 from csl.machine.invocation import command
@@ -47,7 +47,7 @@ def start(
 
 def step(epoch: int, step_of_epoch: int, steps_per_epoch: int, loss: float, rate: float, images_left: int) -> str:
     """How far training is within an epoch (from 1), and the time left at this rate (images per second)."""
-    left = time.strftime("%H:%M:%S", time.gmtime(images_left / max(rate, 1e-9)))
+    left = tqdm.format_interval(images_left / max(rate, 1e-9))  # of any number of hours
     return f"epoch {epoch}, step {step_of_epoch}/{steps_per_epoch}: loss {loss:.3f}, {rate:.1f} img/s, {left} left"
 
 
