@@ -70,7 +70,10 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "follow_links": (
         ("--follow_links",),
-        {"action": "store_true", "help": "allow image paths and links that lead out of the data folder"},
+        {
+            "action": "store_true",
+            "help": "allow image paths and links that lead out of the data folder, and linked folders",
+        },
     ),
     "on_bad_image": (
         ("--on_bad_image",),

@@ -18,7 +18,11 @@ def parser() -> argparse.ArgumentParser:
     """The parser of infer.py; its names are fields of `InferenceOptions`."""
     p, group = flags.parser_of(InferenceOptions, DESCRIPTION, EPILOG)
     g = group("images")
-    g.add("--pic_path", metavar="PATH", help="an image, a folder, or a list file (.txt) with one path per line")
+    g.add(
+        "--pic_path",
+        metavar="PATH",
+        help="an image, a folder, or a list file (.txt): a path per line, from it or from here",
+    )
     g.add("--all_val_inference", action="store_true", help="every image of the validation split")
     g.add("--data", metavar="DIR", help="annotations for --all_val_inference (the run's own; else ./data)")
     g.shared("images", "follow_links")

@@ -12,9 +12,10 @@ from csl.data.images import check_image, open_image
 from csl.errors import InputError, printable
 from csl.labels import Annotations
 from csl.labels.class_set import ClassSet
-from csl.labels.shard_index import IMAGE_EXTENSIONS, META, load_index, meta_json, sample_json
+from csl.labels.shard_index import META, load_index, meta_json, sample_json
 from csl.labels.shards import SUMMARY
 from csl.machine.files import replacing, write_json
+from csl.machine.image_formats import is_image_name
 
 DEFAULT_BYTES = 500_000_000
 """Size of one shard: large enough to be read at the disk's speed, small enough to be copied and shared out."""
@@ -127,9 +128,8 @@ def _key(row, path):
 
 
 def _extension(path, content):
-    extension = Path(path).suffix[1:].lower()
-    if extension in IMAGE_EXTENSIONS:
-        return extension
+    if is_image_name(path):
+        return Path(path).suffix[1:].lower()
     return "png" if content[:4] == b"\x89PNG" else "jpg"  # readers go by what is in it
 
 

@@ -98,7 +98,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
 
     annotations = None
     if options.pic_path is not None:
-        images = find_images(options.pic_path, say)
+        images = find_images(options.pic_path, say, options.follow_links)
         confine = Path(options.pic_path).is_dir() and not options.follow_links
         roots = (os.path.realpath(options.pic_path),) if confine else ()
     elif not predictor.config and options.data is None:

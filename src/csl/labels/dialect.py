@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from csl.errors import InputError
 from csl.labels.trust import unescape_cell
+from csl.machine.image_formats import is_image_name
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest")
 """Of the files that are read as a table."""
@@ -26,7 +27,6 @@ _BYTE_ORDER = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_PHOTO = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?|gif|avif|jfif)$", re.IGNORECASE)
 _WORDS = {"\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks"}
 _HEAD = 1 << 16  # bytes that a header is looked for in
 
@@ -175,7 +175,7 @@ def _by_blanks(path, text, notes):
     width = len(numbered[1][0])
     if len(numbered[0][0]) == width - 1:
         header, numbered = [FILENAME, *numbered[0][0]], numbered[1:]
-    elif not _PHOTO.search(numbered[0][0][0]):
+    elif not is_image_name(numbered[0][0][0]):
         header, numbered = numbered[0][0], numbered[1:]
     else:
         header = [FILENAME, *(f"class {k}" for k in range(width - 1))]

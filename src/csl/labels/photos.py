@@ -9,11 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from csl.errors import InputError
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jfif", ".mpo")
-"""What a photo's name may end in where a table leaves it out."""
-
-_EXTENSION = re.compile(r"\.[a-z0-9]{2,5}$", re.IGNORECASE)
+from csl.machine.image_formats import is_image_name
 
 
 class Photos:
@@ -117,16 +113,14 @@ def _names_in(folder):
 def _by_key(names, whole):
     keys: dict[str, list[str]] = {}
     for name in sorted(names):
-        if whole or name.lower().endswith(EXTENSIONS):
+        if whole or is_image_name(name):
             keys.setdefault(_key(name, whole), []).append(name)
     return keys
 
 
 def _key(name, whole):
     name = unicodedata.normalize("NFC", name).casefold()
-    if not whole and (match := _EXTENSION.search(name)) and name.endswith(EXTENSIONS):
-        return name[: match.start()]
-    return name
+    return name if whole or not is_image_name(name) else os.path.splitext(name)[0]
 
 
 def _clean(name):

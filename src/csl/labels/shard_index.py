@@ -31,13 +31,11 @@ from csl.labels.class_set import ClassSet
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED
 from csl.labels.paths import SPLITS
 from csl.machine.files import parse_json
+from csl.machine.image_formats import image_suffixes
 
 VERSION = 1
 META = "__csl__/classes.json"
 BLOCK = 512  # bytes: headers and the end of a tar are made of these
-IMAGE_EXTENSIONS = frozenset(
-    ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "avif", "jp2")
-)
 
 _LABELS = {"positives": POSITIVE, "negatives": NEGATIVE, "unknown": UNANNOTATED}
 _MOST_JSON = 64 << 20  # bytes of one JSON member: a class list of a million names fits
@@ -188,7 +186,7 @@ def _read_json(path, file, info):
 
 
 def _sample(path, file, group, meta, key):
-    images = [extension for extension in group if extension in IMAGE_EXTENSIONS]
+    images = [extension for extension in group if f".{extension}" in image_suffixes()]
     if len(images) != 1 or "json" not in group:
         raise InputError(f"{path}: sample {key!r} has {', '.join(sorted(group))}; expected json and one image")
     image = group[images[0]]
