@@ -1,6 +1,7 @@
 """csl.export: the file that is written gives PyTorch's numbers, says what it is, and is not there if anything is wrong."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,6 +98,20 @@ def test_the_form_leaves_the_network_alone():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     with torch.no_grad():
         torch.testing.assert_close(form(x), model(x).sigmoid(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_earlier_file_is_moved_aside_once_there_is_another(tiny, tmp_path):
+    out, said = tmp_path / "w.safetensors", []
+    options = ExportOptions(model_path=str(tiny), format="safetensors", out=str(out))
+    out.write_text("of another network")
+    export(options, said.append)
+    (aside,) = tmp_path.glob("earlier-*")
+    assert (aside / out.name).read_text() == "of another network"
+    assert [line for line in said if "is now in" in line] == [f"the file that was {out} is now in {aside}"]
+    out.write_text("mine")
+    with pytest.raises(InputError, match="--num_classes 6"):
+        export(replace(options, num_classes=6))
+    assert out.read_text() == "mine"
 
 
 @pytest.mark.parametrize("sigmoid", [False, True])

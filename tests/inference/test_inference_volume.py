@@ -219,15 +219,32 @@ def test_a_table_that_somebody_waited_for_is_moved_aside_and_said(tmp_path):
     output, said = tmp_path / "predictions.csv", []
     job(output, {"of": "big"}, 1000, said)
     job(output, {"of": "big"}, 1000, said)  # the same again replaces its own
-    assert said == []
+    assert said == [f"{output}: replaces the table of the same images and settings"]
     job(output, {"of": "photo"}, 1, said)
     (aside,) = tmp_path.glob("earlier-*")
-    assert said == [f"the table of other images that was {output} is now in {aside}"]
+    assert said[1:] == [f"the table of other images that was {output} is now in {aside}"]
     assert len(pd.read_csv(aside / "predictions.csv")) == 1000
     output.write_text("somebody's own file")
     (tmp_path / ".predictions.csv.plan").unlink()
     job(output, {"of": "another"}, 1, said)
     assert [len(list(folder.iterdir())) for folder in sorted(tmp_path.glob("earlier-*"))] == [1, 1]
+
+
+def test_what_others_wrote_in_a_table_or_beside_it_is_moved_aside(tmp_path):
+    output, said = tmp_path / "out.csv", []
+    (tmp_path / "out_bad_images.csv").write_text("a list of my own")
+    job(output, {"of": "photo"}, 1, said)
+    assert (*map(Path.read_text, tmp_path.glob("earlier-*/*")),) == ("a list of my own",)
+    with open(output, "a") as file:
+        file.write("corrected.jpg,a,1\n")
+    for plan in ({"of": "photo"}, {"of": "another"}):  # of one image, and of these settings: replaced if untouched
+        job(output, plan, 1, said)
+    assert [line.partition(" is now in ")[0] for line in said] == [
+        f"what others wrote that was {tmp_path / 'out_bad_images.csv'}",
+        f"what others wrote that was {output}",
+        f"{output}: replaces the table of 1 other images",
+    ]
+    assert any("corrected" in file.read_text() for file in tmp_path.glob("earlier-*/out.csv"))
 
 
 def test_results_of_one_run_do_not_replace_each_other_unsaid(weights, garments, many, tmp_path):

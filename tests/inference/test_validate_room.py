@@ -21,6 +21,23 @@ def test_other_results_move_aside_and_are_named(tmp_path, before):
     assert str(aside) in said[0]
 
 
+def test_results_with_other_numbers_move_aside_with_their_pictures(tmp_path):
+    (tmp_path / "validation.csv").write_text("mine")  # and nothing says of what it is
+    _make_room(tmp_path, NOW, [].append)
+    (tmp_path / "validation.json").write_text(json.dumps({**NOW, "mAP": 1.0, "P_C": None}))
+    (tmp_path / "plots").mkdir()
+    for name in ("val_prior.png", "training.png"):
+        (tmp_path / "plots" / name).touch()
+    said = []
+    _make_room(tmp_path, {**NOW, "mAP": 1.0, "P_C": float("nan")}, said.append)
+    assert said == []
+    _make_room(tmp_path, {**NOW, "mAP": 1.5, "P_C": 2.0}, said.append)
+    assert len(list(tmp_path.glob("earlier-*"))) == 2
+    assert [path.name for path in tmp_path.glob("plots/**/*.png")] == ["training.png", "val_prior.png"]
+    (aside,) = tmp_path.glob("plots/earlier-*")
+    assert str(aside) in said[0]
+
+
 def test_the_same_measurement_replaces_its_own(tmp_path):
     (tmp_path / "validation.json").write_text(json.dumps({**NOW, "mAP": 1.0}))
     _make_room(tmp_path, NOW, pytest.fail)

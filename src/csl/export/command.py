@@ -24,7 +24,7 @@ from csl.inference.sources import annotations_for, checkpoint_path
 from csl.inference.validate import evaluate
 from csl.labels.class_set import ClassSet
 from csl.labels.options import DataOptions
-from csl.machine.files import replacing
+from csl.machine.files import replacing, set_aside
 from csl.models import check_image_size
 from csl.models.description import Description
 from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
@@ -91,6 +91,8 @@ def export(options: ExportOptions, say: Callable[[str], None] = print) -> Path:
             if options.int8:
                 say(f"float32: {line}")
                 line = _quantise(options, target, temporary, description, photos, loaded, say)
+        if (aside := set_aside([out])) is not None:
+            say(f"the file that was {out} is now in {aside}")
     say(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {line}")
     return out
 

@@ -4,7 +4,7 @@ While a job runs, each process appends to a file of its own, `.NAME.PLAN.progres
 a hash of all that the rows depend on, so that jobs of other plans have folders of their own. The first line is the plan. Each
 further line holds the rows of one image, table -> rows, in the order of the images. The same job goes on after the last whole
 line. At the end the files of all processes are joined into the tables, and the folder goes. `.NAME.plan` tells of which plan
-the tables are: those of another one are not overwritten but moved aside.
+the tables are, and what was written last: those of another one, or changed since, are not overwritten but moved aside.
 """
 
 import csv
@@ -66,6 +66,7 @@ class Results:
         self._plan = {"plan": hashlib.sha256(_line(plan)).hexdigest()[:16], "images": num_images}
         self.folder = self.output.parent / f".{self.output.name}.{self._plan['plan']}.progress"
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._record = self.output.with_name(f".{self.output.name}.plan")
         self._columns, self._others, self._say = columns, others, say
         self._has_room = False
         self._open = ExitStack()
@@ -87,21 +88,21 @@ class Results:
         if self._has_room:
             return
         self._has_room = True
-        record = self.output.with_name(f".{self.output.name}.plan")
-        before = _rows(record.read_bytes()) if record.is_file() else None
-        if before != self._plan and self.output.exists():
-            images = (before or {}).get("images")
-            if isinstance(images, int) and images <= SMALL:
+        before = (_rows(self._record.read_bytes()) if self._record.is_file() else None) or {}
+        ours = before.pop("table", None) in (None, _stamp(self.output)) and before  # nobody wrote in it since
+        images = before.get("images")
+        of_tables = (self.path(f"{name}.csv") for name in self._columns if name != PREDICTIONS)
+        names = [path for path in (self.output, *of_tables, *map(self.path, self._others)) if path.exists()]
+        if ours and before == self._plan:
+            if self.output.exists():
+                self._say(f"{self.output}: replaces the table of the same images and settings")
+        elif ours and isinstance(images, int) and images <= SMALL:
+            if names:
                 self._say(f"{self.output}: replaces the table of {images:,} other images")
-            else:
-                names = [
-                    self.output,
-                    *(self.path(f"{name}.csv") for name in self._columns),
-                    *map(self.path, self._others),
-                ]
-                aside = set_aside([path for path in dict.fromkeys(names) if path.exists()])
-                self._say(f"the table of other images that was {self.output} is now in {aside}")
-        write_json(record, self._plan)
+        elif names:
+            what = "the table of other images" if ours else "what others wrote"
+            self._say(f"{what} that was {names[0]} is now in {set_aside(names)}")
+        write_json(self._record, self._plan)
 
     def add(self, rows: Mapping[str, Sequence[Sequence[Any]]]) -> None:
         """Add the rows of the next image by table. An image without rows of predictions could not be read."""
@@ -127,6 +128,7 @@ class Results:
                 self.make_room()
                 for name in self._columns:
                     self._join(name, self.output if name == PREDICTIONS else self.path(f"{name}.csv"))
+                write_json(self._record, {**self._plan, "table": _stamp(self.output)})
             shutil.rmtree(self.folder)
         distributed.barrier()
         return named
@@ -173,6 +175,11 @@ class Results:
                 next(file)  # the plan
                 for line in file:
                     yield from json.loads(line).get(name, ())
+
+
+def _stamp(file):
+    """Size and time of change of a file, None where there is none."""
+    return [file.stat().st_size, file.stat().st_mtime_ns] if file.exists() else None
 
 
 def _line(content):

@@ -1,5 +1,6 @@
 """`validate.py`: a network measured on annotated images."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,9 +13,10 @@ from csl.inference.sources import annotations_for, checkpoint_path, destination
 from csl.labels import Annotations, LabelMatrix
 from csl.labels.matching import match_classes
 from csl.labels.options import DataOptions
+from csl.labels.paths import SPLITS
 from csl.labels.trust import escape_table
 from csl.machine import distributed
-from csl.machine.files import parse_json, set_aside, write_json
+from csl.machine.files import parse_json, set_aside, strict_json, write_json
 from csl.metrics import averaged_scores, class_table, group_accuracy, mean_average_precision, precision_recall_f1
 from csl.predict import Predictor
 from csl.predict.scoring import gather_scores
@@ -76,7 +78,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     folder = destination(options.path_dest, path)
     folder.mkdir(parents=True, exist_ok=True)
     of_what = {"checkpoint": str(path), "data": annotations.source, "split": options.split}
-    _make_room(folder, of_what, say)
+    _make_room(folder, of_what | numbers, say)
     escape_table(result.classes).to_csv(folder / "validation.csv", index=False)
     write_json(folder / "validation.json", of_what | numbers)
     say(f"{len(result.indices):,} images of {annotations.source}; every class in {folder / 'validation.csv'}")
@@ -92,18 +94,21 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     return numbers
 
 
-def _make_room(folder, of_what, say):
-    """Move the results of another checkpoint, data set or split aside."""
+def _make_room(folder, content, say):
+    """Move results of another checkpoint, data set or split, or with other numbers, aside; pictures of them, too."""
     tables = [folder / "validation.json", folder / "validation.csv"]
-    if not tables[0].exists():
+    if not any(table.exists() for table in tables):
         return
     try:
         before = parse_json(tables[0].read_bytes(), tables[0])
-    except InputError:  # cut short: nobody can tell what it was of
+    except (InputError, OSError):  # cut short or gone: nobody can tell what it was of
         before = None
     before = before if isinstance(before, dict) else {}
-    if any(before.get(name) != value for name, value in of_what.items() if name in before or not before):
-        say(f"the validation of {before.get('checkpoint')} on {before.get('data')} is now in {set_aside(tables)}")
+    content = json.loads(strict_json(content))
+    if any(before.get(name) != value for name, value in content.items() if name in before or not before):
+        pictures = sorted(path for split in SPLITS for path in (folder / "plots").glob(f"{split}_*.png"))
+        folders = [str(aside) for aside in (set_aside(tables), set_aside(pictures)) if aside is not None]
+        say(f"the validation of {before.get('checkpoint')} on {before.get('data')} is now in {' and '.join(folders)}")
 
 
 def _print(result, threshold, say):
