@@ -34,6 +34,9 @@ OTHERS = ("ms-coco", "flixstock")
 SHOWN_IMAGES = 12
 """The first images of a run, which are printed and drawn."""
 
+SHOWN_NAMES = 30
+"""The first names of each of them; the table has all."""
+
 PICTURE = "predictions.png"
 ATTRIBUTES = "attributes_val_inference"
 SAY_SECONDS = 60
@@ -250,7 +253,7 @@ class _Shown:
     def add(self, image, found):
         if self.ready:
             return
-        self.say(f"{printable(image)}: " + title_of(found, most=len(found) or 1).replace("\n", ", ").replace("  ", " "))
+        self.say(f"{printable(image)}: " + title_of(found, SHOWN_NAMES).replace("\n", ", ").replace("  ", " "))
         self._images.append(image)
         self._found.append(found)
         if len(self._images) == SHOWN_IMAGES:

@@ -11,7 +11,7 @@ from csl.errors import InputError
 from csl.inference.options import NetworkOptions, load_predictor
 from csl.inference.sources import annotations_for, checkpoint_path, destination
 from csl.labels import Annotations, LabelMatrix
-from csl.labels.matching import match_classes
+from csl.labels.matching import few_lines, match_classes
 from csl.labels.options import DataOptions
 from csl.labels.paths import SPLITS
 from csl.labels.trust import escape_table
@@ -21,6 +21,9 @@ from csl.metrics import averaged_scores, class_table, group_accuracy, mean_avera
 from csl.predict import Predictor
 from csl.predict.scoring import gather_scores
 from csl.ranges import check_ranges
+
+TABLES = ("validation.csv", "validation_attributes.csv", "validation_bad_images.csv")
+"""Of all classes, all attributes, and the images that cannot be read."""
 
 
 @dataclass(kw_only=True)
@@ -43,7 +46,7 @@ class ValidateOptions(NetworkOptions, DataOptions):
 
 
 def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> dict[str, float]:
-    """Measure a network on a split, print the numbers and write `validation.csv` and `validation.json`.
+    """Measure a network on a split, print the numbers and write `TABLES` and `validation.json`.
 
     With several processes (`csl.machine.distributed`) each scores a part of the images; rank 0 prints and writes.
 
@@ -74,14 +77,18 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     numbers = result.numbers
     if truth is not None:
         numbers["mAP_all_labels"] = mean_average_precision(result.probabilities, truth.select(result.indices))
-    _print(result, options.thre, say)
     folder = destination(options.path_dest, path)
+    _print(result, options.thre, folder, say)
     folder.mkdir(parents=True, exist_ok=True)
     of_what = {"checkpoint": str(path), "data": annotations.source, "split": options.split}
     _make_room(folder, of_what | numbers, say)
-    escape_table(result.classes).to_csv(folder / "validation.csv", index=False)
+    escape_table(result.classes).to_csv(folder / TABLES[0], index=False)
+    if result.attributes is not None:
+        escape_table(result.attributes).to_csv(folder / TABLES[1], index=False)
+    if result.bad:
+        escape_table(pd.DataFrame({"reason": result.bad})).to_csv(folder / TABLES[2], index=False)
     write_json(folder / "validation.json", of_what | numbers)
-    say(f"{len(result.indices):,} images of {annotations.source}; every class in {folder / 'validation.csv'}")
+    say(f"{len(result.indices):,} images of {annotations.source}; every class in {folder / TABLES[0]}")
     if options.plots or chosen:
         from csl.plots.validation import plot_validation
 
@@ -96,7 +103,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
 
 def _make_room(folder, content, say):
     """Move results of another checkpoint, data set or split, or with other numbers, aside; pictures of them, too."""
-    tables = [folder / "validation.json", folder / "validation.csv"]
+    tables = [folder / name for name in ("validation.json", *TABLES)]
     if not any(table.exists() for table in tables):
         return
     try:
@@ -111,10 +118,10 @@ def _make_room(folder, content, say):
         say(f"the validation of {before.get('checkpoint')} on {before.get('data')} is now in {' and '.join(folders)}")
 
 
-def _print(result, threshold, say):
+def _print(result, threshold, folder, say):
     numbers = result.numbers
-    for reason in result.bad:
-        say(f"bad image, left out: {reason}")
+    for line in few_lines([f"bad image, left out: {reason}" for reason in result.bad], str(folder / TABLES[2])):
+        say(line)
     say(f"mAP on annotated entries          {numbers['mAP']:6.2f}")
     say(f"mAP with un-annotated as negative {numbers['mAP_negative']:6.2f}")
     if "mAP_all_labels" in numbers:
@@ -124,7 +131,8 @@ def _print(result, threshold, say):
         values = "  ".join(f"{k} {numbers[f'{average}_{k}']:6.2f}" for k in ("precision", "recall", "f1"))
         say(f"at 0.5, {average:8}{values}")
     if result.attributes is not None:
-        say(result.attributes.round(1).to_string(index=False))
+        lines = result.attributes.round(1).to_string(index=False).split("\n")
+        say("\n".join([lines[0], *few_lines(lines[1:], str(folder / TABLES[1]))]))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What is understood of annotations before anything is trained: columns and their roles, counts, the first rows."""
 
 import os
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from csl.labels.annotations import Annotations
 from csl.labels.options import DataOptions
 from csl.labels.paths import SPLITS
 from csl.labels.read import read_split
+from csl.machine.invocation import command
 
+_COLUMNS = 20  # shown of each role
 _ROWS = 3  # shown of the labels
 _NAMES = 8  # shown of the classes of a row
 _LOOKED_FOR = 2000  # photos, spread over the set
@@ -18,9 +21,13 @@ _WIDEST = 34  # characters of a cell of the printed table
 
 
 def column_lines(annotations: Annotations) -> list[str]:
-    """The columns of a table as an aligned table of texts, and its notes; [] where there is nothing to say."""
+    """The columns of a table, the first of each role, as an aligned table, and its notes; [] where there is nothing to say."""
     rows = [("column", "role", "classes", "known 1", "known 0", "unknown", "examples", "")]
+    of_role: Counter[str] = Counter()
     for one in annotations.columns:
+        of_role[one.role] += 1
+        if of_role[one.role] > _COLUMNS:
+            continue
         shares = [
             "" if share is None else f"{100 * share:.1f} %" for share in (one.positive, one.negative, one.unknown)
         ]
@@ -28,6 +35,9 @@ def column_lines(annotations: Annotations) -> list[str]:
     cells = [[_short(cell) if k < 7 else printable(cell) for k, cell in enumerate(row)] for row in rows]
     widths = [max(len(row[k]) for row in cells) for k in range(7)]
     lines = ["  ".join([*(row[k].ljust(widths[k]) for k in range(7)), row[7]]).rstrip() for row in cells]
+    if more := {role: count - _COLUMNS for role, count in of_role.items() if count > _COLUMNS}:
+        words = ", ".join(f"{count:,} more columns of role {role}" for role, count in more.items())
+        lines.append(f"... and {words}; {command('inspect', annotations.source, '--json')} prints all")
     return [*(lines if annotations.columns else []), *map(printable, annotations.notes)]
 
 

@@ -64,6 +64,12 @@ def _folded(names):
     return [name.casefold() for name in names]
 
 
+def few_lines(lines: Sequence[str], where: str, most: int = 20) -> list[str]:
+    """The first lines, and one that tells how many more there are, and where."""
+    more = [f"... and {len(lines) - most:,} more, in {where}"] if len(lines) > most else []
+    return [*lines[:most], *more]
+
+
 def few_names(names: Sequence[str], most: int = 5) -> str:
     """The first names of a list, in quotes, for messages."""
     return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")

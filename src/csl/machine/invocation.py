@@ -13,7 +13,7 @@ def command(name: str, *arguments: str | Path) -> str:
     Beside a script it is the script; of the installed command `csl` it is that; anywhere else `python -m csl`.
 
     Args:
-        name: train, validate or infer.
+        name: train, validate, infer or inspect.
         arguments: its flags and their values.
     """
     started = Path(sys.argv[0])

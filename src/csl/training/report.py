@@ -82,7 +82,9 @@ def prior(values: Tensor, threshold: float, groups: Mapping[str, slice] | None =
         f"(priors from {low:.3g} to {high:.3g})"
     ]
     if groups:
-        sums = ", ".join(f"{name} {values[classes].sum():.2f}" for name, classes in groups.items())
+        few = list(groups.items())[:10]
+        sums = ", ".join(f"{name} {values[classes].sum():.2f}" for name, classes in few)
+        sums += f" and {len(groups) - len(few):,} more" if len(groups) > len(few) else ""
         lines.append(f"prior: sums over the values of each attribute, 1 if every image has one: {sums}")
     if over == classes and classes > 1:
         lines.append(
