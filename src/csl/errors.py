@@ -30,14 +30,17 @@ def in_words(error: object, most: int = 200) -> str:
 class InputError(ValueError):
     """Bad input: a file, a line of it, a class or a flag.
 
-    The message is one printable line that names the place, what was found and what was expected. The scripts print it
-    and exit with `exit_status`.
+    The message is one printable line that names the place, what was found and what was expected, or a few such lines, an
+    argument each. The scripts print it and exit with `exit_status`.
     """
 
     exit_status = 2
 
-    def __init__(self, message: object = ""):
-        super().__init__(printable(str(message)))
+    def __init__(self, *lines: object):
+        super().__init__(*(printable(str(line)) for line in lines))
+
+    def __str__(self):
+        return "\n".join(self.args)
 
 
 class MachineError(InputError):

@@ -85,7 +85,7 @@ def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
         ) from error
     header, table = tuple(table.iloc[0]), table[1:].reset_index(drop=True)
     if header != COLUMNS:
-        raise InputError(f"{path}: columns {','.join(header)}, expected {','.join(COLUMNS)}")
+        raise InputError(f"{path}: columns {','.join(header)[:200]}, expected {','.join(COLUMNS)}")
     table.columns = COLUMNS
     table.Classes = table.Classes.map(unescape_cell)
     rows = _rows_of(path, list(table.Classes), list(classes))

@@ -1,9 +1,12 @@
 """read_annotations: which reader is chosen, and what is said where none is."""
 
 import json
+import pickle
+import re
 
 import pytest
 
+from csl import __main__ as tools
 from csl.errors import InputError
 from csl.labels import Annotations, read_annotations
 
@@ -142,21 +145,91 @@ def test_what_is_not_recognised(tmp_path, name, text, found):
     with pytest.raises(InputError, match=found) as error:
         read_annotations(file)
     assert str(file) in str(error.value)
-    assert "instances_{train,val}{2014,2017}.json" in str(error.value)
-    assert "attributes.csv" in str(error.value)
-    assert "\n" not in str(error.value)
+    three_lines(error.value)
 
 
-def test_a_folder_that_is_not_recognised(tmp_path):
-    with pytest.raises(InputError, match="not recognised, found nothing; looked for OpenImages: .*; COCO: "):
+def three_lines(error):
+    """Found, lacking, expected: with a flag or command, each short."""
+    found, lacks, expected = str(error).splitlines()
+    assert ": annotations not recognised: found " in found
+    assert "missing " in lacks
+    assert expected.startswith("expected ")
+    assert "--data" in expected
+    assert max(map(len, (found, lacks, expected))) < 240 + len(str(found.partition(": annotations")[0]))
+    return found.partition(": found ")[2], lacks, expected
+
+
+WITHOUT_CATEGORIES = json.dumps({key: value for key, value in json.loads(COCO).items() if key != "categories"})
+
+
+@pytest.mark.parametrize(
+    ("files", "found", "lacks", "expected"),
+    [
+        ({}, "nothing", "like no known format: missing annotations", "OpenImages, LVIS, .*, a table: --data"),
+        (
+            {**{f"{n:03}.jpg": "" for n in range(240)}, "labels.xlsx": "", "a/1.jpg": "", "b/1.jpg": ""},
+            r"240 .jpg (000.jpg, ...), 1 .xlsx (labels.xlsx), folders a, b",
+            "most like data in another form: missing labels.xlsx saved as CSV",
+            "it saved as CSV, then --data",
+        ),
+        ({"a.zip": ""}, "1 .zip (a.zip)", "missing a.zip unpacked", "it unpacked"),
+        ({"a/1.jpg": ""}, "folder a", "most like photos without labels: missing a table", "attributes.csv .* --images DIR"),
+        ({"lvis_v1_train.json": COCO}, "1 .json (lvis_v1_train.json)",
+         "most like LVIS: missing 'neg_category_ids' in lvis_v1_train.json",
+         "--data .*lvis_v1_train.json, which is read as COCO"),
+        ({"labels.json": COCO}, "1 .json (labels.json)", "most like COCO: missing its usual name", "--data .*labels.json, "),
+        ({"train.json": WITHOUT_CATEGORIES}, "1 .json (train.json)", "most like COCO: missing 'categories' in train.json",
+         "annotations/instances_{train,val}"),
+        ({"x/y/annotations/instances_train2014.json": COCO}, "folder x", "most like COCO: missing its usual place",
+         r"--data \S*/x/y, which is read as COCO$"),
+        ({"JPEGImages/1.jpg": "", "Annotations/1.xml": ""}, "folders Annotations, JPEGImages",
+         "most like Pascal VOC: missing ImageSets/Main/*.txt", "ImageSets/Main/{train,val,test}.txt"),
+        ({"ImageList/a.txt": "", "Concepts81.txt": ""}, "1 .txt (Concepts81.txt), folder ImageList", "most like NUS-WIDE: ",
+         "Groundtruth/TrainTestLabels"),
+        ({"oidv6-class-descriptions.csv": "LabelName,DisplayName\n"}, "1 .csv (oidv6-class-descriptions.csv)",
+         "most like OpenImages: missing 'LabelName' in *annotations*.csv", "data.csv with filepath"),
+        ({"labels.csv": "thing,red\n1,0\n"}, "1 .csv (labels.csv)", "most like a table: missing a column in labels.csv",
+         "--data .*labels.csv --filename_column NAME"),
+        ({"a.tar": ""}, "1 .tar (a.tar)", "most like tar shards: missing shards.json", "--data .*a.tar"),
+    ],
+)  # fmt: skip
+def test_what_a_folder_resembles(tmp_path, files, found, lacks, expected):
+    for name, text in files.items():
+        write(tmp_path / name, text)
+    with pytest.raises(InputError) as error:
         read_annotations(tmp_path)
-    (tmp_path / "pictures").mkdir()
-    for row in range(10):
-        (tmp_path / f"{row}.txt").touch()
-    with pytest.raises(InputError, match=r"found 0.txt, .*, 7.txt and 3 more; looked for"):
-        read_annotations(tmp_path)
+    what = three_lines(error.value)
+    assert what[0] == found
+    assert lacks in what[1]
+    assert re.search(expected, what[2])
+
+
+@pytest.mark.parametrize("command", ["train --data", "inspect", "prepare shards --out out --data"])
+def test_every_script_prints_the_three_lines(tmp_path, command, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "data" / "a\nb.jpg", "")
+    assert tools.main([*command.split(), "data"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert r"found 1 .jpg (a\nb.jpg)" in lines[0]
+
+
+def test_an_error_of_several_lines_survives_a_process():
+    error = pickle.loads(pickle.dumps(InputError("a\nb", "c")))
+    assert str(error) == "a\\nb\nc"
+
+
+def test_no_such_path(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such file or folder"):
         read_annotations(tmp_path / "nowhere")
+
+
+def test_a_long_list_of_columns_is_cut_short(tmp_path):
+    file = write(tmp_path / "a.csv", ",".join(f"some_long_name_of_column_{n}" for n in range(300)) + "\n")
+    for options in ({}, {"filename_column": "no_such"}, {"columns": ["none*"]}):
+        with pytest.raises(InputError) as error:
+            read_annotations(file, **options)
+        assert len(str(error.value)) < 400 + len(str(file))
 
 
 def test_real_data_is_recognised(real):

@@ -52,6 +52,30 @@ def test_heads_of_public_files(case, whole_folder):
             assert len(read_annotations(path, split=name)) == number
 
 
+REFUSED = {
+    "semicolon": ("1.jpg", {"desert"}, {"sea"}),
+    "Filename_capital": ("1.jpg", {"desert"}, {"sea"}),
+    "pandas_index": ("1.jpg", {"desert"}, {"sea"}),
+    "hf_metadata.csv": ("1.jpg", {"desert"}, {"sea"}),
+    "hf_metadata.jsonl": ("1.jpg", {"desert", "sea"}, set()),
+    "ground_truth_multilabel.manifest": ("1.jpg", {"bicycle", "person"}, set()),
+    "label_studio.csv": ("0a1b2c3d-1.jpg", {"desert", "sunset"}, set()),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_forms_that_were_once_refused_are_read(name):
+    if not (path := CASES / "refused" / name).exists():
+        pytest.skip(f"not here: {path}")
+    image, positives, negatives = REFUSED[name]
+    for place in (path, *path.glob("attributes.csv")):
+        annotations = read_annotations(place)
+        first = annotations.labels.to_dense()[0]
+        assert os.path.basename(annotations.images[0]) == image
+        assert {annotations.classes[c] for c in np.flatnonzero(first == 1)} == positives
+        assert {annotations.classes[c] for c in np.flatnonzero(first == 0)} == negatives
+
+
 def test_a_folder_a_split_with_classes_in_a_header():
     folder = CASES / "roboflow_multiclass"
     if not folder.exists():

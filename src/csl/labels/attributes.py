@@ -12,6 +12,7 @@ from csl.labels.annotations import Annotations, ColumnSummary
 from csl.labels.columns import INTEGER, LIST, YES_NO, Column, columns_of_classes
 from csl.labels.dialect import SUFFIXES, header_of
 from csl.labels.layouts import ATTRIBUTES
+from csl.labels.matching import few
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.paths import SPLITS, contents, existing, known_split, split_name
 from csl.labels.photos import Photos
@@ -328,7 +329,7 @@ def _split_file(folder, split):
     ]
     if len(others) > 1:
         raise InputError(
-            f"{folder}: found {', '.join(file.name for file in others)}, expected one table with a column of image names "
+            f"{folder}: found {few([file.name for file in others])}, expected one table with a column of image names "
             "or the path of the one to read"
         )
     return others[0] if others else None

@@ -72,4 +72,9 @@ def few_lines(lines: Sequence[str], where: str, most: int = 20) -> list[str]:
 
 def few_names(names: Sequence[str], most: int = 5) -> str:
     """The first names of a list, in quotes, for messages."""
-    return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
+    return few(list(map(repr, names[: most + 1])), most)
+
+
+def few(parts: Sequence[str], most: int = 8) -> str:
+    """The first parts of a list, for messages."""
+    return ", ".join(parts[:most]) + (", ..." if len(parts) > most else "")

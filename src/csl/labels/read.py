@@ -14,9 +14,9 @@ from csl.labels.layouts import COCO, LVIS, VOC
 from csl.labels.matrix import LabelMatrix
 from csl.labels.openimages import files as openimages_files
 from csl.labels.options import DataOptions
-from csl.labels.paths import contents, existing, first_row, known_split
+from csl.labels.paths import existing, known_split
+from csl.labels.resemblance import explain
 from csl.labels.trust import require_inside
-from csl.machine.files import parse_json
 
 
 class Format(NamedTuple):
@@ -27,18 +27,22 @@ class Format(NamedTuple):
         recognise: Path -> bool, quick and without side effects.
         read: (path, images=..., split=..., **options) -> Annotations.
         looks_for: the files by which it is recognised, as in messages.
+        signs: by which a path resembles it: patterns of paths below it, with `:WORD` files of that key or column.
     """
 
     name: str
     recognise: Callable[[Path], bool]
     read: Callable[..., Annotations]
     looks_for: str
+    signs: Sequence[str]
 
     @property
     def options(self) -> set[str]:
         """Names of the options that `read` takes beyond those of every reader."""
         return set(inspect.signature(self.read).parameters) - {"path", "images", "split", "cache"}
 
+
+_SECTIONS = ("*.json:images", "*.json:annotations", "*.json:categories")
 
 # In the order in which they are tried: a format that is a special case of another stands before it.
 FORMATS = [
@@ -48,32 +52,43 @@ FORMATS = [
         openimages.read_openimages,
         "data.csv with filepath, label, label_neg and split_name, or "
         "[oidv6-]{train,validation,test}-annotations-human-imagelabels.csv",
+        ("*annotations*.csv:LabelName", "*annotations*.csv:Confidence", "*class-descriptions*.csv"),
     ),
-    Format("LVIS", LVIS.recognises, lvis.read_lvis, "lvis_v1_{train,val}.json, also in annotations"),
+    Format(
+        "LVIS",
+        LVIS.recognises,
+        lvis.read_lvis,
+        "lvis_v1_{train,val}.json, also in annotations",
+        ("*lvis*.json", *_SECTIONS, "*.json:neg_category_ids"),
+    ),
     Format(
         "NUS-WIDE",
         nuswide.recognise,
         nuswide.read_nuswide,
         "Groundtruth/TrainTestLabels, or {small_,}{train,test}.json with samples and labels",
+        ("Groundtruth/TrainTestLabels", "ImageList", "Concepts81.txt", "*.json:samples", "*.json:labels"),
     ),
     Format(
         "Pascal VOC",
         VOC.recognises,
         voc.read_voc,
         "ImageSets/Main/{train,val,test}.txt, also in VOC2007 or VOC2012",
+        ("JPEGImages", "Annotations/*.xml", "ImageSets/Main/*.txt"),
     ),
     Format(
         "COCO",
         COCO.recognises,
         coco.read_coco,
-        "annotations/instances_{train,val}{2014,2017}.json, {train,val}.json or a JSON file with images, annotations "
-        "and categories",
+        "annotations/instances_{train,val}{2014,2017}.json, {train,val}.json or JSON with images, annotations and "
+        "categories",
+        _SECTIONS,
     ),
     Format(
         "tar shards",
         shards.recognise,
         shards.read_shards,
         "shards-{000000..000127}.tar, a .tar or a folder with shards.json",
+        ("*.tar", "shards.json"),
     ),
     Format(
         "a table",
@@ -81,6 +96,7 @@ FORMATS = [
         attributes.read_attributes,
         "attributes.csv, attributes_{train,val}.csv, {train,val}.csv, {train,valid}/_classes.csv or a table with a column of "
         "image names",
+        ("*.csv:filename",),
     ),
 ]
 
@@ -89,7 +105,11 @@ LAYOUTS = ("on_farm", "hyperml")
 
 def recognised(path: str | Path) -> bool:
     """Whether `read_annotations` recognises the format of the annotations at `path`."""
-    return (Path(path).exists() or shards.is_pattern(path)) and any(one.recognise(Path(path)) for one in FORMATS)
+    return (Path(path).exists() or shards.is_pattern(path)) and _form_of(Path(path)) is not None
+
+
+def _form_of(path):
+    return next((one for one in FORMATS if one.recognise(path)), None)
 
 
 def read_annotations(
@@ -131,10 +151,9 @@ def read_annotations(
     if layout is not None or metadata is not None:
         found = _read_layout(path, images, known_split(split) or "train", layout or "hyperml", metadata, options)
     else:
-        form = next((one for one in FORMATS if one.recognise(path)), None)
+        form = _form_of(path)
         if form is None:
-            looked_for = "; ".join(f"{one.name}: {one.looks_for}" for one in FORMATS)
-            raise InputError(f"{path}: annotations not recognised, found {_found(path)}; looked for {looked_for}")
+            raise InputError(*explain(path, FORMATS))
         _check_options(form, path, options)
         found = form.read(path, images=images, split=split, **options)
     if follow_links:
@@ -175,23 +194,6 @@ def _read_layout(path, images, split, layout, metadata, options):
         raise InputError(f"{file}: no such file, expected it for the layout {layout}")
     _check_options(next(one for one in FORMATS if one.name == "COCO"), path, options)
     return coco.read_coco(file, images=images, split=split, **options)
-
-
-def _found(path):
-    """Describes the path that no format recognises, for the message."""
-    if path.is_dir():
-        return contents(path)
-    if path.suffix.lower() == ".csv":
-        return f"a CSV with the columns {', '.join(map(repr, first_row(path))) or '(none)'}"
-    if path.suffix.lower() != ".json":
-        return f"a file of type {path.suffix or '(none)'}"
-    try:
-        content = parse_json(path.read_bytes(), "JSON that does not parse")
-    except (OSError, InputError) as error:
-        return str(error)
-    if not isinstance(content, dict):
-        return f"a JSON {type(content).__name__}"
-    return f"JSON with the keys {', '.join(map(repr, list(content)[:8])) or '(none)'}"
 
 
 DEFAULT_METADATA = "./data/COCO_2014"

@@ -17,6 +17,7 @@ from csl.errors import InputError
 from csl.labels import columns as kinds
 from csl.labels.columns import Column, canonical, integer, number
 from csl.labels.dialect import is_index
+from csl.labels.matching import few, few_names
 from csl.labels.matrix import NEGATIVE, UNANNOTATED
 from csl.labels.paths import split_name
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
@@ -138,7 +139,7 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
         ignored |= {name: "not in --columns" for name in rest if name not in wanted}
         rest = [name for name in rest if name in wanted]
     if not rest:
-        raise InputError(f"{table.path}, line 1: found no attribute among {', '.join(table.columns)}, expected columns")
+        raise InputError(f"{table.path}, line 1: found no attribute among {few(table.columns)}, expected columns")
     if not len(table):
         raise InputError(f"{table.path}: found a header without rows, expected one row per image")
 
@@ -165,7 +166,7 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
     for name in _one_a_row(table, found, image, firm):
         found[name] = _list_column(table, name, options, kinds.ONE)
     if not found and not classes_known:
-        reasons = ", ".join(f"{name} ({why})" for name, why in ignored.items())
+        reasons = few([f"{name} ({why})" for name, why in ignored.items()])
         raise InputError(
             f"{table.path}: no column holds labels: {reasons}; expected some, or --columns NAMES says which do"
         )
@@ -202,7 +203,7 @@ def _check_names(table, options):
 
 def _nearest(name, names):
     near = difflib.get_close_matches(name, names, 3, 0.6)
-    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"found {', '.join(names)}"
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"found {few(names)}"
 
 
 def _wanted(table, patterns):
@@ -215,7 +216,7 @@ def _wanted(table, patterns):
         else:
             wanted |= {name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)}
     if patterns and not wanted:
-        raise InputError(f"--columns {','.join(patterns)}: names no column of {table.path}, found {', '.join(names)}")
+        raise InputError(f"--columns {','.join(patterns)}: names no column of {table.path}, found {few(names)}")
     return [name for name in names if name in wanted]
 
 
@@ -234,7 +235,7 @@ def _image_column(table, options, is_photo):
             return column
     if candidates:
         return candidates[0]
-    found = ", ".join(map(repr, table.columns))
+    found = few_names(table.columns)
     raise InputError(
         f"{table.path}, line 1: no {FILENAME!r} column, found {found}; expected one, or --filename_column NAME"
     )
@@ -272,6 +273,8 @@ def _column(table, name, options, asked):
     if asked == "list":
         return _list_column(table, name, options, _separator(texts, table, name, is_list=True) or ","), ""
     if asked == "class" or (asked != "attribute" and _is_yes_no(table, name, texts)):
+        if asked is None and (_plain(name) in ("id", "uuid") or (_words(name) & _PEOPLE and set(texts) == {"1"})):
+            return None, "an identifier, by its name"
         return _yes_no(name, options), ""
     if not texts and name not in options.attributes:
         return None, "nothing in it"
@@ -282,6 +285,10 @@ def _column(table, name, options, asked):
     if asked is None and (why := _no_attribute(table, name, codes, texts)):
         return None, why
     return _attribute(table, name, options.attributes.get(name)), ""
+
+
+def _words(name):
+    return set(re.findall(r"[a-z]+(?=[^a-z]|$)", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
 
 
 def _yes_no(name, options):
@@ -344,7 +351,7 @@ def _separator(texts, table, name, is_list=False):
 def _no_attribute(table, name, codes, texts):
     """Why a column of known texts is no attribute, in words; "" where it may be one."""
     known, numbers = int((codes >= 0).sum()), [number(text) for text in texts]
-    words = set(re.findall(r"[a-z]+(?=[^a-z]|$)", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
+    words = _words(name)
     if words & _PEOPLE:
         return "who looked or took it, by its name"
     if all(text[:1] == "{" and text[-1:] == "}" for text in texts):

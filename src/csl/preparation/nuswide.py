@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from csl.errors import InputError
+from csl.labels.matching import few
 from csl.labels.nuswide import Listed, read_lists, read_nuswide
 from csl.machine.files import write_json
 from csl.machine.invocation import command
@@ -53,7 +54,7 @@ def prepare_nuswide(
     samples_of = {split: _first(lists[split], kept, wanted) for split, wanted in wanted_of.items()}
     for split, samples in samples_of.items():  # before anything is written: one list without the other would be read
         if not samples:
-            raise InputError(f"{lists[split].source}: no {split} image has one of the labels {', '.join(names)}")
+            raise InputError(f"{lists[split].source}: no {split} image has one of the labels {few(names)}")
     for split, wanted in wanted_of.items():
         samples = samples_of[split]
         file = out / f"small_{split}.json"
@@ -73,7 +74,7 @@ def _kept(lists, labels, num_labels) -> np.ndarray:
     if labels is not None:
         for label in labels:
             if label not in train.classes:
-                raise InputError(f"--labels {label}: unknown, expected some of {', '.join(train.classes)}")
+                raise InputError(f"--labels {label}: unknown, expected some of {few(train.classes)}")
         if len(set(labels)) < len(labels) or not labels:
             raise InputError(f"--labels {','.join(labels)}: expected one or more, each once")
         return np.array([train.classes.index(label) for label in labels])

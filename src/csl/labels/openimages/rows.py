@@ -35,7 +35,7 @@ def verified_labels(file: Path, class_id: Callable[[str], int], problems: Proble
     header = first_row(file)
     if not set(VERIFIED) <= set(header):
         raise InputError(
-            f"{file}, line 1: found {','.join(header)!r}, expected {', '.join(VERIFIED)} among the columns"
+            f"{file}, line 1: found {','.join(header)[:200]!r}, expected {', '.join(VERIFIED)} among the columns"
         )
     columns = {"ImageID": STRINGS, "LabelName": FEW_STRINGS, "Confidence": FEW_STRINGS}
     for rows, lines in CsvStream(file, columns, problems):
