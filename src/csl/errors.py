@@ -43,6 +43,10 @@ class InputError(ValueError):
         return "\n".join(self.args)
 
 
+class NoSplit(InputError):
+    """The annotations are sound, and have no images of the split that is asked for."""
+
+
 class MachineError(InputError):
     """A fault of the machine: a full disk, a folder that cannot be written, no memory, a dead worker.
 

@@ -20,6 +20,7 @@ _PART: Range = (lambda x: 0 <= x < 1, "a number from 0 to less than 1")
 _AMOUNT: Range = (lambda x: 0 <= x < math.inf, "a finite number, 0 or more")
 _FACTOR: Range = (lambda x: 0 <= x <= 1e9, "a number from 0 to 1e9")  # larger ones overflow, or drown all else
 _SIZE: Range = (lambda x: 0 < x < math.inf, "a finite number, more than 0")
+_INSIDE: Range = (lambda x: 0 < x < 1, "a share of more than 0 and less than 1")
 _VOTES: Range = (lambda x: 0 < x <= 1, "a share of more than 0, up to 1")
 
 _NAMES = {
@@ -32,6 +33,7 @@ _NAMES = {
     _FACTOR: "weight_decay gamma_pos gamma_neg gamma_unann alpha_pos alpha_neg alpha_unann",
     _SIZE: "size_mb",
     _VOTES: "vote_threshold",
+    _INSIDE: "val_split",
     _whole(0, 1024): "workers",
     _whole(0, 2**63 - 1): "seed",
     _whole(1, 65_535): "image_size",  # of a side

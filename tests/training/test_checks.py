@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from killing import without_pictures
@@ -52,6 +53,7 @@ EFFECT = {
     "vote_threshold": ({**EARLY, "data": "table", "ignore_columns": ["cat"]}, 0.5),
     "keep_unlabelled_images": ({**EARLY, "data": "coco"}, True), "classes_file": ({**EARLY, "data": "openimages"}, "mids.txt"),
     "strict_labels": ({**EARLY, "data": "openimages"}, True), "follow_links": ({**EARLY, "data": "outside"}, True),
+    "val_split": ({**EARLY, "data": "unsplit"}, 0.2),
     "on_bad_image": ({**EARLY, "data": "bad"}, "skip"), "num_classes": (EARLY, 5), "simulate_partial_type": (EARLY, "rps"),
     "simulate_partial_param": (RPS, 0.9), "seed": (RPS, 1), "deterministic": (EARLY, True),
     "model_name": (EARLY, "test_byobnet"), "model_path": (EARLY, "none.pth"), "head": (EARLY, "ml_decoder"),
@@ -101,6 +103,7 @@ IDLE = {
     "stop_epoch": [{"stop_epoch": 3, "epochs": 2}],
     "metadata": [{"metadata": "coco", "debug_mode": "on_farm"}],
     "images": [{"images": "coco", "data": "shards-{0..1}.tar"}],
+    "val_split": [{"val_split": 0.2}, {"val_split": 0.2, "data": "coco"}],
     "attributes": [{"attributes": "neck:7", "data": "coco"}],
     "ignore_columns": [{"ignore_columns": ["cat"], "data": "coco"}, {"ignore_columns": ["no_such"]}],
     "columns": [{"columns": ["neck"], "data": "coco"}, {"columns": ["no_such"]}],
@@ -161,6 +164,9 @@ def place(garments, tmp_path_factory):
             "filename,cat,tags,share,split\n"
             + "".join(f"{row},{'train' if n < 4 else 'val'}\n" for n, row in enumerate(rows))
         )
+        shutil.copytree(garments, "unsplit")
+        table = pd.read_csv("unsplit/attributes.csv", dtype=str, keep_default_na=False).drop(columns="split")
+        table.to_csv("unsplit/attributes.csv", index=False)
         shutil.copytree(garments, "bad")
         Path("bad/images/00003.jpg").unlink()
     return folder

@@ -28,6 +28,9 @@ def parser() -> argparse.ArgumentParser:
     )
     g.shared(*flags.DATA)
     g.add("--num_classes", type=int, metavar="C", help="expected number of classes (the data's)")
+    g.add(
+        "--val_split", type=float, metavar="SHARE", help="of data without a val split: keep this share for validation"
+    )
     g.shared("on_bad_image")
 
     g = group("simulated partial labels (training split only)")

@@ -165,7 +165,7 @@ def _annotations(options, loaded, description):
         return None
     classes, groups = description.class_set.classes, description.class_set.groups
     try:
-        return annotations_for(DataOptions.of(options), options.split, config, classes, groups)[0]
+        return annotations_for(DataOptions.of(options), options.split, config, classes, groups, loaded.path)[0]
     except InputError:
         if options.data is not None:
             raise

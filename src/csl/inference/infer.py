@@ -109,7 +109,10 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
             f"--pic_path: not given, and {path} is of no run whose images could be shown; expected an image"
         )
     else:
-        annotations, _ = annotations_for(options, "val", predictor.config, predictor.classes, predictor.groups)
+        classes_of_run, groups = predictor.classes, predictor.groups
+        annotations, _ = annotations_for(options, "val", predictor.config, classes_of_run, groups, path)
+        for note in annotations.notes:
+            say(f"val: {note}")
         if not options.all_val_inference:
             annotations = annotations.select(range(min(SHOWN_IMAGES, len(annotations))))
             say(f"no --pic_path: the first {len(annotations)} validation images of {annotations.source}")

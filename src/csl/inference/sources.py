@@ -9,9 +9,10 @@ from csl.checkpoint import locate
 from csl.errors import InputError
 from csl.labels import Annotations, LabelMatrix
 from csl.labels.options import DataOptions
-from csl.labels.read import read_split, read_truth, recognised
+from csl.labels.read import recognised
 from csl.models import zoo
 from csl.runs.folder import RunFolder, find_latest
+from csl.runs.split import read_by_split
 
 
 def checkpoint_path(given: str | None) -> Path:
@@ -52,6 +53,7 @@ def annotations_for(
     config: Mapping[str, Any] | None,
     classes: Sequence[str] | None,
     groups: Mapping[str, range] | None,
+    checkpoint: Path,
 ) -> tuple[Annotations, LabelMatrix | None]:
     """Read the annotations that a network is compared with, and their full labels if these are known.
 
@@ -60,6 +62,7 @@ def annotations_for(
         split: "train", "val" or "test".
         config: the settings of the network's run, None without one; they replace options that are not given.
         classes, groups: the network's.
+        checkpoint: its file; the split that its run made, beside it, is that of the data again (`csl.runs.split`).
 
     Raises:
         InputError: no annotations, or as the reader says.
@@ -68,9 +71,13 @@ def annotations_for(
         raise InputError(
             "--ignore_columns: the network's own attributes are read, whatever else there is; leave it out"
         )
+    file = RunFolder(checkpoint.parent).split
     if options.data is None:
         options = options.over(config) if config and config.get("data") else replace(options, data="data")
         if not Path(options.data).exists() and not recognised(options.data):
             raise InputError(f"no data given and {options.data} is not there: expected --data DIR")
-    annotations = read_split(options, split, classes, groups)
-    return annotations, read_truth(options, split, annotations)
+        if config and config.get("val_split") and split != "test" and not file.is_file():
+            raise InputError(
+                f"{file}: no such file, expected the split of the run, beside its checkpoint, or --data DIR"
+            )
+    return read_by_split(options, split, classes, groups, file)

@@ -65,7 +65,10 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     check_ranges(vars(options))
     path = checkpoint_path(options.model_path)
     predictor = load_predictor(options, path, say)
-    annotations, truth = annotations_for(options, options.split, predictor.config, predictor.classes, predictor.groups)
+    classes, groups = predictor.classes, predictor.groups
+    annotations, truth = annotations_for(options, options.split, predictor.config, classes, groups, path)
+    for note in annotations.notes:
+        say(f"{options.split}: {note}")
     chosen = None
     if options.plot_classes is not None:
         from csl.plots import named_classes  # matplotlib is imported only if a picture is wanted

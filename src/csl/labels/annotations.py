@@ -1,6 +1,7 @@
 """Annotations: what every reader returns and every consumer takes."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -117,6 +118,12 @@ class Annotations:
             table=None if self.table is None else self.table.iloc[rows].reset_index(drop=True),
             weights=None if self.weights is None else self.weights[rows],
         )
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the images relative to their folder, N."""
+        prefix = os.path.join(getattr(self.images, "folder", self.folder), "")
+        return [image.removeprefix(prefix) for image in self.images]
 
     def with_labels(self, labels: LabelMatrix) -> "Annotations":
         """The same images and classes with other labels [N, C], such as those that `simulate` returns."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csl.errors import InputError
+from csl.errors import InputError, NoSplit
 from csl.labels import schema
 from csl.labels.annotations import Annotations, ColumnSummary
 from csl.labels.columns import INTEGER, LIST, YES_NO, Column, columns_of_classes
@@ -116,7 +116,7 @@ def read_attributes(
     file = _split_file(path, split or "train") if path.is_dir() else path
     if file is None:
         split = split or "train"
-        raise InputError(
+        raise NoSplit(
             f"{path}: no CSV of the {split} split, expected attributes_{split}.csv, {split}.csv, attributes.csv or one table "
             f"with a column of image names; found {contents(path)}"
         )
@@ -299,7 +299,7 @@ def _rows(table, split, found):
         rows = np.arange(len(table))
         what = "a header without rows"
     elif not by_column:
-        raise InputError(
+        raise NoSplit(
             f"{table.path}: no rows of the {split} split, as there is no {SPLIT!r} column; "
             f"expected that column or a file attributes_{split}.csv (`python -m csl prepare attributes` makes it)"
         )
@@ -307,7 +307,7 @@ def _rows(table, split, found):
         rows = np.flatnonzero(splits == split)
         what = f"{found.split!r} with only {', '.join(sorted(set(splits))) or 'a header'}"
     if not len(rows):
-        raise InputError(f"{table.path}: no rows of the {split or 'train'} split, found {what}")
+        raise NoSplit(f"{table.path}: no rows of the {split or 'train'} split, found {what}")
     return rows
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from csl.errors import InputError
+from csl.errors import NoSplit
 from csl.labels.paths import SPELLINGS, SPLITS, contents, first_row, image_folder
 
 VERIFIED = ("ImageID", "LabelName", "Confidence")
@@ -46,12 +46,12 @@ class Layout(NamedTuple):
         """The label file of a split: `path` itself, or the one in that folder.
 
         Raises:
-            InputError: the folder has none.
+            NoSplit: the folder has none.
         """
         file = self.find(path, split) if path.is_dir() else path
         if file is None:
             expected = ", ".join(self.names(split))
-            raise InputError(
+            raise NoSplit(
                 f"{path}: no {self.name} file of the {split} split, expected {expected}; found {contents(path)}"
             )
         return file

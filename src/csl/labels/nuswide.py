@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csl.errors import InputError
+from csl.errors import InputError, NoSplit
 from csl.labels.annotations import Annotations
 from csl.labels.coco import labelled, read_sections
 from csl.labels.layouts import NUSWIDE
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
-from csl.labels.paths import contents, existing, image_folder, known_split, read_text
+from csl.labels.paths import TEST_AS_VAL, contents, existing, image_folder, known_split, read_text
 from csl.labels.trust import CONTROL
 
 _SECTIONS = ("samples", "labels")
@@ -60,6 +60,7 @@ def read_nuswide(
         source=listed.source,
         folder=os.fspath(folder),
         skipped=listed.skipped,
+        notes=(TEST_AS_VAL,) if listed.test_as_val else (),
     )
 
 
@@ -73,6 +74,7 @@ class Listed(NamedTuple):
         classes: names of the concepts, C.
         source: the file, or the folder of the official label files.
         skipped: images without any concept that were left out.
+        test_as_val: whether these are the test images, where validation images were asked for.
     """
 
     folder: Path
@@ -81,6 +83,7 @@ class Listed(NamedTuple):
     classes: list[str]
     source: str
     skipped: int = 0
+    test_as_val: bool = False
 
 
 def read_lists(
@@ -100,15 +103,17 @@ def read_lists(
     layout = NUSWIDE if small else NUSWIDE._replace(files=("{split}.json",))
     file = layout.find(path, split) if path.is_dir() else path
     if (path / _LABELS).is_dir() and not (file and file.name.startswith("small_")):
-        return _read_official(path, "Train" if split == "train" else "Test", keep_unlabelled_images)
+        listed = _read_official(path, "Train" if split == "train" else "Test", keep_unlabelled_images)
+        return listed._replace(test_as_val=split == "val")
     if file is None:
-        raise InputError(
+        raise NoSplit(
             f"{path}: no NUS-WIDE labels of the {split} split, expected {_LABELS}, small_{split}.json or {split}.json; "
             f"found {contents(path)}"
         )
     if keep_unlabelled_images:
         raise InputError(f"--keep_unlabelled_images: {file} keeps all of its images in any case; leave it out")
-    return _read_tutorial(file)
+    test_as_val = path.is_dir() and split == "val" and file.stem.endswith("test")
+    return _read_tutorial(file)._replace(test_as_val=test_as_val)
 
 
 def recognise(path: Path) -> bool:

@@ -18,6 +18,9 @@ SPLITS = ("train", "val", "test")
 SPELLINGS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _OTHER_WORDS = {"training": "train", "dev": "val", "testing": "test"}
 
+TEST_AS_VAL = "there is no val split: the test split is used for validation"
+"""The note of annotations that are so."""
+
 _MOST_OF_A_ROW = 1 << 20  # bytes
 _NAMES_TRIED = 16  # of the listed images, to find the folder that they are in
 

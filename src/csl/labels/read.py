@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from csl.errors import InputError
+from csl.errors import InputError, NoSplit
 from csl.labels import attributes, coco, lvis, nuswide, openimages, shards, voc
 from csl.labels.annotations import Annotations
 from csl.labels.attributes import parse_attributes, parse_roles
@@ -14,7 +15,7 @@ from csl.labels.layouts import COCO, LVIS, VOC
 from csl.labels.matrix import LabelMatrix
 from csl.labels.openimages import files as openimages_files
 from csl.labels.options import DataOptions
-from csl.labels.paths import existing, known_split
+from csl.labels.paths import TEST_AS_VAL, existing, known_split
 from csl.labels.resemblance import explain
 from csl.labels.trust import require_inside
 
@@ -141,6 +142,7 @@ def read_annotations(
         Annotations.
 
     Raises:
+        NoSplit: the annotations have no images of that split.
         InputError: no such path, or an unknown format (the message says what was looked for and what was
             found), an image is named outside of the data folder (`require_inside`), an option is given that the
             format does not take, or the reader finds an error.
@@ -191,7 +193,7 @@ def _read_layout(path, images, split, layout, metadata, options):
         file = Path(metadata if metadata is not None else path) / f"{split}.json"
         images = images if images is not None else path
     if not file.is_file():
-        raise InputError(f"{file}: no such file, expected it for the layout {layout}")
+        raise NoSplit(f"{file}: no such file, expected it for the layout {layout}")
     _check_options(next(one for one in FORMATS if one.name == "COCO"), path, options)
     return coco.read_coco(file, images=images, split=split, **options)
 
@@ -206,7 +208,7 @@ def read_split(
     classes: Sequence[str] | None = None,
     groups: Mapping[str, range] | None = None,
 ) -> Annotations:
-    """One split of the annotations at `options.data`.
+    """One split of the annotations at `options.data`; where there is no val, test in its place, with a note.
 
     Args:
         options: what to read, and how.
@@ -214,8 +216,21 @@ def read_split(
         classes, groups: for attributes, those of a training run, to read the file against.
 
     Raises:
+        NoSplit: it has no such images.
         InputError: as `csl.labels.read_annotations`.
     """
+    try:
+        return _read_split(options, split, classes, groups)
+    except NoSplit:
+        if split != "val":
+            raise
+        with suppress(NoSplit):
+            test = _read_split(options, "test", classes, groups)
+            return replace(test, notes=(*test.notes, TEST_AS_VAL))
+        raise
+
+
+def _read_split(options, split, classes, groups):
     metadata = options.metadata
     if (
         metadata is None
@@ -248,7 +263,7 @@ def read_split(
     )
 
 
-def read_truth(options: DataOptions, split: str, annotations: Annotations) -> LabelMatrix | None:
+def read_truth(options: DataOptions, split: str | None, annotations: Annotations) -> LabelMatrix | None:
     """All labels of `annotations`, if a `truth.csv` beside them gives the labels that they lack; else None."""
     file = Path(options.data) / "truth.csv"
     if not annotations.groups or not file.is_file():

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from csl.errors import InputError
+from csl.errors import InputError, NoSplit
 from csl.labels.annotations import Annotations
 from csl.labels.matrix import LabelMatrix
 from csl.labels.paths import SPLITS, ImagePaths, known_split
@@ -108,7 +108,7 @@ def read_shards(
     taken = [_rows(index, split) for index in indexes]
     if not sum(map(len, taken)):
         found = sorted({SPLITS[code] if code >= 0 else "none" for index in indexes for code in set(index.splits)})
-        raise InputError(f"{path}: no samples of the split {split}, found {', '.join(found) or 'no samples'}")
+        raise NoSplit(f"{path}: no samples of the split {split}, found {', '.join(found) or 'no samples'}")
     kept = [(s, i, rows) for s, i, rows in zip(shards, indexes, taken, strict=True) if len(rows)]
     fills = sorted({index.meta["fill"] for _, index, _ in kept})
     if len(fills) > 1:

@@ -15,7 +15,7 @@ from csl.errors import InputError
 from csl.labels.annotations import Annotations
 from csl.labels.layouts import VOC
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
-from csl.labels.paths import SPLITS, existing, known_split, read_text
+from csl.labels.paths import SPLITS, TEST_AS_VAL, existing, known_split, read_text
 from csl.labels.trust import CONTROL
 
 CLASSES = (
@@ -69,6 +69,7 @@ def read_voc(path: str | Path, images: str | Path | None = None, split: str | No
         classes=classes,
         source=str(list_file),
         folder=os.fspath(base),
+        notes=(TEST_AS_VAL,) if split == "val" and name == "test" and Path(path).is_dir() else (),
     )
 
 

@@ -35,6 +35,8 @@ def prepare_shards(options: ShardOptions, say: Callable[[str], None] = print) ->
         classes, groups = part.classes, part.groups
         if not len(part):
             raise InputError(f"{part.source}: no images in the split {split}")
+        for note in part.notes:
+            say(f"{split}: {note}")
         say(f"{split}: {part.source}: {part.summary()}")
         parts[split] = part
     shard_bytes = None if options.size_mb is None else int(options.size_mb * 1e6)

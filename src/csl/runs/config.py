@@ -35,6 +35,7 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
     """The settings of one run of `train.py`. None means that the data, or the part with the default, decides."""
 
     num_classes: int | None = None
+    val_split: float | None = None
     # simulated partial labels
     simulate_partial_type: str | None = None
     simulate_partial_param: float | None = None

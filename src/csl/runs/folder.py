@@ -23,7 +23,7 @@ class RunFolder:
 
     ENTRIES = (
         "config.json", "log.jsonl", "last.ckpt", "best.ckpt", "train_avg_preds.csv", "val_avg_preds.csv",
-        "partial_labels.npz", "validation.csv", "validation.json", "tensorboard", "plots",
+        "partial_labels.npz", "split.csv", "validation.csv", "validation.json", "tensorboard", "plots",
         "results", "results.json", "prior",
     )  # fmt: skip
 
@@ -36,6 +36,7 @@ class RunFolder:
         self.train_prior = self.path / "train_avg_preds.csv"
         self.val_prior = self.path / "val_avg_preds.csv"
         self.partial_labels = self.path / "partial_labels.npz"
+        self.split = self.path / "split.csv"
         self.tensorboard = self.path / "tensorboard"
         self.plots = self.path / "plots"
         self.prior = self.path / "prior"

@@ -248,8 +248,7 @@ def _names_hash(annotations):
     images = annotations.images
     if isinstance(images, ImagePaths):
         return _hash([images.suffix.encode(), np.ascontiguousarray(images.data), np.asarray(images.offsets, "<i8")])
-    prefix = os.path.join(annotations.folder, "") if annotations.folder else ""
-    return _hash((image.removeprefix(prefix) + "\0").encode(errors="surrogateescape") for image in images)
+    return _hash((name + "\0").encode(errors="surrogateescape") for name in annotations.names)
 
 
 def _hash(parts: Iterable) -> str:

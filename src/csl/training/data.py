@@ -12,16 +12,21 @@ import pandas as pd
 from tqdm import tqdm
 
 from csl.data.checking import find_bad_images
-from csl.errors import InputError
+from csl.data.duplicates import same_photos
+from csl.errors import InputError, NoSplit
 from csl.garments import make_garments
 from csl.labels import Annotations, LabelMatrix, simulate
+from csl.labels.division import validation_rows
 from csl.labels.inspection import column_lines
+from csl.labels.matching import few
 from csl.labels.options import DataOptions
+from csl.labels.paths import TEST_AS_VAL
 from csl.labels.read import read_split, read_truth
 from csl.machine import distributed
 from csl.machine.draws import generator
 from csl.runs.config import TrainConfig
 from csl.runs.record import differences, fingerprint
+from csl.runs.split import parts_by, split_rows
 from csl.training.recipes import DEMO_DATA
 
 Say = Callable[[str], None]
@@ -44,33 +49,86 @@ class Data:
     train_truth: LabelMatrix | None = None
 
 
-def load_data(config: TrainConfig, say: Say = tqdm.write) -> Data:
-    """Read the annotations of both splits, after drawing the demo set if it is asked for and missing."""
+def load_data(config: TrainConfig, say: Say = tqdm.write, split_file: Path | None = None) -> Data:
+    """Read the annotations of both splits, after drawing the demo set if it is asked for and missing.
+
+    Data without a validation split is divided by `val_split` and the seed, or by the `split_file` of a resumed run.
+
+    Raises:
+        InputError: the annotations cannot be read, or have no validation split and `val_split` is None, or both.
+    """
     source = Path(config.data or DEMO_DATA)
     if config.data == DEMO_DATA and not (source / "attributes.csv").exists():
         say(f"drawing the demo set into {source}")
         make_garments(source)
     options = dataclasses.replace(DataOptions.of(config), data=str(source))
     train = read_split(options, "train")
-    val = read_split(options, "val", train.classes, train.groups)
-    if val.source == train.source and len(val) == len(train) and val.images[0] == train.images[0]:
-        raise InputError(f"{train.source}: the same images for training and validation, expected a folder with both")
+    truth = train_truth = rows = None
+    val = _validation(options, train, config.val_split)
+    if val is None:
+        rows = _divided(train, config, say) if split_file is None else split_rows(split_file, train)
+        if not rows:
+            raise InputError(
+                f"{train.source}: no image of {split_file}, expected the data that the run was started with"
+            )
+        (train, train_truth), (val, truth) = parts_by(rows, train, options).values()
     if list(val.classes) != list(train.classes):
         raise InputError(f"{val.source}: other classes than {train.source}, expected the same in both splits")
     for name, part in (("train", train), ("val", val)):
         if not len(part):
             raise InputError(f"{part.source}: no images in the split {name}")
         skipped = f" ({part.skipped:,} images without annotations left out)" if part.skipped else ""
-        for line in column_lines(part) if name == "train" else part.notes:
+        for line in column_lines(part) if name == "train" else [note for note in part.notes if note not in train.notes]:
             say(line)
         say(f"{name}: {part.source}: {part.summary()}{skipped}")
     if train.weights is not None:
         say(f"train: each epoch draws {len(train):,} images by the weight column of {train.source}, with replacement")
-    truth, train_truth = read_truth(options, "val", val), None
-    if truth is not None:
+    if rows is None and (truth := read_truth(options, "val", val)) is not None:
         with contextlib.suppress(InputError):  # truth.csv may hold the validation split alone
             train_truth = read_truth(options, "train", train)
     return Data(train, val, truth, train_truth)
+
+
+def _validation(options, train, val_split):
+    """The validation split of the data; None where it is to be made, of all images that are for training now."""
+    try:
+        val = read_split(options, "val", train.classes, train.groups)
+    except NoSplit as error:
+        if val_split is None:
+            raise InputError(
+                f"{error}; or --val_split 0.2, which keeps that share of the images for validation"
+            ) from None
+        return None
+    if val.source == train.source and len(val) == len(train) and val.images[0] == train.images[0]:
+        if val_split is None:
+            raise InputError(
+                f"{train.source}: the same images for training and validation, expected a folder with both, or --val_split "
+                "0.2, which keeps that share of the images for validation"
+            )
+        return None
+    if val_split is None:
+        return val
+    if TEST_AS_VAL not in val.notes:
+        raise InputError(
+            f"--val_split changes nothing: {val.source} has a val split of {len(val):,} images; leave it out"
+        )
+    return None
+
+
+def _divided(part, config, say):
+    """{split: rows} of a split by `val_split`, whose sizes are printed."""
+    groups = same_photos(part.images, part.roots)
+    if copies := len(groups) - len(np.unique(groups)):
+        say(f"--val_split: {copies:,} images have the bytes of another, and stay on its side")
+    val = validation_rows(part.labels, groups, config.val_split, config.seed)
+    train = np.setdiff1d(np.arange(len(part)), val)
+    say(
+        f"--val_split {config.val_split:g}: {len(train):,} images for training, {len(val):,} for validation, kept in split.csv"
+    )
+    without = [part.classes[c] for c in np.flatnonzero(part.labels.select(val).counts().positives == 0)]
+    if without:
+        say(f"--val_split: no known positive for validation in {len(without):,} classes: {few(without)}")
+    return {"train": train, "val": val}
 
 
 def check_fingerprints(data: Data, before: Any, folder: Path, say: Say) -> dict[str, dict]:

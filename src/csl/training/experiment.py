@@ -1,6 +1,7 @@
 """One run of `train.py` from its settings to its results: labels, mask, prior, network, training, summary."""
 
 import dataclasses
+import shutil
 import time
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -29,6 +30,7 @@ from csl.ranges import check_ranges
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.runs.record import changed_settings, config_of, deterministic, label_hash, settings_of
+from csl.runs.split import write_split
 from csl.training import report, selection
 from csl.training.checks import check_used
 from csl.training.data import (
@@ -72,8 +74,11 @@ def _train(config, lock, say):
     asked_to_resume = config.resume
     config = dataclasses.replace(config, resume=_resumes(config, run, lock, say))
     before = distributed.broadcast_object(run.read_config()) if config.resume else {}
+    if config.resume and config.val_split is None:
+        config = dataclasses.replace(config, val_split=before.get("val_split"))
     with distributed.rank0_first():  # rank 0 may have to draw the demo set, and writes the caches
-        data = load_data(config, say)
+        data = load_data(config, say, run.split if config.resume else None)
+    parts = {"train": data.train, "val": data.val}
     if config.num_classes is not None and config.num_classes != len(data.train.classes):
         raise InputError(
             f"--num_classes {config.num_classes}: {data.train.source} has {len(data.train.classes)} classes"
@@ -96,6 +101,8 @@ def _train(config, lock, say):
         if distributed.is_main():
             mask = label_hash(data.train.labels)
             run.write_config(config_of(config, before, {**fingerprints, "mask": mask}, left_out))
+            if config.val_split is not None and not config.resume:
+                write_split(run.split, parts)
             if config.simulate_partial_type and not config.resume:
                 data.train.labels.save(run.partial_labels)
             run.set_latest()
@@ -250,6 +257,8 @@ def _estimate_prior(config, data, full_labels, run, say):
     if not stage.resume and distributed.is_main():
         folder.archive_previous()
         folder.write_config(config_of(stage, {}, {}, None))
+        if config.val_split is not None:
+            shutil.copyfile(run.split, folder.split)
     model, _ = create_network(stage, len(data.train.classes))
     # Weights change how often a class is seen, but the prior is how frequent it is: each image once.
     data = dataclasses.replace(data, train=dataclasses.replace(data.train, weights=None))

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from csl.errors import InputError
+from csl.errors import NoSplit
 from csl.labels.layouts import OPENIMAGES
 from csl.labels.openimages.rows import csl_columns
 from csl.labels.paths import SPELLINGS, SPLITS, ImagePaths, contents, first_row, image_folder, split_name
@@ -36,12 +36,12 @@ def find_source(path: Path, split: str) -> Source:
     """The CSV to read for a split.
 
     Raises:
-        InputError: there is none.
+        NoSplit: there is none.
     """
     if path.is_dir():
         source = _source_in(path, split)
         if source is None:
-            raise InputError(
+            raise NoSplit(
                 f"{path}: no OpenImages labels of the {split} split, expected data.csv or "
                 f"{OPENIMAGES.names(split)[0]}; found {contents(path)}"
             )
@@ -53,7 +53,7 @@ def find_source(path: Path, split: str) -> Source:
         return Source(path, split, False)
     source = official_source(path.parent, split)
     if source is None:
-        raise InputError(f"{path}: labels of the {own} split, and no {OPENIMAGES.names(split)[0]} beside it")
+        raise NoSplit(f"{path}: labels of the {own} split, and no {OPENIMAGES.names(split)[0]} beside it")
     return source
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from csl.errors import InputError
+from csl.errors import InputError, NoSplit
 from csl.labels.annotations import Annotations
 from csl.labels.cache import ArrayCache, Stored
 from csl.labels.matrix import LabelMatrix
@@ -168,7 +168,7 @@ def _read(source, keys, names, known, strict):
     for batch in batches:
         entries.add(batch)
     if source.is_csl and source.split not in splits_found:
-        raise InputError(
+        raise NoSplit(
             f"{source.file}: no rows of the {source.split} split, found {', '.join(sorted(splits_found)) or 'none'}"
         )
 
