@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -319,6 +320,44 @@ def test_it_is_recognised(folder):
         assert len(read_annotations(path, split="test", **options).keys) == 3
     write(folder / "data.csv", CSL)
     assert read_annotations(folder / "data.csv").source == read_annotations(folder).source == str(folder / "data.csv")
+
+
+BOXES = HEADER + ",XMin,XMax,YMin,YMax\n"
+
+
+def test_boxes_are_combined_with_the_labels_of_a_folder_or_read_alone_where_they_are_named(folder):
+    boxes = write(folder / "train-annotations-bbox.csv", BOXES + "b,xclick,/m/0k4j,1,0,1,0,1\n" * 2
+                  + "000002b66c9c498e,xclick,/m/0k4j,1,0,1,0,1\n000002b66c9c498e,xclick,/m/0zvk5,1,0,1,0,1\n")  # fmt: skip
+    with pytest.warns(UserWarning, match=f"{TRAIN}: 1 labels left out .1 .image, class. pairs both .* line 3: image"):
+        both = read_openimages(folder)
+    assert [Path(image).stem for image in both.images] == ["b", "000002b66c9c498e", "000002b97e5471a0"]
+    assert both.labels.to_dense().tolist() == [[1, -1, -1], [1, -1, 1], [-1, 1, -1]]
+    assert both.notes == (f"{boxes}: the classes of an image's boxes are positive; that there is no box says nothing",)
+    alone = read_annotations(boxes)
+    assert alone.labels.to_dense().tolist() == [[1, -1, -1], [1, 1, -1]]
+    assert len(read_quietly(folder / TRAIN)) == 2
+    with pytest.raises(InputError, match="labels of the train split, and no oidv6-validation-annotations-bbox.csv"):
+        read_annotations(boxes, split="val")
+
+
+def test_malformed_boxes_are_counted_in_their_own_file(folder):
+    boxes = write(folder / "train-annotations-bbox.csv", BOXES + "b,xclick,/m/0k4j,7,0,1,0,1\n")
+    with pytest.warns(UserWarning, match="train-annotations-bbox.csv: 1 labels left out .* line 2: confidence '7'"):
+        assert len(read_openimages(folder)) == 2
+    with pytest.raises(InputError, match=f"{boxes}, line 2: confidence '7'"):
+        read_openimages(folder, strict_labels=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*classes are shown by their MIDs")
+def test_a_split_of_boxes_and_a_split_of_boxes_and_labels():
+    folder = Path(__file__).parents[3] / "shared" / "cases" / "openimages_boxes"
+    if not folder.exists():
+        pytest.skip(f"not here: {folder}")
+    assert read_annotations(folder, split="train").labels.to_dense().tolist() == [[1]]
+    assert read_annotations(folder, split="val").labels.to_dense().tolist() == [[1], [0]]
+    named = read_annotations(folder / "validation-annotations-bbox.csv", split="val")
+    assert named.labels.to_dense().tolist() == [[1]]
+    assert named.source.endswith("validation-annotations-bbox.csv")
 
 
 def test_attributes_in_a_file_of_the_same_name_are_attributes(tmp_path):

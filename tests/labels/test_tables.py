@@ -84,6 +84,27 @@ def test_a_folder_a_split_with_classes_in_a_header():
         check(read_annotations(folder, split=split), truth)
 
 
+@pytest.mark.parametrize(
+    ("name", "classes", "labels"),
+    [
+        ("semicolon", ["desert", "sea"], [[1, 0]]),
+        ("Filename_capital", ["desert", "sea"], [[1, 0]]),
+        ("pandas_index", ["desert", "sea"], [[1, 0], [0, 1]]),
+        ("label_studio.csv", ["desert", "sunset"], [[1, 1]]),
+        ("ground_truth_multilabel.manifest", ["bicycle", "person"], [[1, 1]]),
+        ("hf_metadata.csv", ["desert", "sea"], [[1, 0], [0, 1]]),
+        ("hf_metadata.jsonl", ["desert", "sea"], [[1, 1]]),
+    ],
+)
+def test_heads_of_forms_that_other_programs_export(name, classes, labels):
+    path = CASES / "refused" / name
+    if not path.exists():
+        pytest.skip(f"not here: {path}")
+    annotations = read_annotations(path)
+    assert annotations.classes == classes
+    assert annotations.labels.to_dense().tolist() == labels
+
+
 # ---------------------------------------------------------------------------------------------- the roles of columns
 
 
@@ -187,6 +208,13 @@ def test_a_label_a_row_and_who_looked(tmp_path):
     assert annotations.classes == ["dog", "fish"]
     assert annotations.labels.to_dense().tolist() == [[1, 1], [1, 0]]
     assert roles(annotations) == {"photo": "image", "label": "list", "annotator": "ignored"}
+
+
+def test_identifiers_are_no_classes_even_where_all_are_1(tmp_path):
+    text = "image,id,choice,annotator,worker_id\na.jpg,1,cat,1,0\nb.jpg,1,dog,1,1\n"
+    assert set(read(tmp_path, text).groups) == {"choice"}
+    assert set(read(tmp_path, "image,hat,photographer\na.jpg,1,0\nb.jpg,0,1\n").groups) == {"hat", "photographer"}
+    assert set(read(tmp_path, text, roles={"annotator": "class"}).groups) == {"choice", "annotator"}
 
 
 def test_words_that_differ_in_case_are_one_value(tmp_path):

@@ -102,8 +102,8 @@ def _is_voc_list(file):
 
 
 def _is_verified(file):
-    """Whether a CSV has the columns of OpenImages' verified labels, and is no table of boxes."""
-    return file.suffix.lower() == ".csv" and set(VERIFIED) <= (cells := set(first_row(file))) and "XMin" not in cells
+    """Whether a CSV has the columns of OpenImages' verified labels, as its boxes have, too."""
+    return file.suffix.lower() == ".csv" and set(VERIFIED) <= set(first_row(file))
 
 
 _VOC_LIST = "ImageSets/Main/{split}.txt"
@@ -125,6 +125,7 @@ OPENIMAGES = Layout(  # the official CSVs; for CSL's data.csv, which is known by
     {"": [".", "..", "images", "../images"]},
     _ONE_NAME | {"val": ("validation",)},
 )
+OPENIMAGES_BOXES = OPENIMAGES._replace(files=[f"{prefix}{{split}}-annotations-bbox.csv" for prefix in ("oidv6-", "")])
 LVIS = Layout(
     "LVIS",
     ["lvis_v1_{split}.json", "annotations/lvis_v1_{split}.json"],

@@ -52,7 +52,7 @@ FORMATS = [
         openimages_files.recognise,
         openimages.read_openimages,
         "data.csv with filepath, label, label_neg and split_name, or "
-        "[oidv6-]{train,validation,test}-annotations-human-imagelabels.csv",
+        "[oidv6-]{train,validation,test}-annotations-{human-imagelabels,bbox}.csv",
         ("*annotations*.csv:LabelName", "*annotations*.csv:Confidence", "*class-descriptions*.csv"),
     ),
     Format(

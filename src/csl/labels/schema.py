@@ -48,11 +48,13 @@ _BOXES = (
 _BOX_CLASS = ("class", "classname", "label", "labelname", "category", "categoryname", "name", "tag")
 _MEASURES = frozenset(
     {
-        "id", "ids", "uuid", "index", "idx", "age", "width", "height", "area", "lat", "latitude", "lon", "lng", "longitude",
+        "age", "width", "height", "area", "lat", "latitude", "lon", "lng", "longitude",
         "x", "y", "xmin", "ymin", "xmax", "ymax", "timestamp", "time", "date", "pixels", "price",
     }
 )  # fmt: skip
 """Words in the name of a column of numbers that is no label."""
+_IDENTIFIERS = frozenset({"id", "ids", "uuid", "index", "idx"})
+"""Words in the name of a column that holds no label, even where all of its few rows have a 1."""
 _PEOPLE = frozenset(
     {"annotator", "annotators", "rater", "labeler", "labeller", "reviewer", "worker", "user", "author", "photographer"}
 )
@@ -273,8 +275,10 @@ def _column(table, name, options, asked):
     if asked == "list":
         return _list_column(table, name, options, _separator(texts, table, name, is_list=True) or ","), ""
     if asked == "class" or (asked != "attribute" and _is_yes_no(table, name, texts)):
-        if asked is None and (_plain(name) in ("id", "uuid") or (_words(name) & _PEOPLE and set(texts) == {"1"})):
-            return None, "an identifier, by its name"
+        words = _words_of(name)
+        constant = len({text.lower() in kinds.YES for text in texts}) < 2
+        if asked is None and (words & _IDENTIFIERS or (words & _PEOPLE and constant)):
+            return None, "identifiers, by its name no label"
         return _yes_no(name, options), ""
     if not texts and name not in options.attributes:
         return None, "nothing in it"
@@ -285,10 +289,6 @@ def _column(table, name, options, asked):
     if asked is None and (why := _no_attribute(table, name, codes, texts)):
         return None, why
     return _attribute(table, name, options.attributes.get(name)), ""
-
-
-def _words(name):
-    return set(re.findall(r"[a-z]+(?=[^a-z]|$)", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
 
 
 def _yes_no(name, options):
@@ -348,10 +348,15 @@ def _separator(texts, table, name, is_list=False):
     return None
 
 
+def _words_of(name):
+    """The words in a column's name: `imageId` and `image_id` have image and id."""
+    return set(re.findall(r"[a-z]+(?=[^a-z]|$)", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
+
+
 def _no_attribute(table, name, codes, texts):
     """Why a column of known texts is no attribute, in words; "" where it may be one."""
     known, numbers = int((codes >= 0).sum()), [number(text) for text in texts]
-    words = _words(name)
+    words = _words_of(name)
     if words & _PEOPLE:
         return "who looked or took it, by its name"
     if all(text[:1] == "{" and text[-1:] == "}" for text in texts):
@@ -359,7 +364,7 @@ def _no_attribute(table, name, codes, texts):
     if re.fullmatch(r"unnamed: \d+", name.lower()) or (known > 2 and is_index(list(table.text(name)))):
         return "counts the rows"
     if None not in numbers:
-        if words & _MEASURES:
+        if words & (_MEASURES | _IDENTIFIERS):
             return "numbers, by its name no label"
         if any("." in text and float(text) != int(float(text)) for text in texts):
             return "shares of votes?" if min(numbers) >= 0 and max(numbers) <= 1 else "measured numbers"

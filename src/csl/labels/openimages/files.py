@@ -1,11 +1,11 @@
-"""Where the labels and images of OpenImages are: the official CSVs, or CSL's `data.csv`."""
+"""Where the labels and images of OpenImages are: the official CSVs, of labels and of boxes, or CSL's `data.csv`."""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from csl.errors import NoSplit
-from csl.labels.layouts import OPENIMAGES
+from csl.errors import InputError, NoSplit
+from csl.labels.layouts import OPENIMAGES, OPENIMAGES_BOXES, Layout
 from csl.labels.openimages.rows import csl_columns
 from csl.labels.paths import SPELLINGS, SPLITS, ImagePaths, contents, first_row, image_folder, split_name
 
@@ -13,11 +13,33 @@ _FOLDERS = (".", "annotations", "labels", "metadata")  # of a data set, in which
 
 
 class Source(NamedTuple):
-    """The CSV of one split: an official one, or (`is_csl`) CSL's, which holds all splits."""
+    """The CSVs of one split: official ones, or (`is_csl`) CSL's, which holds all splits.
 
-    file: Path
+    Attributes:
+        files: those with its labels, that of boxes first.
+        split: "train", "val" or "test".
+        is_csl: whether it is CSL's.
+        kinds: which official files are read, where they are there.
+    """
+
+    files: tuple[Path, ...]
     split: str
     is_csl: bool
+    kinds: tuple[Layout, ...] = (OPENIMAGES_BOXES, OPENIMAGES)
+
+    @property
+    def file(self) -> Path:
+        """The one that messages name, beside which the others are."""
+        return self.files[-1]
+
+    def of_split(self, split: str) -> "Source | None":
+        """The same for another split, if it is there."""
+        return self._replace(split=split) if self.is_csl else official_source(self.file.parent, split, self.kinds)
+
+    @property
+    def boxes(self) -> list[Path]:
+        """The files of boxes among them."""
+        return [] if self.is_csl else [file for file in self.files if is_boxes(file)]
 
     @property
     def folders(self) -> list[Path]:
@@ -47,13 +69,12 @@ def find_source(path: Path, split: str) -> Source:
             )
         return source
     if not OPENIMAGES.is_label_file(path):
-        return Source(path, split, True)
-    own = _split_of(path)
-    if own in (None, split):
-        return Source(path, split, False)
-    source = official_source(path.parent, split)
+        return Source((path,), split, True)
+    own, kind = _split_of(path), OPENIMAGES_BOXES if is_boxes(path) else OPENIMAGES
+    named = Source((path,), split, False, (kind,))
+    source = named if own in (None, split) else named.of_split(split)
     if source is None:
-        raise NoSplit(f"{path}: labels of the {own} split, and no {OPENIMAGES.names(split)[0]} beside it")
+        raise NoSplit(f"{path}: labels of the {own} split, and no {kind.names(split)[0]} beside it")
     return source
 
 
@@ -61,17 +82,24 @@ def _source_in(folder, split):
     """The CSV to read in a folder for this split, or None."""
     for place in (folder / name for name in _FOLDERS):
         if (place / "data.csv").is_file() and _is_csl(place / "data.csv"):
-            return Source(place / "data.csv", split, True)
+            return Source((place / "data.csv",), split, True)
         source = official_source(place, split)
         if source:
             return source
     return None
 
 
-def official_source(folder: Path, split: str) -> Source | None:
-    """The official CSV of a split in a folder."""
-    file = OPENIMAGES.find(folder, split)
-    return Source(file, split, False) if file else None
+def official_source(
+    folder: Path, split: str, kinds: tuple[Layout, ...] = Source._field_defaults["kinds"]
+) -> Source | None:
+    """The official CSVs of a split in a folder."""
+    files = tuple(file for kind in kinds if (file := kind.find(folder, split)))
+    return Source(files, split, False, kinds) if files else None
+
+
+def is_boxes(file: Path) -> bool:
+    """Whether an official CSV holds boxes."""
+    return "XMin" in first_row(file)
 
 
 def _split_of(file):

@@ -24,7 +24,7 @@ from csl.labels.openimages.classes import (
     read_mid_to_classes,
 )
 from csl.labels.openimages.entries import Entries
-from csl.labels.openimages.files import find_source, in_folder, official_source
+from csl.labels.openimages.files import find_source, in_folder
 from csl.labels.openimages.rows import listed_labels, verified_labels
 from csl.labels.openimages.stream import NAMED_ROWS, Problems
 from csl.labels.paths import ImagePaths, existing, known_split
@@ -49,6 +49,8 @@ def read_openimages(
     places, else from `mid_to_classes.pth`; without either a warning says that MIDs are shown. Labels of other classes
     that are described there are ignored.
 
+    Where a folder has the boxes of a split as well, the classes of an image's boxes are positive, too.
+
     Malformed labels are left out and counted, and one warning names the first few lines: a confidence
     other than 0 and 1, an unknown class, another number of cells, and a class that is both positive and
     negative for an image, which is un-annotated then.
@@ -60,9 +62,9 @@ def read_openimages(
     Args:
         path: a folder with (itself or in `annotations`, `labels`, `metadata`) CSL's `data.csv` (`filepath, label,
             label_neg, split_name`, or by position: path, positives, negatives, ..., split; or path, positives,
-            split) or the official `[oidv6-]{train,validation,test}-annotations-human-imagelabels.csv`; or the path
-            of such a file. For another split than the one an official file is named after, the file of that split
-            beside it is read.
+            split) or the official `[oidv6-]{train,validation,test}-annotations-human-imagelabels.csv` and
+            `...-annotations-bbox.csv`; or the path of such a file, which alone is read then. For another split than the
+            one that an official file is named after, the file of that split beside it is read.
         images: the folder that paths of `data.csv` are relative to, or that holds the official images, in
             `{train,validation,test}` or by themselves. By default looked for beside the CSV.
         split: "train", "val" or "test"; None is "train".
@@ -92,17 +94,22 @@ def read_openimages(
         keys=found.keys,
         source=str(source.file),
         skipped=found.skipped,
+        notes=tuple(map(_of_boxes, source.boxes)),
     )
 
 
+def _of_boxes(file):
+    return f"{file}: the classes of an image's boxes are positive; that there is no box says nothing"
+
+
 class _Labels(NamedTuple):
-    """The content of one split: labels [N, C], names of the images, MIDs, images without labels, malformed rows."""
+    """The content of one split: labels [N, C], names of the images, MIDs, images without labels, malformed rows by file."""
 
     labels: LabelMatrix
     images: ImagePaths
     keys: list[str]
     skipped: int
-    problems: dict
+    problems: list[dict]
 
     @classmethod
     def of(cls, stored):
@@ -124,31 +131,39 @@ class _Labels(NamedTuple):
 
 def _labels(source, keys, names, strict, cache):
     """The labels of a source, from its cache if it has one."""
-    worth_it = cache and source.file.stat().st_size >= _CACHED_FROM
+    sizes = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in source.files]
+    worth_it = cache and max(size for _, size, _ in sizes) >= _CACHED_FROM
     known = names.keys() | _trainable(source)
-    role = ("openimages", source.is_csl, source.split, keys, sorted(known))
+    role = ("openimages", source.is_csl, source.split, keys, sorted(known), sizes[:-1])
     kept = ArrayCache(source.file, role) if worth_it else None
-    found = _kept_labels(kept) if kept else None
+    found = _kept_labels(kept, source) if kept else None
     if found is None:
         stored = _read(source, keys, names, known, strict)
         if kept:
             kept.save(*stored)
             stored = kept.load() or stored  # mapped, so that the memory can be given back
         found = _Labels.of(stored)
-    problems = Problems.from_json(source.file, strict, found.problems)
-    problems.check()
-    problems.warn()
+    for problems in _problems(source, strict, found):
+        problems.check()
+        problems.warn()
     return found
 
 
-def _kept_labels(kept):
+def _problems(source, strict, found):
+    """The malformed rows of each file."""
+    kept = zip(source.files, found.problems, strict=True)
+    return [Problems.from_json(file, strict, problems) for file, problems in kept]
+
+
+def _kept_labels(kept, source):
     """The labels of a cache; None if there is none. A broken cache is deleted."""
     stored = kept.load()
     if stored is None:
         return None
     try:
         found = _Labels.of(stored)
-        Problems.from_json(kept.file, False, found.problems).summary()
+        for problems in _problems(source, False, found):
+            problems.summary()
     except (InputError, LookupError, TypeError, ValueError, AttributeError):
         kept.discard()
         return None
@@ -156,17 +171,21 @@ def _kept_labels(kept):
 
 
 def _read(source, keys, names, known, strict):
-    """Stored: the labels of a source, read from its CSV."""
-    problems = Problems(source.file, strict)
+    """Stored: the labels of a source, read from its CSVs."""
+    of_files = [Problems(file, strict) for file in source.files]
+    problems = of_files[
+        -1
+    ]  # a contradiction is between a negative label, which is no box, and another: its line is there
     class_id = ClassIds(keys, known)
     splits_found = set()
-    if source.is_csl:
-        batches = listed_labels(source.file, source.split, class_id, problems, splits_found)
-    else:
-        batches = verified_labels(source.file, class_id, problems)
     entries = Entries()
-    for batch in batches:
-        entries.add(batch)
+    for file, of_file in zip(source.files, of_files, strict=True):
+        if source.is_csl:
+            batches = listed_labels(file, source.split, class_id, of_file, splits_found)
+        else:
+            batches = verified_labels(file, class_id, of_file)
+        for batch in batches:
+            entries.add(batch)
     if source.is_csl and source.split not in splits_found:
         raise NoSplit(
             f"{source.file}: no rows of the {source.split} split, found {', '.join(sorted(splits_found)) or 'none'}"
@@ -188,7 +207,7 @@ def _read(source, keys, names, known, strict):
     )
     problems.check()
     if not len(found.labels):
-        malformed = f"; {problems.summary()}" if problems.counts else ""
+        malformed = "".join(f"; {one.summary()}" for one in of_files if one.counts)
         raise InputError(f"{source.file}: found no label of {len(keys)} classes, expected at least one{malformed}")
     arrays = {
         "indptr": found.labels.indptr,
@@ -197,7 +216,7 @@ def _read(source, keys, names, known, strict):
         "name_bytes": found.images.data,
         "name_offsets": found.images.offsets,
     }
-    return Stored(arrays, {"keys": keys, "skipped": found.skipped, "problems": problems.to_json()})
+    return Stored(arrays, {"keys": keys, "skipped": found.skipped, "problems": [one.to_json() for one in of_files]})
 
 
 def _class_keys(source, classes, classes_file, cache):
@@ -211,7 +230,7 @@ def _class_keys(source, classes, classes_file, cache):
         return read_class_list(given)
     if source.split == "train":
         return None
-    training = source._replace(split="train") if source.is_csl else official_source(source.file.parent, "train")
+    training = source.of_split("train")
     if training is None:
         return None
     with warnings.catch_warnings():

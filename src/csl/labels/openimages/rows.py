@@ -25,7 +25,7 @@ def verified_labels(file: Path, class_id: Callable[[str], int], problems: Proble
 
     Args:
         file: one of the `...annotations-human-imagelabels.csv`, in any order; fastest with the rows of an image
-            together, as published.
+            together, as published; or one of the `...annotations-bbox.csv`, whose boxes all have confidence 1.
         class_id: the number of a MID, OUTSIDE or UNKNOWN.
         problems: gets the rows that are left out: another confidence, an unknown class.
 
