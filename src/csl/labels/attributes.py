@@ -88,14 +88,15 @@ def read_attributes(
 
     Args:
         path: a CSV or another table (`csl.labels.dialect.SUFFIXES`), or a folder in which the first of these that exists is
-            read: `attributes_{split}.csv`, `{split}.csv`, `{split}_labels.csv`, `{split}/_classes.csv`, `attributes.csv`, or
-            the only other table with a column of image names.
+            read: `attributes_{split}.csv`, `{split}.csv`, `{split}_labels.csv`, `{split}/_classes.csv`,
+            `{split}/metadata.{csv,jsonl}`, `attributes.csv`, or the only other table with a column of image names.
         images: the folder that image names are relative to. By default they are looked for in (for `attributes_{split}.csv`)
             `images_augmented/train/images` (training split only) and `images_split/{split}/images`, then `images`,
             `{split}`, `images_split/{split}/images`, the table's own folder and the one above.
         split: "train", "val" or "test": the rows with that word ("valid" and "validation" are val) in the split column, or
-            all rows of a file of that split. A file that says nothing about splits is for training. None reads every row,
-            in a folder with one file per split those of the training file.
+            those whose images are named `val/...` where all are named so, or all rows of a file of that split. A file that
+            says nothing about splits is for training. None reads every row, in a folder with one file per split those of
+            the training file.
         attributes: {column: size} of integer columns whose size the data need not show (`parse_attributes`).
         ignore_columns: names of columns that are no attributes, a sequence or one comma-separated string.
         classes: class names of a training run to read the file against; other columns are ignored.
@@ -293,28 +294,38 @@ def _check_sizes(columns, sizes):
 def _rows(table, split, found):
     """Row numbers of the split, int64."""
     by_column = found.split is not None and found.split in table.columns
-    splits = schema.split_words(table, found.split) if by_column else None
     own = _split_of(table.path)
-    if split is None or (not by_column and split == (own or "train")):
+    splits = schema.split_words(table, found.split) if by_column else _split_folders(table, found) if not own else None
+    if split is None or (splits is None and split == (own or "train")):
         rows = np.arange(len(table))
         what = "a header without rows"
-    elif not by_column:
+    elif splits is None:
         raise NoSplit(
             f"{table.path}: no rows of the {split} split, as there is no {SPLIT!r} column; "
             f"expected that column or a file attributes_{split}.csv (`python -m csl prepare attributes` makes it)"
         )
     else:
         rows = np.flatnonzero(splits == split)
-        what = f"{found.split!r} with only {', '.join(sorted(set(splits))) or 'a header'}"
+        what = f"{found.split or found.image!r} with only {', '.join(sorted(set(splits))) or 'a header'}"
     if not len(rows):
         raise NoSplit(f"{table.path}: no rows of the {split or 'train'} split, found {what}")
     return rows
 
 
+def _split_folders(table, found):
+    """The split of every row by the first folder in the name of its image, where all are in folders of splits; or None."""
+    folders = [name.replace("\\", "/").removeprefix("./").partition("/")[0] for name in table.text(found.image)]
+    of_folder = {folder: split_name(folder) for folder in set(folders)}
+    return np.array([of_folder[one] for one in folders], dtype=object) if all(of_folder.values()) else None
+
+
+_IN_SPLITS = ("_classes", "metadata")  # files of the same name in the folder of each split
+
+
 def _split_of(file):
     """The split that a file is of by its name or its folder's (`attributes_val.csv`, `valid/_classes.csv`), or None."""
     stem = file.stem.removesuffix("_labels")
-    return split_name(stem.rpartition("_")[2]) or (split_name(file.parent.name) if file.stem == "_classes" else None)
+    return split_name(stem.rpartition("_")[2]) or (split_name(file.parent.name) if file.stem in _IN_SPLITS else None)
 
 
 def _split_file(folder, split):
@@ -342,7 +353,7 @@ def _training_file(path, file):
         return file
     if path.is_dir():
         return _split_file(path, "train") or file
-    if file.stem == "_classes":
+    if file.stem in _IN_SPLITS:
         sibling = file.parent.parent / "train" / file.name
     else:
         labels = "_labels" if file.stem.endswith("_labels") else ""

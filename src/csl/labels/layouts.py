@@ -151,7 +151,15 @@ VOC = Layout(
 )
 ATTRIBUTES = Layout(
     "table",
-    ["attributes_{split}.csv", "{split}.csv", "{split}_labels.csv", "{split}/_classes.csv", "attributes.csv"],
+    [
+        "attributes_{split}.csv",
+        "{split}.csv",
+        "{split}_labels.csv",
+        "{split}/_classes.csv",
+        "{split}/metadata.csv",
+        "{split}/metadata.jsonl",
+        "attributes.csv",
+    ],
     _is_attributes,
     {"": ["images", "{split}", "images_split/{split}/images", "."]},
     SPELLINGS,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from csl.errors import InputError, NoSplit
-from csl.labels import attributes, coco, lvis, nuswide, openimages, shards, voc
+from csl.labels import attributes, class_folders, coco, lvis, nuswide, openimages, shards, voc
 from csl.labels.annotations import Annotations
 from csl.labels.attributes import parse_attributes, parse_roles
 from csl.labels.layouts import COCO, LVIS, VOC
@@ -95,9 +95,16 @@ FORMATS = [
         "a table",
         attributes.recognise,
         attributes.read_attributes,
-        "attributes.csv, attributes_{train,val}.csv, {train,val}.csv, {train,valid}/_classes.csv or a table with a column of "
-        "image names",
+        "attributes.csv, attributes_{train,val}.csv, {train,val}.csv, {train,valid}/_classes.csv, "
+        "{train,validation}/metadata.{csv,jsonl} or a table with a column of image names",
         ("*.csv:filename",),
+    ),
+    Format(
+        "a folder a class",
+        class_folders.recognise,
+        class_folders.read_class_folders,
+        "{train,validation}/CLASS/*.jpg",
+        (),
     ),
 ]
 

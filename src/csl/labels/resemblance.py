@@ -12,8 +12,8 @@ from csl.errors import InputError
 from csl.labels.dialect import SUFFIXES, header_of
 from csl.labels.layouts import has_keys
 from csl.labels.matching import few, few_names
-from csl.labels.photos import EXTENSIONS
 from csl.machine.files import parse_json
+from csl.machine.image_formats import is_image_name
 
 _DEPTH, _MOST = 3, 2000  # folders below the given one, and their entries, that are looked at
 _TRIED = 100  # files and folders that may be what was meant
@@ -39,7 +39,7 @@ def _likeness(path, formats, entries):
     """What the path resembles and lacks, and what is expected instead."""
     others = [(name, file) for name, file in entries if not _is_photo(file)][:_MOST]
     scored = [(one, [_met(sign, others) for sign in one.signs]) for one in formats]
-    best, met = max(scored, key=lambda pair: (sum(map(bool, pair[1])), sum(map(bool, pair[1])) / len(pair[1])))
+    best, met = max(scored, key=lambda pair: (sum(map(bool, pair[1])), sum(map(bool, pair[1])) / max(len(pair[1]), 1)))
     lacks = f"{best.name}: missing {_missing(best, met) or 'its usual name'}" if any(met) else None
     for _, file in others[:_TRIED]:
         with suppress(InputError):  # it is recognised, and asks something
@@ -85,7 +85,7 @@ def _entries(folder, depth=_DEPTH, above=""):
 
 
 def _is_photo(file):
-    return file.suffix.lower() in EXTENSIONS
+    return is_image_name(file.name)
 
 
 def _kinds(entries):

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from csl.errors import InputError, NoSplit
+from csl.errors import NoSplit
 from csl.labels.layouts import OPENIMAGES, OPENIMAGES_BOXES, Layout
 from csl.labels.openimages.rows import csl_columns
 from csl.labels.paths import SPELLINGS, SPLITS, ImagePaths, contents, first_row, image_folder, split_name
