@@ -128,7 +128,6 @@ def test_a_broken_cache_is_rebuilt(folder, damage):
         np.save(cache / "values.npy", np.array([1, 0, 7], np.int8))
     assert read(folder)[0].labels == first.labels
     assert caches(folder) == [cache]
-    assert ArrayCache._remove_stale
     assert array_cache._load(cache).arrays["values"].tolist() == [1, 0, 1]
 
 

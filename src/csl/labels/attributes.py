@@ -1,5 +1,6 @@
 """Tables of labels: one row per image, one column per attribute or class, or lists of labels; any cell may be unknown."""
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from csl.labels.dialect import SUFFIXES, header_of
 from csl.labels.layouts import ATTRIBUTES
 from csl.labels.matching import few
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
+from csl.labels.parquet import SUFFIX, parts_of, stem_of
 from csl.labels.paths import SPLITS, contents, existing, known_split, split_name
 from csl.labels.photos import Photos
 from csl.labels.schema import Schema
@@ -89,7 +91,8 @@ def read_attributes(
     Args:
         path: a CSV or another table (`csl.labels.dialect.SUFFIXES`), or a folder in which the first of these that exists is
             read: `attributes_{split}.csv`, `{split}.csv`, `{split}_labels.csv`, `{split}/_classes.csv`,
-            `{split}/metadata.{csv,jsonl}`, `attributes.csv`, or the only other table with a column of image names.
+            `{split}/metadata.{csv,jsonl,parquet}`, Parquet of a split, also in parts (`train-00000-of-00003.parquet`) and in
+            `data`, `attributes.csv`, or the only other table with a column of image names.
         images: the folder that image names are relative to. By default they are looked for in (for `attributes_{split}.csv`)
             `images_augmented/train/images` (training split only) and `images_split/{split}/images`, then `images`,
             `{split}`, `images_split/{split}/images`, the table's own folder and the one above.
@@ -126,7 +129,10 @@ def read_attributes(
         roles=dict(roles or {}), minus_one=minus_one, unlisted=unlisted, no_label=no_label, vote_threshold=vote_threshold,
     ).over_file(file.parent)  # fmt: skip
     table = Table.read(file)
-    photos = Photos([images] if images is not None else _image_folders(file, split))
+    if table.photos and images is not None:
+        raise InputError(f"--images: found {images}, expected none for {file}, which holds the images")
+    inside = images if table.photos is None else table.photos[1]
+    photos = Photos([inside] if inside is not None else _image_folders(file, split))
     training_file = _training_file(path, file)
     training_table = table if training_file == file else Table.read(training_file)
     found = schema.infer(training_table, said, photos.has, classes is not None)
@@ -319,22 +325,28 @@ def _split_folders(table, found):
     return np.array([of_folder[one] for one in folders], dtype=object) if all(of_folder.values()) else None
 
 
-_IN_SPLITS = ("_classes", "metadata")  # files of the same name in the folder of each split
+_IN_SPLITS = ("_classes", "metadata")
 
 
 def _split_of(file):
     """The split that a file is of by its name or its folder's (`attributes_val.csv`, `valid/_classes.csv`), or None."""
-    stem = file.stem.removesuffix("_labels")
-    return split_name(stem.rpartition("_")[2]) or (split_name(file.parent.name) if file.stem in _IN_SPLITS else None)
+    stem = stem_of(file).removesuffix("_labels")
+    return split_name(stem.rpartition("_")[2]) or (split_name(file.parent.name) if _in_folder_of_split(file) else None)
+
+
+def _in_folder_of_split(file):
+    """Whether a file is called as those in the folder of each split are."""
+    return file.stem in _IN_SPLITS or (file.suffix == SUFFIX and file.stem.isdigit())
 
 
 def _split_file(folder, split):
     """The table of a folder to read for this split, or None."""
     if (file := ATTRIBUTES.find(folder, split)) is not None:
         return file
-    of_splits = {name for other in SPLITS for name in ATTRIBUTES.names(other)}
+    of_splits = [name for other in SPLITS for name in ATTRIBUTES.names(other)]
     tables = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
-    tables = [file for file in tables if file.name not in of_splits]
+    tables = [file for file in tables if not any(fnmatch.fnmatchcase(file.name, name) for name in of_splits)]
+    tables = list(dict.fromkeys(parts_of(file)[0] for file in tables))
     others = [file for file in tables if any(map(schema.names_images, header_of(file)))] or [
         file for file in tables if {"id", "name"} & set(map(str.lower, header_of(file)))
     ]
@@ -353,7 +365,9 @@ def _training_file(path, file):
         return file
     if path.is_dir():
         return _split_file(path, "train") or file
-    if file.stem in _IN_SPLITS:
+    if file.suffix == SUFFIX and not _in_folder_of_split(file):
+        return _split_file(file.parent, "train") or file
+    if _in_folder_of_split(file):
         sibling = file.parent.parent / "train" / file.name
     else:
         labels = "_labels" if file.stem.endswith("_labels") else ""

@@ -5,6 +5,7 @@ so that a stale one is never read. It is written under a temporary name and rena
 whoever else is writing.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,14 +41,10 @@ class ArrayCache:
     """
 
     def __init__(self, file: Path, role: Iterable):
-        stat = file.stat()
         digest = hashlib.sha256(json.dumps([_VERSION, *role]).encode()).hexdigest()[:10]
-        place = hashlib.sha256(os.fsencode(file.resolve().parent)).hexdigest()[:10]
         self.file = file
-        self._stamp = f"{stat.st_size}-{stat.st_mtime_ns}"
-        self._digest = digest
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "csl" / place
-        self.folders = [parent / f"{file.name}.{self._stamp}.{digest}.cache" for parent in (file.parent, home)]
+        self._ending = f"{digest}.cache"
+        self.folders = places(file, self._ending)
 
     def load(self) -> Stored | None:
         """The arrays, mapped for reading; None if there are none or they are damaged."""
@@ -58,9 +55,10 @@ class ArrayCache:
         reasons = []
         for folder in self.folders:
             try:
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                self._remove_stale(folder)
-                _save(folder, arrays, facts)
+                with new_folder(folder, self.file, self._ending) as temporary:
+                    _save(temporary, arrays, facts)
+                    if folder.exists() and _load(folder) is None:  # broken; one that another process wrote is as good
+                        shutil.rmtree(folder)
                 break
             except OSError as error:
                 reasons.append(f"{folder.parent}: {error.strerror or error}")
@@ -73,15 +71,42 @@ class ArrayCache:
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _remove_stale(self, current):
-        """Delete caches of earlier versions of the file, and half-written ones of killed processes."""
-        half = re.compile(rf"\.{re.escape(self.file.name)}\..*\.{self._digest}\.cache\.(\d+)\..*\.tmp")
-        for folder in current.parent.iterdir():
-            ours = folder.name.startswith(f"{self.file.name}.") and folder.name.endswith(f".{self._digest}.cache")
-            left = half.fullmatch(folder.name)
-            dead = left and int(left[1]) != os.getpid() and not runs(int(left[1]))
-            if dead or (ours and folder.name != current.name):
-                shutil.rmtree(folder, ignore_errors=True)
+
+def places(file: Path, ending: str) -> list[Path]:
+    """The folders that may hold what is made from a file, beside it or in the user's cache; named after size and date."""
+    stat = file.stat()
+    place = hashlib.sha256(os.fsencode(file.resolve().parent)).hexdigest()[:10]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "csl" / place
+    return [parent / f"{file.name}.{stat.st_size}-{stat.st_mtime_ns}.{ending}" for parent in (file.parent, home)]
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, file: Path, ending: str) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes `folder`, one of `places(file, ending)`, unless another process was faster."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder, file, ending)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.{os.getpid()}.", suffix=".tmp", dir=folder.parent))
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_stale(current, file, ending):
+    """Delete folders of earlier versions of the file, and half-written ones of killed processes."""
+    half = re.compile(rf"\.{re.escape(file.name)}\..*\.{ending}\.(\d+)\..*\.tmp")
+    for folder in current.parent.iterdir():
+        ours = folder.name.startswith(f"{file.name}.") and folder.name.endswith(f".{ending}")
+        left = half.fullmatch(folder.name)
+        dead = left and int(left[1]) != os.getpid() and not runs(int(left[1]))
+        if dead or (ours and folder.name != current.name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _load(folder):
@@ -98,29 +123,12 @@ def _load(folder):
 
 
 def _save(folder, arrays, facts):
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.{os.getpid()}.", suffix=".tmp", dir=folder.parent))
-    try:
-        temporary.chmod(0o755)
-        for name, array in arrays.items():
-            with open(temporary / f"{name}.npy", "wb") as file:
-                np.save(file, array)
-                file.flush()
-                os.fsync(file.fileno())
-        (temporary / _FACTS).write_text(json.dumps({"arrays": list(arrays), "facts": facts}))
-        _rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _rename(temporary, folder):
-    try:
-        temporary.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        if _load(folder) is None:  # broken; one that another process has just written is as good as ours
-            shutil.rmtree(folder)
-            temporary.rename(folder)
+    for name, array in arrays.items():
+        with open(folder / f"{name}.npy", "wb") as file:
+            np.save(file, array)
+            file.flush()
+            os.fsync(file.fileno())
+    (folder / _FACTS).write_text(json.dumps({"arrays": list(arrays), "facts": facts}))
 
 
 # Arrays that are mapped from a file travel to another process by its path: loader workers that are spawned then share

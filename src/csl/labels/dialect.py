@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from csl.errors import InputError
+from csl.labels import parquet
 from csl.labels.trust import unescape_cell
 from csl.machine.image_formats import is_image_name
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest")
+SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest", parquet.SUFFIX)
 """Of the files that are read as a table."""
 
 FILENAME = "filename"
@@ -39,20 +40,29 @@ class Cells(NamedTuple):
         rows: N lists of cells, as long as the header.
         lines: the line of the file that each row starts at.
         notes: what is unusual about the file, one line each.
+        classes: {column: names of its classes}, where the file declares them.
+        photos: the column that names the files of photos that the file itself holds, and their folder; None without.
     """
 
     header: list[str]
     rows: list[list[str]]
     lines: list[int]
     notes: list[str]
+    classes: dict[str, list[str]] = {}  # noqa: RUF012 (never written to)
+    photos: tuple[str, Path] | None = None
 
 
 def read_cells(path: Path) -> Cells:
-    """The cells of a CSV, of a file separated by semicolons, tabs, bars or blanks, or of JSON lines; blank lines are skipped.
+    """The cells of a CSV, of a file separated by semicolons, tabs, bars or blanks, of JSON lines or of Parquet.
 
     Raises:
         InputError: the file cannot be read, is empty, is no text, has rows longer than its header, or was cut short.
     """
+    if path.suffix == parquet.SUFFIX:
+        found = parquet.read_parts(path)
+        return Cells(
+            found.header, found.rows, list(range(1, len(found.rows) + 1)), found.notes, found.classes, found.photos
+        )
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -85,6 +95,8 @@ def header_of(path: Path) -> list[str]:
     """The names of a table's columns; empty where it cannot be read as one. Only its beginning is read."""
     if path.suffix.lower() not in SUFFIXES:
         return []
+    if path.suffix == parquet.SUFFIX:
+        return parquet.names_in(path)
     try:
         with open(path, "rb") as stream:
             head = stream.read(_HEAD)

@@ -96,7 +96,8 @@ FORMATS = [
         attributes.recognise,
         attributes.read_attributes,
         "attributes.csv, attributes_{train,val}.csv, {train,val}.csv, {train,valid}/_classes.csv, "
-        "{train,validation}/metadata.{csv,jsonl} or a table with a column of image names",
+        "{train,validation}/metadata.{csv,jsonl,parquet}, [data/]{train,validation}-*.parquet or a table with a column of "
+        "image names",
         ("*.csv:filename",),
     ),
     Format(

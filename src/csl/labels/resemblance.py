@@ -17,7 +17,7 @@ from csl.machine.image_formats import is_image_name
 
 _DEPTH, _MOST = 3, 2000  # folders below the given one, and their entries, that are looked at
 _TRIED = 100  # files and folders that may be what was meant
-_OTHER = dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers", ".parquet", ".feather", ".mat", ".pkl"), "saved as CSV")
+_OTHER = dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers", ".feather", ".mat", ".pkl"), "saved as CSV")
 _OTHER |= dict.fromkeys((".zip", ".gz", ".tgz", ".7z", ".rar"), "unpacked")
 _INSPECT = "`python -m csl inspect DATA` shows what is read"
 

@@ -224,6 +224,7 @@ def _wanted(table, patterns):
 
 def _image_column(table, options, is_photo):
     said = options.filename_column or next((name for name, role in options.roles.items() if role == "image"), None)
+    said = said or (table.photos[0] if table.photos else None)
     if said is not None or FILENAME in table.columns:
         return said or FILENAME
     by_plain = {_plain(name): name for name in reversed(table.columns)}
@@ -282,6 +283,10 @@ def _column(table, name, options, asked):
         return _yes_no(name, options), ""
     if not texts and name not in options.attributes:
         return None, "nothing in it"
+    if asked != "attribute" and (names := table.classes.get(name)):
+        is_list = all(map(kinds.is_bracketed, texts))
+        of_list = _list_column(table, name, options, kinds.JSON)
+        return replace(of_list if is_list else Column(name, kinds.STRING, ()), values=tuple(names)), ""
     if asked is None or asked == "any":
         separator = _separator(texts, table, name)
         if separator is not None:

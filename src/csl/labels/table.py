@@ -11,6 +11,7 @@ import pandas as pd
 from csl.errors import InputError
 from csl.labels.dialect import FILENAME as FILENAME
 from csl.labels.dialect import read_cells
+from csl.labels.parquet import parts_of
 
 SPLIT = "split"
 WEIGHT = "weight"
@@ -35,10 +36,20 @@ class Table:
         frame: DataFrame [N, columns] of strings, the cells as they were written; column names without spaces around.
         lines: int64 [N], the line of the file that each row starts at.
         notes: what is unusual about the file, one line each.
+        classes, photos: as of `csl.labels.dialect.Cells`.
     """
 
-    def __init__(self, path: Path, frame: pd.DataFrame, lines: np.ndarray, notes: list[str] | None = None):
+    def __init__(
+        self,
+        path: Path,
+        frame: pd.DataFrame,
+        lines: np.ndarray,
+        notes: list[str] | None = None,
+        classes: dict[str, list[str]] | None = None,
+        photos: tuple[str, Path] | None = None,
+    ):
         self.path, self.frame, self.lines, self.notes = path, frame, lines, notes or []
+        self.classes, self.photos = classes or {}, photos
 
     @classmethod
     def read(cls, path: str | Path) -> "Table":
@@ -52,12 +63,13 @@ class Table:
         """
         path = Path(path)
         try:
-            status = path.stat()
+            status = [part.stat() for part in parts_of(path)]
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}), expected a table") from None
-        recent = time.time_ns() - status.st_mtime_ns < _CLOCK_TICK  # it may change again and keep its time
+        changed = max(one.st_mtime_ns for one in status)
+        recent = time.time_ns() - changed < _CLOCK_TICK  # it may change again and keep its time
         read = _read.__wrapped__ if recent else _read
-        return read(path.absolute(), os.fspath(path), status.st_mtime_ns, status.st_size)
+        return read(path.absolute(), os.fspath(path), changed, sum(one.st_size for one in status))
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -73,7 +85,8 @@ class Table:
 
     def select(self, rows: np.ndarray) -> "Table":
         """The table of these rows (int64 [B])."""
-        return Table(self.path, self.frame.iloc[rows].reset_index(drop=True), self.lines[rows], self.notes)
+        frame = self.frame.iloc[rows].reset_index(drop=True)
+        return Table(self.path, frame, self.lines[rows], self.notes, self.classes, self.photos)
 
     def text(self, column: str) -> np.ndarray:
         """The cells of a column without spaces around, object [N]."""
@@ -117,4 +130,5 @@ def _read(absolute, name, changed, size):
     """The table of a file; `absolute`, time of change and size tell whether it is the same file."""
     cells = read_cells(path := Path(name))
     columns = {name: [row[k] for row in cells.rows] for k, name in enumerate(cells.header)}
-    return Table(path, pd.DataFrame(columns, dtype=object), np.array(cells.lines, np.int64), cells.notes)
+    frame = pd.DataFrame(columns, dtype=object)
+    return Table(path, frame, np.array(cells.lines, np.int64), cells.notes, cells.classes, cells.photos)
