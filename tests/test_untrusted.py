@@ -362,7 +362,7 @@ def test_pipes_and_devices_are_not_opened(tmp_path):
         refused(lambda path=path: load_rgb(path), "a pipe or a device")
 
 
-@pytest.mark.parametrize("name", ["../../secret", "/secret", "x/../../y", "x" * 70_000, "é" * 150, "a\0b"])
+@pytest.mark.parametrize("name", ["../../secret", "/../secret", "x/../../y", "x" * 70_000, "é" * 150, "a\0b"])
 def test_a_name_of_voc_is_no_other_path(tmp_path, name):
     main = tmp_path / "ImageSets" / "Main"
     main.mkdir(parents=True)
@@ -370,6 +370,15 @@ def test_a_name_of_voc_is_no_other_path(tmp_path, name):
     (tmp_path / "Annotations").mkdir()
     message = refused(lambda: read_annotations(tmp_path), r"train\.txt, line 2: found .*the plain name of an image")
     assert len(message) < 500
+
+
+def test_a_whole_path_in_a_list_of_voc_names_a_photo_of_its_folder(tmp_path):
+    main = tmp_path / "voc" / "ImageSets" / "Main"
+    main.mkdir(parents=True)
+    (tmp_path / "voc" / "Annotations").mkdir()
+    (tmp_path / "secret.xml").write_text("<annotation/>")
+    (main / "train.txt").write_text(f"{tmp_path}/secret\n")
+    refused(lambda: read_annotations(tmp_path / "voc"), f"Annotations{tmp_path}/secret.xml: no such file")
 
 
 def test_a_concept_is_no_part_of_another_path(tmp_path):

@@ -165,7 +165,7 @@ WITHOUT_CATEGORIES = json.dumps({key: value for key, value in json.loads(COCO).i
 @pytest.mark.parametrize(
     ("files", "found", "lacks", "expected"),
     [
-        ({}, "nothing", "like no known format: missing annotations", "OpenImages, LVIS, .*, a table: --data"),
+        ({}, "nothing", "like no known format: missing annotations", "OpenImages, LVIS, .*, a table, a folder a class, .*: --data"),
         (
             {**{f"{n:03}.jpg": "" for n in range(240)}, "labels.xlsx": "", "a/1.jpg": "", "b/1.jpg": ""},
             r"240 .jpg (000.jpg, ...), 1 .xlsx (labels.xlsx), folders a, b",
@@ -182,8 +182,8 @@ WITHOUT_CATEGORIES = json.dumps({key: value for key, value in json.loads(COCO).i
          "annotations/instances_{train,val}"),
         ({"x/y/annotations/instances_train2014.json": COCO}, "folder x", "most like COCO: missing its usual place",
          r"--data \S*/x/y, which is read as COCO$"),
-        ({"JPEGImages/1.jpg": "", "Annotations/1.xml": ""}, "folders Annotations, JPEGImages",
-         "most like Pascal VOC: missing ImageSets/Main/*.txt", "ImageSets/Main/{train,val,test}.txt"),
+        ({"JPEGImages/1.jpg": "", "ImageSets/train.txt": ""}, "folders ImageSets, JPEGImages",
+         "most like Pascal VOC: missing Annotations/*.xml, ImageSets/Main/*.txt", "ImageSets/Main/{train,val,test}.txt"),
         ({"ImageList/a.txt": "", "Concepts81.txt": ""}, "1 .txt (Concepts81.txt), folder ImageList", "most like NUS-WIDE: ",
          "Groundtruth/TrainTestLabels"),
         ({"oidv6-class-descriptions.csv": "LabelName,DisplayName\n"}, "1 .csv (oidv6-class-descriptions.csv)",

@@ -454,8 +454,14 @@ def test_a_name_that_may_be_two_photos_is_refused_and_none_found_is_one_hint(tmp
         read(tmp_path, "filename,hat\na,1\n")
     annotations = read(tmp_path, "filename,hat\nx.jpg,1\ny.jpg,0\n")
     (note,) = annotations.notes
-    assert note.startswith("no photo is found: 'x.jpg' is in none of ")
-    assert note.endswith("--images names their folder")
+    assert note.startswith(f"no photo is found: 'x.jpg' was looked for as {tmp_path / 'x.jpg'}, ")
+    assert note.endswith(f"; {tmp_path}/ holds 'a.jpg': expected names like that, or --images FOLDER")
+    for name in ("a.jpg", "a.png"):
+        (tmp_path / name).unlink()
+    with pytest.raises(
+        InputError, match="labels.csv: no photo is found: .*; no photo lies there: --images names their"
+    ):
+        read(tmp_path, "filename,hat\nx.jpg,1\ny.jpg,0\n").expect_photos()
 
 
 # ------------------------------------------------------------------------------------------------------------- inspect

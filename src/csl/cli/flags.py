@@ -20,7 +20,14 @@ MACHINE = ("batch_size", "workers", "cache", "device", "amp", "abn", "compile")
 """What a trained network runs on."""
 
 _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "images": (("--images",), {"metavar": "DIR", "help": "folder of the images, if not beside the annotations"}),
+    "images": (
+        ("--images",),
+        {
+            "metavar": "DIR",
+            "action": "append",
+            "help": "folder of the images, if not beside the annotations; may be repeated",
+        },
+    ),
     "metadata": (("--metadata",), {"metavar": "DIR", "help": "folder of train.json and val.json, if not in --data"}),
     "debug_mode": (("--debug_mode",), {"metavar": "LAYOUT", "help": "COCO layout on_farm or hyperml (detected)"}),
     "attributes": (

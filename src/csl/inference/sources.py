@@ -65,7 +65,7 @@ def annotations_for(
         checkpoint: its file; the split that its run made, beside it, is that of the data again (`csl.runs.split`).
 
     Raises:
-        InputError: no annotations, or as the reader says.
+        InputError: no annotations, none of their images is there, or as the reader says.
     """
     if groups and options.ignore_columns:
         raise InputError(
@@ -80,4 +80,6 @@ def annotations_for(
             raise InputError(
                 f"{file}: no such file, expected the split of the run, beside its checkpoint, or --data DIR"
             )
-    return read_by_split(options, split, classes, groups, file)
+    annotations, truth = read_by_split(options, split, classes, groups, file)
+    annotations.expect_photos()
+    return annotations, truth

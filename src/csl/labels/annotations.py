@@ -52,6 +52,8 @@ class Annotations:
         table: for attribute data, the CSV's rows of these images as they were written (strings), N; otherwise None.
         weights: float32 [N], sampling weights of the images in training; None for equal ones.
         folder: the folder to which image names in the file are relative; "" if unknown.
+        folders: all in which images were found.
+        no_photos: the note that says what was looked for, where no image was found; else "".
         columns: what each column of a table was taken for; () where there is no table.
         notes: what was decided or is unusual about the file, one line each.
         roots: the folders, links resolved, one of which an image must lie in when it is opened; () for anywhere.
@@ -71,6 +73,8 @@ class Annotations:
     table: pd.DataFrame | None = None
     weights: np.ndarray | None = None
     folder: str = ""
+    folders: tuple[str, ...] = ()
+    no_photos: str = ""
     roots: tuple[str, ...] = ()
     columns: tuple[ColumnSummary, ...] = ()
     notes: tuple[str, ...] = ()
@@ -108,6 +112,13 @@ class Annotations:
     def __len__(self):
         return len(self.images)
 
+    def expect_photos(self) -> None:
+        """Raises:
+        InputError: no image was found by its name.
+        """
+        if self.no_photos:
+            raise InputError(f"{self.source}: {self.no_photos}")
+
     def select(self, rows: ArrayLike | slice) -> "Annotations":
         """The annotations of these images (index array, list, slice or boolean mask), in their order."""
         rows = row_numbers(rows, len(self))
@@ -122,8 +133,9 @@ class Annotations:
     @property
     def names(self) -> list[str]:
         """Names of the images relative to their folder, N."""
-        prefix = os.path.join(getattr(self.images, "folder", self.folder), "")
-        return [image.removeprefix(prefix) for image in self.images]
+        folders = (getattr(self.images, "folder", self.folder), *self.folders)
+        within = [os.path.join(folder, "") for folder in folders if folder]
+        return [image.removeprefix(next(filter(image.startswith, within), "")) for image in self.images]
 
     def with_labels(self, labels: LabelMatrix) -> "Annotations":
         """The same images and classes with other labels [N, C], such as those that `simulate` returns."""

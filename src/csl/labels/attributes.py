@@ -12,12 +12,11 @@ from csl.labels import schema
 from csl.labels.annotations import Annotations, ColumnSummary
 from csl.labels.columns import INTEGER, LIST, YES_NO, Column, columns_of_classes
 from csl.labels.dialect import SUFFIXES, header_of
-from csl.labels.layouts import ATTRIBUTES
+from csl.labels.layouts import ATTRIBUTES, Images
 from csl.labels.matching import few
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.parquet import SUFFIX, parts_of, stem_of
 from csl.labels.paths import SPLITS, contents, existing, known_split, split_name
-from csl.labels.photos import Photos
 from csl.labels.schema import Schema
 from csl.labels.table import SPLIT, Table
 from csl.labels.table_options import ROLES, TableOptions
@@ -59,7 +58,7 @@ def parse_roles(text: str) -> dict[str, str]:
 
 def read_attributes(
     path: str | Path,
-    images: str | Path | None = None,
+    images: Images = None,
     split: str | None = None,
     attributes: Mapping[str, int] | None = None,
     ignore_columns: Sequence[str] | str = (),
@@ -93,9 +92,10 @@ def read_attributes(
             read: `attributes_{split}.csv`, `{split}.csv`, `{split}_labels.csv`, `{split}/_classes.csv`,
             `{split}/metadata.{csv,jsonl,parquet}`, Parquet of a split, also in parts (`train-00000-of-00003.parquet`) and in
             `data`, `attributes.csv`, or the only other table with a column of image names.
-        images: the folder that image names are relative to. By default they are looked for in (for `attributes_{split}.csv`)
-            `images_augmented/train/images` (training split only) and `images_split/{split}/images`, then `images`,
-            `{split}`, `images_split/{split}/images`, the table's own folder and the one above.
+        images: the folder, or folders, that image names are relative to. By default they are looked for in (for
+            `attributes_{split}.csv`) `images_augmented/train/images` (training split only) and
+            `images_split/{split}/images`, then `images`, `{split}`, `images_split/{split}/images`, the table's own folder
+            and where all readers look (`Layout.photos`).
         split: "train", "val" or "test": the rows with that word ("valid" and "validation" are val) in the split column, or
             those whose images are named `val/...` where all are named so, or all rows of a file of that split. A file that
             says nothing about splits is for training. None reads every row, in a folder with one file per split those of
@@ -132,7 +132,7 @@ def read_attributes(
     if table.photos and images is not None:
         raise InputError(f"--images: found {images}, expected none for {file}, which holds the images")
     inside = images if table.photos is None else table.photos[1]
-    photos = Photos([inside] if inside is not None else _image_folders(file, split))
+    photos = ATTRIBUTES.photos(file, split or _split_of(file) or "train", inside, path, _own_folders(file, split))
     training_file = _training_file(path, file)
     training_table = table if training_file == file else Table.read(training_file)
     found = schema.infer(training_table, said, photos.has, classes is not None)
@@ -164,7 +164,8 @@ def _annotations(table, found, photos, classes):
     names_of_classes = [name for column in found.columns for name in column.classes]
     weights = table.weights(found.weight) if found.weight is not None and found.weight in table.columns else None
     notes = [*table.notes, *found.notes]
-    paths = np.array(photos.paths(names), dtype=object)
+    files = photos.found(names)
+    paths = np.array(files["images"], dtype=object)
     rows, first, group = np.unique(paths.astype(str), return_index=True, return_inverse=True)
     if len(rows) < len(names):
         group = np.argsort(np.argsort(first))[group]  # [N] number of each row's image, in the order of the file
@@ -178,28 +179,19 @@ def _annotations(table, found, photos, classes):
             notes.append(f"... and {len(contradicted) - 3:,} more labels that rows contradict each other in")
         table, paths = table.select(first), paths[first]
         names, weights = table.text(found.image), None if weights is None else weights[first]
-    notes += [
-        f"{count:,} photos are found under another spelling of their name: {how}"
-        for how, count in photos.otherwise.items()
-    ]
-    if names.size and len(set(photos.missing)) == len(set(names)):
-        tried = ", ".join(photos.folders[:4])
-        notes.append(f"no photo is found: {names[0]!r} is in none of {tried}; --images names their folder")
     groups, start = {}, 0
     for name, size in (pair for column in found.columns for pair in column.groups.items()):
         groups[name] = slice(start, start + size)
         start += size
     return Annotations(
-        images=list(paths),
+        **files | {"images": list(paths), "notes": (*notes, *files["notes"])},
         labels=LabelMatrix.from_dense(labels, UNANNOTATED),
         classes=names_of_classes,
         groups=groups,
         source=str(table.path),
-        folder=photos.folder,
         table=table.frame,
         weights=weights,
         columns=_summaries(table, found, parts),
-        notes=tuple(notes),
     )
 
 
@@ -376,15 +368,13 @@ def _training_file(path, file):
     return sibling if sibling.is_file() else file
 
 
-def _image_folders(file, split):
-    """The folders in which a table's images may be."""
+def _own_folders(file, split):
+    """The folders of `python -m csl prepare attributes`; the table's own first where there is no other."""
     folder = Path(file).parent
     split = split or _split_of(file) or "train"
-    candidates = ATTRIBUTES.image_folders(file, split)
+    own = []
     if file.stem.startswith("attributes_") and _split_of(file):
-        augmented = [folder / "images_augmented" / "train" / "images"] if split == "train" else []
-        candidates = [*augmented, folder / "images_split" / split / "images", *candidates]
-    others = [one for one in candidates if one != folder]
-    if not any(one.is_dir() for one in others):  # images that are not there are expected beside the table
-        candidates = [folder, *others]
-    return [*candidates, folder.parent]
+        own = [folder / "images_augmented" / "train" / "images"] if split == "train" else []
+        own.append(folder / "images_split" / split / "images")
+    others = [one for one in (*own, *ATTRIBUTES.image_folders(file, split)) if one != folder]
+    return own if any(one.is_dir() for one in others) else [folder]

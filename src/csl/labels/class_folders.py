@@ -85,7 +85,14 @@ def _class_folders(path):
     for name, folder in _folders_in(path).items():
         if (split := split_name(name)) and (classes := _with_photos(folder)):
             splits.setdefault(split, {}).update(classes)
-    return splits or ({None: found} if (found := _with_photos(path)) else {})
+    if splits or any(_may_be_data(entry.name) for entry in os.scandir(path) if entry.is_file()):
+        return splits
+    return {None: found} if (found := _with_photos(path)) else {}
+
+
+def _may_be_data(name):
+    """Whether a file beside folders of photos may be a photo or labels itself, so that these are no classes."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() not in ("", ".md", ".txt", ".html", ".pdf")
 
 
 def _folders_in(path):

@@ -4,7 +4,6 @@ Reads JSON of the COCO family: sections of entries with ids, which annotations r
 """
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from itertools import repeat
@@ -14,7 +13,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.layouts import COCO
+from csl.labels.layouts import COCO, Images
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
 from csl.labels.paths import existing, known_split
 from csl.machine.files import parse_json
@@ -28,7 +27,7 @@ _OUTLINE = re.compile(rb'"segmentation"\s*:\s*\[[][0-9.,eE+\-\s]*\]')
 
 def read_coco(
     path: str | Path,
-    images: str | Path | None = None,
+    images: Images = None,
     split: str | None = "train",
     keep_unlabelled_images: bool = False,
 ) -> Annotations:
@@ -39,7 +38,7 @@ def read_coco(
             `annotations/instances_{split}2014.json`, `..._{split}2017.json`, `..._{split}.json` (images in
             `{split}2014` and so on), `{split}.json` (images in the folder itself, in `images` or in `{split}`,
             wherever the first listed image is). A file is read whatever `split` says.
-        images: the folder that the file names are relative to, where it is not one of these.
+        images: the folder, or folders, that the file names are relative to, where it is not one of these.
         split: "train", "val" or "test"; None is "train".
         keep_unlabelled_images: also keep images without any annotation. They are left out by default, as in the
             published numbers (40,137 of the 40,504 images of val2014), and counted in `skipped`.
@@ -66,9 +65,8 @@ def read_coco(
     annotated = np.bincount(rows, minlength=len(names)) > 0
     rows = np.flatnonzero(annotated | keep_unlabelled_images)
     names, labels, skipped = labelled(file, names, labels, rows)
-    folder = images if images is not None else COCO.image_folder(file, split, names)
-    images = [os.path.join(folder, name) for name in names]
-    return Annotations(images, labels, classes, source=str(file), folder=os.fspath(folder), skipped=skipped)
+    photos = COCO.photos(file, split, images, path)
+    return Annotations(labels=labels, classes=classes, source=str(file), skipped=skipped, **photos.found(names))
 
 
 def read_sections(file: Path, sections: Sequence[str] = SECTIONS) -> dict:

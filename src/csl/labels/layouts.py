@@ -1,15 +1,20 @@
 """Where each format has its label files and its images, as a table, and the one walk that looks for them."""
 
 import mmap
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from csl.errors import NoSplit
-from csl.labels.paths import SPELLINGS, SPLITS, contents, first_row, image_folder
+from csl.labels.paths import SPELLINGS, SPLITS, contents, first_row
+from csl.labels.photos import Photos
 
 VERIFIED = ("ImageID", "LabelName", "Confidence")
 """Columns of OpenImages' verified labels."""
+
+Images = str | Path | Sequence[str | Path] | None
+"""One or several folders of images; None for those beside the annotations."""
 
 _ONE_NAME = {split: (split,) for split in SPLITS}
 
@@ -62,22 +67,41 @@ class Layout(NamedTuple):
             return self.is_label_file(path)
         return any(self.is_label_file(file) for split in SPLITS if (file := self.find(path, split)))
 
-    def image_folder(self, file: Path, split: str, names: Sequence[str]) -> Path:
-        """The first folder that holds one of the first listed images; the default if none does."""
-        candidates = self.image_folders(file, split)
-        return image_folder(candidates, names) or candidates[0]
+    def photos(
+        self, file: Path, split: str, images: Images = None, data: Path | None = None, own: Sequence[Path] = ()
+    ) -> Photos:
+        """The image files of a label file.
+
+        They are looked for in `own`, where the format has them, and in the data folder, `images`, the folders of all splits
+        (that of `split` first) and the folder above; with `images` given in those folders alone, and the same ones in them.
+
+        Args:
+            file: the label file.
+            split: its split.
+            images: a folder, or several.
+            data: the data folder; that of the label file where it is None or a file.
+            own: folders to look in first.
+        """
+        words = [word for name in (split, *SPLITS) for word in (*self.spellings[name], *SPELLINGS[name])]
+        if images := folders_given(images):
+            return Photos([Path(folder, name) for name in (".", "images", *words) for folder in images])
+        data = data if data is not None and data.is_dir() else file.parent
+        return Photos(
+            [*own, *self.image_folders(file, split), *(data / name for name in (".", "images", *words, ".."))]
+        )
 
     def image_folders(self, file: Path, split: str) -> list[Path]:
-        """The folders in which the images of a label file may be, the default first."""
+        """The folders that the format has the images of a label file in, the default first."""
         patterns = self.images.get(file.parent.name, self.images[""])
         name = file.stem.removeprefix("instances_")
-        return [_below(file.parent, pattern.format(split=split, name=name)) for pattern in patterns]
+        words = [*self.spellings[split], *SPELLINGS[split]]
+        folders = (file.parent / pattern.format(split=word, name=name) for pattern in patterns for word in words)
+        return list(dict.fromkeys(Path(os.path.normpath(folder)) for folder in folders))  # `..` by name, through links
 
 
-def _below(folder, pattern):
-    while pattern == ".." or pattern.startswith("../"):  # by name, whatever the folder is a link to
-        folder, pattern = folder.parent, pattern[3:]
-    return folder / pattern
+def folders_given(images: Images) -> list[str | Path]:
+    """The folders of `images`, one or several; none for None."""
+    return [] if images is None else [images] if isinstance(images, (str, Path)) else list(images)
 
 
 def has_keys(*keys: str) -> Callable[[Path], bool]:
@@ -106,6 +130,9 @@ def _is_verified(file):
     return file.suffix.lower() == ".csv" and set(VERIFIED) <= set(first_row(file))
 
 
+VOC_FOLDERS = ("", "VOC*/", "VOCdevkit/", "VOCdevkit/VOC*/")
+"""Where the folder of a VOC data set may be."""
+
 _VOC_LIST = "ImageSets/Main/{split}.txt"
 
 COCO = Layout(
@@ -122,7 +149,7 @@ OPENIMAGES = Layout(  # the official CSVs; for CSL's data.csv, which is known by
         for prefix in ("oidv6-", "")
     ],
     _is_verified,
-    {"": [".", "..", "images", "../images"]},
+    {"": ["{split}", ".", "../{split}", "..", "images/{split}", "images", "../images/{split}", "../images"]},
     _ONE_NAME | {"val": ("validation",)},
 )
 OPENIMAGES_BOXES = OPENIMAGES._replace(files=[f"{prefix}{{split}}-annotations-bbox.csv" for prefix in ("oidv6-", "")])
@@ -139,15 +166,22 @@ NUSWIDE = Layout(
     "NUS-WIDE",
     ["small_{split}.json", "{split}.json"],
     has_keys("samples", "labels"),
-    {"": ["Flickr", "images", "Images", "."]},
+    {
+        "TrainTestLabels": [f"../../{name}" for name in ("Flickr", "images", "Images", ".")],
+        "": ["images", "Images", "Flickr"],
+    },
     _ONE_NAME | {"val": ("val", "test")},
 )
 VOC = Layout(
     "Pascal VOC",
-    [f"{folder}{_VOC_LIST}" for folder in ("", "VOC*/", "VOCdevkit/", "VOCdevkit/VOC*/")],
+    [f"{folder}{_VOC_LIST}" for folder in VOC_FOLDERS],
     _is_voc_list,
-    {"": ["../../JPEGImages"]},
-    {"train": ("train", "trainval"), "val": ("val", "test"), "test": ("test",)},
+    {"Main": ["../../JPEGImages"], "": ["JPEGImages"]},
+    {
+        "train": ("train", "Train", "trainval", "default"),
+        "val": ("val", "Val", "valid", "validation", "Validation", "test", "Test"),
+        "test": ("test", "Test"),
+    },
 )
 ATTRIBUTES = Layout(
     "table",

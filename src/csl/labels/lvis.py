@@ -4,7 +4,6 @@ A category that is drawn in an image is positive, one of its `neg_category_ids` 
 un-annotated. `not_exhaustive_category_ids` says that not every instance is drawn, which changes no label.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,17 @@ import numpy as np
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
 from csl.labels.coco import field, labelled, positions, read_sections, references
-from csl.labels.layouts import LVIS
+from csl.labels.layouts import LVIS, Images
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.paths import existing, known_split
+from csl.labels.photos import clean_name
 
 _NEGATIVES = "neg_category_ids"
 
 
 def read_lvis(
     path: str | Path,
-    images: str | Path | None = None,
+    images: Images = None,
     split: str | None = "train",
     keep_unlabelled_images: bool = False,
 ) -> Annotations:
@@ -30,7 +30,7 @@ def read_lvis(
     Args:
         path: a folder with `lvis_v1_{split}.json` in it or in `annotations`, or that file, which is read whatever
             `split` says.
-        images: the folder that holds COCO's `train2017` and `val2017`. By default the first that has the first
+        images: the folder, or folders, that hold COCO's `train2017` and `val2017`. By default the first that has the first
             listed image of the file's folder, the one above, and `images` and `coco` in either.
         split: "train" or "val"; None is "train". The labels of LVIS's own test sets are not public.
         keep_unlabelled_images: also keep images without any positive or negative; else they count in `skipped`.
@@ -64,9 +64,8 @@ def read_lvis(
 
     rows = np.flatnonzero((np.diff(labels.indptr) > 0) | keep_unlabelled_images)
     names, labels, skipped = labelled(file, names, labels, rows)
-    folder = images if images is not None else LVIS.image_folder(file, split, names)
-    images = [os.path.join(folder, name) for name in names]
-    return Annotations(images, labels, classes, source=str(file), folder=os.fspath(folder), skipped=skipped)
+    photos = LVIS.photos(file, split, images, path)
+    return Annotations(labels=labels, classes=classes, source=str(file), skipped=skipped, **photos.found(names))
 
 
 def _image_names(file, content):
@@ -76,7 +75,7 @@ def _image_names(file, content):
         url = image.get("coco_url", image.get("file_name"))
         if not isinstance(url, str) or not url:
             raise InputError(f"{file}: images[{position}] (id {image['id']!r}) has no 'coco_url', expected its address")
-        names.append("/".join(url.split("/")[-2:]))
+        names.append("/".join((clean_name(url) if "://" in url else url).split("/")[-2:]))
     return names
 
 

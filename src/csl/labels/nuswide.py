@@ -3,8 +3,6 @@
 Two forms: the official text files (81 concepts), and the JSON of the image tagging tutorial.
 """
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +11,9 @@ import numpy as np
 from csl.errors import InputError, NoSplit
 from csl.labels.annotations import Annotations
 from csl.labels.coco import labelled, read_sections
-from csl.labels.layouts import NUSWIDE
+from csl.labels.layouts import NUSWIDE, Images
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
-from csl.labels.paths import TEST_AS_VAL, contents, existing, image_folder, known_split, read_text
+from csl.labels.paths import TEST_AS_VAL, contents, existing, known_split, read_text
 from csl.labels.trust import CONTROL
 
 _SECTIONS = ("samples", "labels")
@@ -24,7 +22,7 @@ _LABELS = Path("Groundtruth") / "TrainTestLabels"
 
 def read_nuswide(
     path: str | Path,
-    images: str | Path | None = None,
+    images: Images = None,
     split: str | None = "train",
     keep_unlabelled_images: bool = False,
 ) -> Annotations:
@@ -39,8 +37,8 @@ def read_nuswide(
     Args:
         path: a folder with the first of these that exists: `small_{split}.json` (the subset that `python -m csl prepare
             nuswide` makes), the official form, `{split}.json`; or a JSON file, which is read whatever `split` says.
-        images: the folder that image names are relative to; by default `Flickr`, `images` or `Images` beside the
-            lists or the folder itself, where the first listed image is.
+        images: the folder, or folders, that image names are relative to; by default `Flickr`, `images`, `Images` and
+            where all readers look (`Layout.photos`).
         split: "train", "val" or "test"; None is "train". Where there is no val, it is the test split.
         keep_unlabelled_images: for the official form, also keep images without any concept.
 
@@ -52,15 +50,13 @@ def read_nuswide(
             is not listed; the message names file and line or sample.
     """
     listed = read_lists(path, split, keep_unlabelled_images)
-    folder, names = _images(listed.folder, images, listed.names)
+    photos = NUSWIDE.photos(listed.file, split or "train", images, existing(path))
     return Annotations(
-        [os.path.join(folder, name) for name in names],
-        listed.labels,
-        listed.classes,
+        labels=listed.labels,
+        classes=listed.classes,
         source=listed.source,
-        folder=os.fspath(folder),
         skipped=listed.skipped,
-        notes=(TEST_AS_VAL,) if listed.test_as_val else (),
+        **photos.found(listed.names, TEST_AS_VAL if listed.test_as_val else None),
     )
 
 
@@ -68,8 +64,8 @@ class Listed(NamedTuple):
     """The content of one split's label files.
 
     Attributes:
-        folder: that the files are in.
-        names: of the N images as they are listed, with forward slashes.
+        file: with the labels, or one of several.
+        names: of the N images as they are listed.
         labels: [N, C], fill 0.
         classes: names of the concepts, C.
         source: the file, or the folder of the official label files.
@@ -77,7 +73,7 @@ class Listed(NamedTuple):
         test_as_val: whether these are the test images, where validation images were asked for.
     """
 
-    folder: Path
+    file: Path
     names: list[str]
     labels: LabelMatrix
     classes: list[str]
@@ -138,7 +134,7 @@ def _read_tutorial(file):
     if not names:
         raise InputError(f"{file}: found no samples, expected at least one")
     labels = LabelMatrix.from_entries(rows, columns, POSITIVE, (len(names), len(classes)), fill=NEGATIVE)
-    return Listed(file.parent, names, labels, classes, str(file))
+    return Listed(file, names, labels, classes, str(file))
 
 
 def _sample(file, row, sample):
@@ -165,7 +161,7 @@ def _distinct(file, labels):
 def _read_official(folder, split, keep_unlabelled_images):
     concepts = _concepts(folder)
     image_list = folder / "ImageList" / f"{split}Imagelist.txt"
-    names = [line.strip().replace("\\", "/") for line in _lines(image_list)]
+    names = [line.strip() for line in _lines(image_list)]
     empty = next((number for number, name in enumerate(names, start=1) if not name), None)
     if empty is not None or not names:
         raise InputError(f"{image_list}, line {empty or 1}: found nothing, expected the name of an image")
@@ -176,7 +172,7 @@ def _read_official(folder, split, keep_unlabelled_images):
     source = folder / _LABELS
     rows = np.flatnonzero((np.diff(labels.indptr) > 0) | keep_unlabelled_images)
     names, labels, skipped = labelled(source, names, labels, rows)
-    return Listed(folder, names, labels, concepts, str(source), skipped)
+    return Listed(source / f"Labels_{concepts[0]}_{split}.txt", names, labels, concepts, str(source), skipped)
 
 
 def _concepts(folder):
@@ -206,15 +202,3 @@ def _column(file, expected):
 def _lines(file):
     """Lines of a text file; blank ones at its end are no lines."""
     return read_text(file, "a text file of NUS-WIDE").rstrip().split("\n")
-
-
-def _images(folder: Path, given, names: Sequence[str]):
-    """The folder of the images, and their names in it: without their own folders where all lie in one."""
-    candidates = [Path(given)] if given is not None else [folder / name for name in NUSWIDE.images[""]]
-    found = image_folder(candidates, names)
-    if found is None:
-        flat = [name.rpartition("/")[2] for name in names]
-        found = image_folder(candidates, flat)
-        names = flat if found is not None else names
-    default = candidates[0] if given is not None or (folder / _LABELS).is_dir() else folder / "images"
-    return found or default, names

@@ -12,7 +12,7 @@ class DataOptions:
 
     Attributes:
         data: folder or file of annotations, or a pattern of tar shards.
-        images: the folder of the image files, where it is not beside the annotations.
+        images: the folder of the image files, or several, where it is not beside the annotations.
         metadata: the folder of train.json and val.json, where they are not in `data`.
         debug_mode: the COCO layout, "on_farm" or "hyperml", instead of detecting it.
         attributes: sizes of the attributes of a CSV, "neck:7,sleeve_length:4".
@@ -30,7 +30,7 @@ class DataOptions:
     """
 
     data: str | None = None
-    images: str | None = None
+    images: str | list[str] | None = None
     metadata: str | None = None
     debug_mode: str | None = None
     attributes: str | None = None

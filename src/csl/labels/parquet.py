@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from csl.errors import InputError
 from csl.labels.cache import new_folder, places
-from csl.labels.photos import EXTENSIONS
+from csl.machine.image_formats import is_image_name
 
 SUFFIX = ".parquet"
 
@@ -217,7 +217,7 @@ def _write_photos(file, part, column, folder):
             for one in batch:
                 if one["bytes"]:
                     name = os.path.splitext(os.path.basename(one["path"] or ""))
-                    ending = name[1].lower() if name[1].lower() in EXTENSIONS else _ending(one["bytes"])
+                    ending = name[1].lower() if is_image_name(name[0] + name[1]) else _ending(one["bytes"])
                     (folder / f"{row:0{_DIGITS}}_{_UNFIT.sub('_', name[0])[:60]}{ending}").write_bytes(one["bytes"])
                 row += 1
             bar.update(len(batch))

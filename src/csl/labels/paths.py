@@ -22,7 +22,6 @@ TEST_AS_VAL = "there is no val split: the test split is used for validation"
 """The note of annotations that are so."""
 
 _MOST_OF_A_ROW = 1 << 20  # bytes
-_NAMES_TRIED = 16  # of the listed images, to find the folder that they are in
 
 
 def split_name(text: str) -> str | None:
@@ -55,19 +54,6 @@ def existing(path: str | Path) -> Path:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder, expected annotations")
     return path
-
-
-def image_folder(candidates: Sequence[str | Path], names: Sequence[str]) -> str | Path | None:
-    """The first candidate that holds the first listed image that is anywhere; None where none of them is.
-
-    Only the first few names are tried, so that a data set whose images are all elsewhere costs nothing here: a
-    missing image is reported by whoever opens it.
-    """
-    for name in names[:_NAMES_TRIED]:
-        for folder in candidates:
-            if os.path.isfile(os.path.join(folder, name)):
-                return folder
-    return None
 
 
 def contents(folder: str | Path, limit: int = 8) -> str:

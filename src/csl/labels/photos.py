@@ -1,40 +1,69 @@
-"""Find the image files that a table names: as named, else under another spelling of the same name."""
+"""Find the image files that annotations name: as named, else under another spelling of the same name."""
 
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
 
 from csl.errors import InputError
+from csl.labels.paths import ImagePaths
 from csl.machine.image_formats import is_image_name
+
+SLASHES, END = "slashes or escapes", "the end of an address or path"
+CASE, EXTENSION = "case or form of Unicode", "the extension"
+_FOLDER = "folder"
+
+_SAMPLE = 1000  # of millions of names, which tell where all are
+_TRIED = 3  # paths that a message names
+_HOST = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|[a-z]:[\\/]|[\\/]", re.IGNORECASE)  # of a URL, a drive or a whole disk
+
+
+class _Place(NamedTuple):
+    """Where a name is found: a file's name in a folder, and how it differs from the name ("" where it does not)."""
+
+    folder: str
+    name: str
+    how: str
+
+    @property
+    def path(self):
+        return os.path.join(self.folder, self.name)
 
 
 class Photos:
     """Image files in some folders, found by name.
 
     A name is looked for as it is in each folder, the first first. Then other spellings are: without a leading slash or `./`,
-    with slashes for backslashes, `%20` for blanks, the last part of a URL; another case, another form of Unicode, another
-    extension or none. Folders are listed once.
+    with slashes for backslashes, `%20` for blanks, the end of an address, or of a path whose folder is not there; another
+    case, another form of Unicode, another extension or none. Folders are listed once.
 
     Args:
         folders: where to look, the first first.
 
     Attributes:
         otherwise: how many names were found otherwise than as they are, by what differs.
-        missing: names that were not found.
+        used: how many were found in each folder.
         folder: the one that holds most of the names, the first if none does.
+        hint: one line that says what was looked for, where no name was found; else "".
     """
 
     def __init__(self, folders: Sequence[str | Path]):
-        self.folders = list(dict.fromkeys(os.path.normpath(folder) for folder in folders))
-        self.otherwise: dict[str, int] = {}
-        self.missing: list[str] = []
+        self.folders = list(dict.fromkeys(map(os.path.normpath, folders)))
         self.folder = self.folders[0]
-        self._listing = cache(_names_in)
-        self._by_key = cache(lambda folder, whole: _by_key(self._listing(folder), whole))
+        self.otherwise: dict[str, int] = {}
+        self.used: dict[str, int] = {}
+        self.hint = ""
+        self._there = [folder for folder in self.folders if os.path.isdir(folder)]
+        self._entries = cache(_entries)
+        self._keys = cache(self._entries_by_key)
+        self._inner = cache(self._inner_folder)
 
     def has(self, name: str) -> bool:
         """Whether there is a file for the name, under any spelling."""
@@ -43,92 +72,205 @@ class Photos:
         except InputError:
             return True
 
-    def paths(self, names: Sequence[str]) -> list[str]:
+    def found(self, names: Sequence[str], *notes: str | None) -> dict[str, Any]:
+        """What `Annotations` say of their images: images, folder, folders, no_photos, and notes after these. As `paths`."""
+        images = self.paths(names)
+        return {
+            "images": images, "folder": self.folder, "folders": tuple(self.used), "notes": (*filter(None, notes), *self.notes),
+            "no_photos": self.hint,
+        }  # fmt: skip
+
+    def paths(self, names: Sequence[str]) -> Sequence[str]:
         """The path of each name; one that is not there is expected in the folder that holds most of the others.
 
+        Of `ImagePaths` some are looked for. All are in one folder if these are, as named.
+
         Raises:
-            InputError: a name stands for several files.
+            InputError: a name stands for several files, or a file for several names.
         """
-        found = [self._find(name) for name in names]
-        counts = {folder: 0 for folder in self.folders}
-        for place in found:
-            if place is not None:
-                counts[place[0]] += 1
-                if place[2]:
-                    self.otherwise[place[2]] = self.otherwise.get(place[2], 0) + 1
-        self.folder = max(self.folders, key=counts.get)
-        self.missing = [name for name, place in zip(names, found, strict=True) if place is None]
-        return [
-            os.path.join(self.folder, _clean(n)) if p is None else os.path.join(p[0], p[1])
-            for n, p in zip(names, found, strict=True)
+        if not isinstance(names, ImagePaths):
+            places = self._places(names)
+            return [places[name].path for name in names]
+        rows = np.unique(np.linspace(0, len(names) - 1, min(len(names), _SAMPLE)).astype(int))
+        some = [names[int(row)] for row in rows]
+        if len(folders := {self._named(name) for name in some}) == 1 and (folder := folders.pop()) is not None:
+            self.folder, self.used = folder, {folder: len(names)}
+            return names.within(folder)
+        places = self._places(some)
+        if not self.used and (one := self._one_there(names, some)) is not None:
+            places = self._places([one])
+        if not self.otherwise and len(self.used) <= 1:
+            return names.within(self.folder)
+        places = self._places(names)
+        parts = list(self.used)
+        relative = [places[name].name if len(parts) == 1 else places[name].path for name in names]
+        data = [os.fsencode(name) for name in relative]
+        offsets = np.cumsum([0, *map(len, data)])
+        return ImagePaths(np.frombuffer(b"".join(data), np.uint8), offsets, parts[0] if len(parts) == 1 else "")
+
+    @property
+    def notes(self) -> list[str]:
+        """What was found otherwise than as named, one line each; where nothing was, the hint."""
+        notes = [
+            f"{count:,} photos are found under another spelling of their name: {how}"
+            for how, count in self.otherwise.items()
         ]
+        if len(self.used) > 1:
+            counts = ", ".join(f"{count:,} in {folder}" for folder, count in self.used.items())
+            notes.append(f"photos are found in {len(self.used)} folders: {counts}")
+        return [*notes, self.hint] if self.hint else notes
+
+    def _places(self, names):
+        """{name: _Place}; one that is not found is placed where it is expected."""
+        places = {name: self._find(name) for name in dict.fromkeys(names)}
+        self.otherwise, self.used, self.hint = {}, {}, ""
+        for place in places.values():
+            if place is not None:
+                self.used[place.folder] = self.used.get(place.folder, 0) + 1
+                if place.how:
+                    self.otherwise[place.how] = self.otherwise.get(place.how, 0) + 1
+        self.folder = max(self.used or self.folders, key=lambda folder: self.used.get(folder, 0))
+        if not self.used and places:
+            self.hint = self._not_found(next(iter(places)))
+        if self.otherwise.keys() & {END, EXTENSION}:
+            _refuse_shared(places)
+        return {name: place or _Place(self.folder, clean_name(name), "") for name, place in places.items()}
+
+    def _named(self, name):
+        """The folder of a file of just this name, or None. Nothing is listed."""
+        return next((folder for folder in self._there if os.path.isfile(os.path.join(folder, name))), None)
+
+    def _one_there(self, names, some):
+        """The first name that is a file in one of the folders, for few photos of many."""
+        there = {os.path.join(inner, file) for _, inner, file in self._in_sight(some)}
+        return next((name for name in names if name in there), None) if there else None
+
+    def _in_sight(self, names) -> Iterator[tuple[str, str, str]]:
+        """Photos that lie where names are looked for: the folder, the subfolder in it, and the file's name."""
+        for inner in dict.fromkeys([*(clean_name(name).rpartition("/")[0] for name in names), ""]):
+            for folder in self._there:
+                files, _ = self._entries(os.path.join(folder, inner))
+                yield from ((folder, inner, file) for file in sorted(files) if is_image_name(file))
+
+    def _not_found(self, name):
+        tried = ", ".join(os.path.join(folder, clean_name(name)) for folder in self.folders[:_TRIED])
+        more = f" and in {len(self.folders) - _TRIED} more folders" if len(self.folders) > _TRIED else ""
+        line = f"no photo is found: {name!r} was looked for as {tried}{more}"
+        for folder, inner, file in self._in_sight([name]):
+            return f"{line}; {os.path.join(folder, inner, '')} holds {file!r}: expected names like that, or --images FOLDER"
+        return f"{line}; no photo lies there: --images names their folder"
 
     def _find(self, name):
-        """(folder, name in it, how it differs) or None."""
+        """The _Place of a name, or None."""
         if os.path.isabs(name):
             if os.path.isfile(name):
-                return self.folders[0], name, ""
+                within = (
+                    folder for folder in self._there if name.startswith(os.path.join(os.path.abspath(folder), ""))
+                )
+                return _Place(next(within, self.folder), name, "")
+        elif ".." in name.split("/"):
+            folder = self._named(name)
+            return None if folder is None else _Place(folder, name, "")
         else:
-            for folder in self.folders:
-                if self._is_file(folder, name):
-                    return folder, name, ""
-        clean = _clean(name)
-        spelt = [(clean, "slashes or escapes")] if clean != name else []
-        last = clean.rpartition("/")[2]
-        if last != clean and ("://" in name or name.startswith("/")):
-            spelt.append((last, "the last part of an address"))
-        for other, how in spelt:
-            for folder in self.folders:
-                if self._is_file(folder, other):
-                    return folder, other, how
-        for other in [clean, *(other for other, _ in spelt[1:])]:
-            for whole, how in ((True, "case or form of Unicode"), (False, "the extension")):
-                for folder in self.folders:
-                    if (file := self._alike(folder, other, whole)) is not None:
-                        return folder, file, how
+            for folder in self._there:
+                if self._file(folder, name, "") is not None:
+                    return _Place(folder, name, "")
+        for other, how in self._spellings(name):
+            for alike in ("", CASE, EXTENSION):
+                for folder in self._there:
+                    if (file := self._file(folder, other, alike)) is not None:
+                        return _Place(folder, file, how if how == END else alike or how)
         return None
 
-    def _is_file(self, folder, name):
-        inner, _, base = name.rpartition("/")
-        return bool(base) and ".." not in name and base in self._listing(os.path.join(folder, inner))
+    def _spellings(self, name):
+        """(other spelling, how it differs): cleaned, then its ends, unless its folder is there."""
+        clean = clean_name(name)
+        if ".." in clean.split("/"):
+            return
+        yield clean, "" if clean == name else SLASHES
+        inner = clean.rpartition("/")[0]
+        if _ADDRESS.match(name) or all(self._inner(folder, inner) is None for folder in self._there):
+            while "/" in clean:
+                clean = clean.partition("/")[2]
+                yield clean, END
 
-    def _alike(self, folder, name, whole):
+    def _file(self, folder, name, alike):
+        """The name of the file in a folder that is alike (in case, in all but the extension, or in all), or None."""
         inner, _, base = name.rpartition("/")
-        if not base or ".." in name:
+        if not alike:
+            return name if base and base in self._entries(os.path.join(folder, inner))[0] else None
+        if not base or (inner := self._inner(folder, inner)) is None:
             return None
-        found = self._by_key(os.path.join(folder, inner), whole).get(_key(base, whole), [])
-        if len(found) > 1:
-            raise InputError(f"{folder}: {name!r} may be {' or '.join(found[:3])}; expected one image of that name")
-        return f"{inner}/{found[0]}" if found and inner else found[0] if found else None
+        file = self._one(os.path.join(folder, inner), base, alike)
+        return None if file is None else os.path.join(inner, file)
+
+    def _inner_folder(self, folder, inner):
+        """The subfolder that a path names under any spelling, relative to the folder; None if it is not there."""
+        found = ""
+        for part in filter(None, inner.split("/")):
+            if (one := self._one(os.path.join(folder, found), part, _FOLDER)) is None:
+                return None
+            found = os.path.join(found, one)
+        return found
+
+    def _one(self, folder, name, alike):
+        found = self._keys(folder, alike).get(_key(name, alike), [])
+        if len(found) > 1 and name not in found:
+            raise InputError(
+                f"{os.path.normpath(folder)}: {name!r} may be {' or '.join(found[:3])}; expected one image of that name"
+            )
+        return name if name in found else next(iter(found), None)
+
+    def _entries_by_key(self, folder, alike):
+        files, folders = self._entries(folder)
+        keys: dict[str, list[str]] = {}
+        for name in sorted(folders if alike == _FOLDER else files):
+            if alike != EXTENSION or is_image_name(name):
+                keys.setdefault(_key(name, alike), []).append(name)
+        return keys
 
 
-def _names_in(folder):
-    try:
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if not entry.is_dir())
-    except (OSError, ValueError):  # not there, or no name of a folder
-        return frozenset()
-
-
-def _by_key(names, whole):
-    keys: dict[str, list[str]] = {}
-    for name in sorted(names):
-        if whole or is_image_name(name):
-            keys.setdefault(_key(name, whole), []).append(name)
-    return keys
-
-
-def _key(name, whole):
-    name = unicodedata.normalize("NFC", name).casefold()
-    return name if whole or not is_image_name(name) else os.path.splitext(name)[0]
-
-
-def _clean(name):
+def clean_name(name: str) -> str:
+    """A name with slashes alone, without the host of an address, escapes, and what stands for a folder itself."""
     name = name.replace("\\", "/")
-    if "://" in name:
-        name = urlsplit(name).path
+    if match := _HOST.match(name):
+        name = re.split("[?#]", name[match.end() :])[0]
     if re.search("%[0-9a-fA-F]{2}", name):
         name = unquote(name)
-    while name.startswith(("./", "/")):
-        name = name.removeprefix("./").removeprefix("/")
-    return name
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+def without_extension(name: str) -> str:
+    """A name without the extension of an image file, if it has one."""
+    return os.path.splitext(name)[0] if is_image_name(name) else name
+
+
+def _entries(folder):
+    """Names of the files and of the folders in a folder."""
+    files, folders = [], []
+    try:
+        with os.scandir(folder or ".") as entries:
+            for entry in entries:
+                (folders if entry.is_dir() else files).append(entry.name)
+    except (OSError, ValueError):  # not there, or no name of a folder
+        pass
+    return frozenset(files), frozenset(folders)
+
+
+def _key(name, alike):
+    name = unicodedata.normalize("NFC", name).casefold()
+    return without_extension(name) if alike == EXTENSION else name
+
+
+def _refuse_shared(places):
+    """A file that is found for several names is none of theirs, unless they are spellings of one name."""
+    owners: dict[str, list] = {}
+    for name, place in places.items():
+        if place is not None:
+            owners.setdefault(place.path, []).append((name, place.how))
+    for path, names in owners.items():
+        guessed = any(how == END or (how == EXTENSION and is_image_name(n)) for n, how in names)
+        if guessed and len({clean_name(name) for name, _ in names}) > 1:
+            raise InputError(
+                f"{path}: found for {names[0][0]!r} and for {names[1][0]!r}; expected a photo of each name"
+            )

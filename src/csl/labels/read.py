@@ -11,7 +11,7 @@ from csl.errors import InputError, NoSplit
 from csl.labels import attributes, class_folders, coco, lvis, nuswide, openimages, shards, voc
 from csl.labels.annotations import Annotations
 from csl.labels.attributes import parse_attributes, parse_roles
-from csl.labels.layouts import COCO, LVIS, VOC
+from csl.labels.layouts import COCO, LVIS, VOC, Images
 from csl.labels.matrix import LabelMatrix
 from csl.labels.openimages import files as openimages_files
 from csl.labels.options import DataOptions
@@ -35,7 +35,7 @@ class Format(NamedTuple):
     recognise: Callable[[Path], bool]
     read: Callable[..., Annotations]
     looks_for: str
-    signs: Sequence[str]
+    signs: Sequence[str] = ()
 
     @property
     def options(self) -> set[str]:
@@ -107,6 +107,9 @@ FORMATS = [
         "{train,validation}/CLASS/*.jpg",
         (),
     ),
+    Format(
+        "Pascal VOC without lists", voc.recognise_xml, voc.read_voc, "Annotations/*.xml, also in VOC2007 or VOC2012"
+    ),
 ]
 
 LAYOUTS = ("on_farm", "hyperml")
@@ -123,7 +126,7 @@ def _form_of(path):
 
 def read_annotations(
     path: str | Path,
-    images: str | Path | None = None,
+    images: Images = None,
     split: str | None = None,
     layout: str | None = None,
     metadata: str | Path | None = None,
@@ -135,7 +138,7 @@ def read_annotations(
     Args:
         path: a folder or an annotation file, as for the readers of the formats. A folder that holds several
             formats is read as the first of `FORMATS`; the path of the file itself reads another.
-        images: the folder that image names are relative to; None looks for it as the format's reader says.
+        images: the folder, or folders, that image names are relative to; None looks for it as the format's reader says.
         split: "train", "val" or "test". None is every row of a single CSV, and the training split where each split
             has its own file.
         layout: None detects it. "on_farm" is COCO 2014, `{path}/annotations/instances_{split}2014.json` with images
@@ -168,7 +171,8 @@ def read_annotations(
         found = form.read(path, images=images, split=split, **options)
     if follow_links:
         return found
-    return replace(found, roots=require_inside(found.images, found.folder, path, found.source))
+    folders = (found.folder, *found.folders)
+    return replace(found, roots=require_inside(found.images, folders, path, found.source))
 
 
 def _given(options):

@@ -114,13 +114,15 @@ def read_shards(
     if len(fills) > 1:
         raise InputError(f"{path}: shards with the fills {fills}, expected one for a split")
     weights = np.concatenate([index.weights[rows] for _, index, rows in kept])
+    images = _image_paths(kept)
     return Annotations(
-        images=_image_paths(kept),
+        images=images,
         labels=_labels(kept, len(meta["classes"]), fills[0]),
         classes=meta["classes"],
         groups=own,
         keys=meta["keys"],
         source=str(path),
+        folder=images.folder,
         weights=weights if (weights != 1).any() else None,
     )
 

@@ -59,15 +59,15 @@ def check_class_names(names: Iterable[str], place: str | Path) -> None:
 _WAY_OUT = "expected one inside, or --follow_links"
 
 
-def require_inside(images: Sequence[str], folder: str, path: Path, source: str) -> tuple[str, ...]:
+def require_inside(images: Sequence[str], folders: Sequence[str], path: Path, source: str) -> tuple[str, ...]:
     """Check that all images are named inside the data folder, and return the folders in which they must lie.
 
-    Inside is: below the folder that the names are relative to, or below the data folder. Both may be links themselves.
+    Inside is: below a folder that names are relative to, or below the data folder. All may be links themselves.
     This looks at names, before anything is opened; `csl.data.images` checks where links lead when an image is opened.
 
     Args:
         images: full paths, as a reader returned them.
-        folder: what the names are relative to; `ImagePaths` have their own.
+        folders: what the names are relative to, the folder of most first.
         path: the data folder, or the annotation file in it.
         source: the annotation file, as in messages.
 
@@ -77,9 +77,8 @@ def require_inside(images: Sequence[str], folder: str, path: Path, source: str) 
     Raises:
         InputError: a name that is absolute or climbs with `..` and leads elsewhere, or one with a control character.
     """
-    folder = images.folder if isinstance(images, ImagePaths) else folder
-    roots = [os.path.abspath(folder), os.path.abspath(path if path.is_dir() else path.parent)]
-    for row in _suspicious(images, folder):
+    roots = [*map(os.path.abspath, folders), os.path.abspath(path if path.is_dir() else path.parent)]
+    for row in _suspicious(images, folders[0]):
         image = images[int(row)]
         place = f"{source}: image {row + 1} is {image[:200]!r}"
         if CONTROL.search(image):

@@ -6,17 +6,21 @@ http://host.robots.ox.ac.uk/pascal/VOC
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 import numpy as np
 
-from csl.errors import InputError
+from csl.errors import InputError, NoSplit
 from csl.labels.annotations import Annotations
-from csl.labels.layouts import VOC
+from csl.labels.layouts import VOC, VOC_FOLDERS, Images
+from csl.labels.matching import few_names
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.paths import SPLITS, TEST_AS_VAL, existing, known_split, read_text
+from csl.labels.photos import Photos, clean_name, without_extension
 from csl.labels.trust import CONTROL
+from csl.machine.image_formats import is_image_name
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
@@ -27,9 +31,10 @@ _LONGEST = 200  # bytes of a name, to which folder and suffix are added
 _DEEPEST = 100  # levels of an XML; VOC has four
 
 _VALUES = {"1": POSITIVE, "0": UNANNOTATED, "-1": NEGATIVE}
+_DIFFICULT = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 
 
-def read_voc(path: str | Path, images: str | Path | None = None, split: str | None = "train") -> Annotations:
+def read_voc(path: str | Path, images: Images = None, split: str | None = "train") -> Annotations:
     """Read one split of a VOC data set.
 
     Labels come from `ImageSets/Main/{class}_{split}.txt` where they are (1 positive, 0 difficult, -1 negative), else
@@ -37,11 +42,12 @@ def read_voc(path: str | Path, images: str | Path | None = None, split: str | No
     only un-annotated, every other negative.
 
     Args:
-        path: the folder that holds `ImageSets`, one that holds a single such folder (`VOCdevkit`), or the list
-            `ImageSets/Main/{name}.txt` itself.
-        images: the folder of the images; `JPEGImages` by default.
-        split: "train", "val" or "test"; None is "train". Without `train.txt`, `trainval.txt` is for training;
-            without `val.txt`, `test.txt` is for validation.
+        path: the folder that holds `ImageSets` or `Annotations`, one that holds a single such folder (`VOCdevkit`), or the
+            list `ImageSets/Main/{name}.txt` itself.
+        images: the folder, or folders, of the images; by default `JPEGImages` and where all readers look
+            (`Layout.photos`).
+        split: "train", "val" or "test"; None is "train". Without `train.txt`, `trainval.txt` or `default.txt` is for
+            training; without `val.txt`, `test.txt` is for validation. Without any list every XML is for training.
 
     Returns:
         Annotations with fill 0, images in the order of the list. The classes are those of the text files, sorted,
@@ -51,52 +57,87 @@ def read_voc(path: str | Path, images: str | Path | None = None, split: str | No
         InputError: no such list, a line or an XML that does not parse, an image without a line; the message names
             file and line.
     """
+    path = existing(path)
     split = known_split(split) or "train"
-    list_file = _list_file(existing(path), split)
-    identities = _identities(list_file)
-    name = list_file.stem
-    class_files = sorted(list_file.parent.glob(f"*_{name}.txt"))
+    source = _source(path, split)
+    root = source.parent if source.is_dir() else source.parents[2]
+    photos = VOC.photos(source, split, images, root)
+    names = _unlisted(source) if source.is_dir() else _listed(source)
+    class_files = [] if source.is_dir() else sorted(source.parent.glob(f"*_{source.stem}.txt"))
+    notes = []
     if class_files:
-        classes = [file.stem.removesuffix(f"_{name}") for file in class_files]
-        columns = [_labels_of_class(file, identities) for file in class_files]
+        classes = [file.stem.removesuffix(f"_{source.stem}") for file in class_files]
+        columns = [_labels_of_class(file, {name: row for row, name in enumerate(names)}) for file in class_files]
         labels = LabelMatrix.from_dense(np.stack(columns, axis=1), NEGATIVE)
+        files = [_file_name(line, None, photos) for line in names.values()]
     else:
-        classes, labels = _from_objects(list_file.parents[2] / "Annotations", list_file, identities)
-    base = images if images is not None else VOC.image_folders(list_file, split)[0]
-    return Annotations(
-        images=[os.path.join(base, f"{identity}.jpg") for identity in identities],
-        labels=labels,
-        classes=classes,
-        source=str(list_file),
-        folder=os.fspath(base),
-        notes=(TEST_AS_VAL,) if split == "val" and name == "test" and Path(path).is_dir() else (),
-    )
+        classes, labels, described = _from_objects(source if source.is_dir() else _xml_folder(root), source, names)
+        files = [_file_name(line, one.filename, photos) for line, one in zip(names.values(), described, strict=True)]
+        if odd := [value for one in described for value in one.odd]:
+            values = few_names(list(dict.fromkeys(odd)))
+            notes.append(f"<difficult> is {values} in {len(odd):,} objects: these count as not difficult")
+    if split == "val" and source.stem == "test" and path.is_dir():
+        notes.append(TEST_AS_VAL)
+    return Annotations(labels=labels, classes=classes, source=str(source), **photos.found(files, *notes))
 
 
-def _list_file(path, split):
-    """The list of a split's images: `path` itself, or the one in the VOC folder there."""
-    if path.is_dir():
-        lists = [file for other in SPLITS for name in VOC.names(other) for file in path.glob(name)]
-        folders = sorted({file.parents[2].name for file in lists})
-        if len(folders) > 1:
-            raise InputError(f"{path}: found {', '.join(folders)}, expected the path of the one to read")
-    return VOC.label_file(path, split)
+def recognise_xml(path: Path) -> bool:
+    """Whether the path is a folder with XML files where VOC has them. Nothing is parsed."""
+    return path.is_dir() and bool(_xml_folders(path))
 
 
-def _identities(file):
-    """Names of the images of a list, such as `000012`, as {name: row}."""
-    rows = {}
-    for number, cells in _lines(file):
-        if len(cells) != 1:
-            raise InputError(f"{file}, line {number}: found {' '.join(cells)!r}, expected the name of an image")
-        if not _is_plain(cells[0]):
-            raise InputError(f"{file}, line {number}: found {cells[0][:80]!r}, expected the plain name of an image")
-        if cells[0] in rows:
-            raise InputError(f"{file}, line {number}: found {cells[0]!r} for the second time, expected it once")
-        rows[cells[0]] = len(rows)
-    if not rows:
+def _source(path, split):
+    """The list of a split's images, `path` itself or in the VOC folder there; or the folder of XML files without any list."""
+    if not path.is_dir():
+        return path
+    lists = [file for other in SPLITS for name in VOC.names(other) for file in path.glob(name)]
+    roots = sorted({file.parents[2] for file in lists} or {folder.parent for folder in _xml_folders(path)})
+    if len(roots) > 1:
+        raise InputError(
+            f"{path}: found {', '.join(root.name for root in roots)}, expected the path of the one to read"
+        )
+    if lists or not roots:
+        return VOC.label_file(path, split)
+    if split != "train":
+        raise NoSplit(
+            f"{path}: no images of the {split} split, as there are no lists (ImageSets/Main/{split}.txt): all are for training"
+        )
+    return _xml_folder(roots[0])
+
+
+def _xml_folders(path):
+    """The folders in a data folder that hold XML files."""
+    folders = [folder for place in VOC_FOLDERS for folder in path.glob(f"{place}[Aa]nnotations")]
+    return [folder for folder in folders if any(map(_is_xml, folder.rglob("*")))]
+
+
+def _xml_folder(root):
+    return next(iter(sorted(root.glob("[Aa]nnotations"))), root / "Annotations")
+
+
+def _is_xml(file):
+    return file.suffix.lower() == ".xml"
+
+
+def _listed(file):
+    """Lines of a list, such as `000012`, `my photo` or `000012.jpg`, as {name without folder mark and extension: line}."""
+    names = {}
+    for number, line in _lines(file):
+        name = without_extension(clean_name(line))
+        if not _is_plain(name):
+            raise InputError(f"{file}, line {number}: found {line[:80]!r}, expected the plain name of an image")
+        if name in names:
+            raise InputError(f"{file}, line {number}: found {line!r} for the second time, expected it once")
+        names[name] = line
+    if not names:
         raise InputError(f"{file}: found no image, expected one per line")
-    return rows
+    return names
+
+
+def _unlisted(folder):
+    """As `_listed`, of all XML files."""
+    files = [file.relative_to(folder).as_posix() for file in sorted(filter(_is_xml, folder.rglob("*")))]
+    return {file[: -len(".xml")]: file[: -len(".xml")] for file in files}
 
 
 def _is_plain(name):
@@ -110,48 +151,75 @@ def _labels_of_class(file, rows):
     """int8 [N] of a file `{class}_{split}.txt`."""
     labels = np.zeros(len(rows), np.int8)
     seen = np.zeros(len(rows), dtype=bool)
-    for number, cells in _lines(file):
-        if len(cells) != 2 or cells[1] not in _VALUES:
-            raise InputError(f"{file}, line {number}: found {' '.join(cells)!r}, expected an image and 1, 0 or -1")
-        row = rows.get(cells[0])
+    for number, line in _lines(file):
+        name, _, value = line.replace("\t", " ").rpartition(" ")
+        if not name or value not in _VALUES:
+            raise InputError(
+                f"{file}, line {number}: found {' '.join(line.split())!r}, expected an image and 1, 0 or -1"
+            )
+        name = without_extension(clean_name(name.strip()))
+        row = rows.get(name)
         if row is None or seen[row]:
             reason = "not in the list of images" if row is None else "for the second time"
-            raise InputError(f"{file}, line {number}: found {cells[0]!r} {reason}, expected each of its images once")
-        labels[row], seen[row] = _VALUES[cells[1]], True
+            raise InputError(f"{file}, line {number}: found {name!r} {reason}, expected each of its images once")
+        labels[row], seen[row] = _VALUES[value], True
     if not seen.all():
         missing = list(rows)[int(np.argmin(seen))]
         raise InputError(f"{file}: no line for {missing!r}, expected one per image of the list")
     return labels
 
 
-def _from_objects(folder, list_file, rows):
-    """Classes, and the LabelMatrix [N, C] of the objects in `Annotations/*.xml`."""
-    missing = next((name for name in rows if not (folder / f"{name}.xml").is_file()), None)
+class _Described(NamedTuple):
+    """An XML: {class: POSITIVE, or UNANNOTATED where all its objects are difficult}, its photo's name, odd `difficult`s."""
+
+    labels: dict[str, int]
+    filename: str
+    odd: list[str]
+
+
+def _from_objects(folder, source, names):
+    """Classes, the LabelMatrix [N, C] of the objects in XML files, and what these are [N]."""
+    files = list(map(Path, Photos([folder]).paths([f"{name}.xml" for name in names])))
+    missing = next((row for row, file in enumerate(files) if not file.is_file()), None)
     if missing is not None:
-        raise InputError(f"{folder / missing}.xml: no such file, expected it for {missing!r} of {list_file}")
-    objects = {file.stem: _objects(file) for file in sorted(folder.glob("*.xml"))}
-    names = {name for found in objects.values() for name in found}
-    classes = CLASSES if names <= set(CLASSES) else sorted(names)
+        raise InputError(f"{files[missing]}: no such file, expected it for {list(names)[missing]!r} of {source}")
+    described = {file: _described(file) for file in sorted({*files, *filter(_is_xml, folder.rglob("*"))})}
+    found = {name for one in described.values() for name in one.labels}
+    classes = CLASSES if found <= set(CLASSES) else sorted(found)
     number = {name: column for column, name in enumerate(classes)}
-    entries = [
-        (row, number[name], value) for identity, row in rows.items() for name, value in objects[identity].items()
-    ]
+    rows = [described[file] for file in files]
+    entries = [(row, number[name], value) for row, one in enumerate(rows) for name, value in one.labels.items()]
     row, column, value = np.array(entries, np.int64).reshape(-1, 3).T
-    return list(classes), LabelMatrix.from_entries(row, column, value, (len(rows), len(classes)), fill=NEGATIVE)
+    shape = (len(rows), len(classes))
+    return list(classes), LabelMatrix.from_entries(row, column, value, shape, fill=NEGATIVE), rows
 
 
-def _objects(file):
-    """{class: POSITIVE, or UNANNOTATED where all its objects are difficult} of one XML."""
-    found = {}
-    for position, part in enumerate(_parse(file).findall("object"), start=1):
+def _described(file):
+    root = _parse(file)
+    labels, odd = {}, []
+    for position, part in enumerate(root.findall("object"), start=1):
         name = (part.findtext("name") or "").strip()
+        if not name:
+            raise InputError(f"{file}: object {position}: it has no name, expected a name and whether it is difficult")
         difficult = (part.findtext("difficult") or "0").strip()
-        if not name or difficult not in ("0", "1"):
-            what = "difficult is neither 0 nor 1" if name else "it has no name"
-            raise InputError(f"{file}: object {position}: {what}, expected a name and whether it is difficult")
-        value = UNANNOTATED if difficult == "1" else POSITIVE
-        found[name] = max(found.get(name, UNANNOTATED), value)
-    return found
+        if difficult.lower() not in _DIFFICULT:
+            odd.append(difficult)
+        value = UNANNOTATED if _DIFFICULT.get(difficult.lower()) else POSITIVE
+        labels[name] = max(labels.get(name, UNANNOTATED), value)
+    return _Described(labels, (root.findtext("filename") or "").strip(), odd)
+
+
+def _file_name(line, filename, photos):
+    """The name of the photo of a line: with the extension that its XML says; the XML's name where only that is there."""
+    if is_image_name(line):
+        return line
+    if is_image_name(filename or ""):
+        stem, extension = os.path.splitext(clean_name(filename))
+        if stem.rpartition("/")[2] == clean_name(line).rpartition("/")[2]:
+            return line + extension
+        if photos.has(filename) and not photos.has(f"{line}.jpg"):
+            return filename
+    return f"{line}.jpg"
 
 
 def _parse(file) -> Element:
@@ -189,7 +257,7 @@ def _parse(file) -> Element:
     return builder.close()
 
 
-def _lines(file) -> Iterable[tuple[int, list[str]]]:
-    """(line number, cells) of the lines of a text file that are not blank."""
+def _lines(file) -> Iterable[tuple[int, str]]:
+    """(line number, line) of the lines of a text file that are not blank."""
     lines = enumerate(read_text(file, "a list of images").splitlines(), start=1)
-    return [(number, cells) for number, line in lines if (cells := line.split())]
+    return [(number, stripped) for number, line in lines if (stripped := line.strip())]

@@ -190,7 +190,9 @@ def _read(data, attributes, ignore_columns):
         raise InputError(f"{images}: no such folder, expected the images of {csv.name}")
     options = {"images": images, "attributes": attributes, "ignore_columns": ignore_columns}
     annotations = read_attributes(csv, **options)
-    roots = require_inside(annotations.images, annotations.folder, data, annotations.source)
+    annotations.expect_photos()
+    folders = (annotations.folder, *annotations.folders)
+    roots = require_inside(annotations.images, folders, data, annotations.source)
     annotations = replace(annotations, roots=roots)
     table = Table.read(csv)
     if FILENAME not in table.columns or len(table) > len(annotations):

@@ -63,6 +63,7 @@ def load_data(config: TrainConfig, say: Say = tqdm.write, split_file: Path | Non
         make_garments(source)
     options = dataclasses.replace(DataOptions.of(config), data=str(source))
     train = read_split(options, "train")
+    train.expect_photos()
     truth = train_truth = rows = None
     val = _validation(options, train, config.val_split)
     if val is None:
@@ -77,6 +78,7 @@ def load_data(config: TrainConfig, say: Say = tqdm.write, split_file: Path | Non
     for name, part in (("train", train), ("val", val)):
         if not len(part):
             raise InputError(f"{part.source}: no images in the split {name}")
+        part.expect_photos()
         skipped = f" ({part.skipped:,} images without annotations left out)" if part.skipped else ""
         for line in column_lines(part) if name == "train" else [note for note in part.notes if note not in train.notes]:
             say(line)

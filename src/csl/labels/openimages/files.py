@@ -1,14 +1,16 @@
 """Where the labels and images of OpenImages are: the official CSVs, of labels and of boxes, or CSL's `data.csv`."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from csl.errors import NoSplit
-from csl.labels.layouts import OPENIMAGES, OPENIMAGES_BOXES, Layout
+from csl.labels.layouts import OPENIMAGES, OPENIMAGES_BOXES, Images, Layout, folders_given
 from csl.labels.openimages.rows import csl_columns
-from csl.labels.paths import SPELLINGS, SPLITS, ImagePaths, contents, first_row, image_folder, split_name
+from csl.labels.paths import SPELLINGS, SPLITS, ImagePaths, contents, first_row, split_name
 
+_CSL = OPENIMAGES._replace(images={"": [".", "images", ".."]})
 _FOLDERS = (".", "annotations", "labels", "metadata")  # of a data set, in which its CSVs may be
 
 
@@ -123,16 +125,10 @@ def _beginning(file):
         return stream.read(1 << 16)
 
 
-def in_folder(raw: ImagePaths, source: Source, images: str | Path | None) -> ImagePaths:
-    """The images' paths: names of `data.csv` as they are, official IDs with .jpg in the folder of their split."""
+def in_folder(raw: ImagePaths, source: Source, images: Images, data: Path, notes: Sequence[str]) -> dict[str, Any]:
+    """The fields of `Annotations` of the images: names of `data.csv` as they are, official IDs with .jpg."""
     if source.is_csl:
-        bases = [source.file.parent, source.file.parent / "images", source.file.parent.parent]
-        candidates = bases if images is None else [Path(images)]
-        suffix = ""
-    else:
-        bases = OPENIMAGES.image_folders(source.file, source.split) if images is None else [images]
-        spelt = list(SPELLINGS[source.split])[::-1]  # validation first, as in the official folders
-        candidates = [Path(base) / name for base in bases for name in [*spelt, ""]]
-        suffix = ".jpg"
-    names = [raw.name(row) + suffix for row in range(min(len(raw), 16))]
-    return raw.within(image_folder(candidates, names) or candidates[0], suffix)
+        return _CSL.photos(source.file, source.split, images, data).found(raw.within(""), *notes)
+    spelt = list(SPELLINGS[source.split])[::-1]  # validation first, as in the official folders
+    given = [Path(folder) / name for name in (*spelt, ".") for folder in folders_given(images)]
+    return OPENIMAGES.photos(source.file, source.split, given or None, data).found(raw.within("", ".jpg"), *notes)

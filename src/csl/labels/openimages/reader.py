@@ -10,6 +10,7 @@ import numpy as np
 from csl.errors import InputError, NoSplit
 from csl.labels.annotations import Annotations
 from csl.labels.cache import ArrayCache, Stored
+from csl.labels.layouts import Images
 from csl.labels.matrix import LabelMatrix
 from csl.labels.openimages.classes import (
     DESCRIPTIONS,
@@ -34,7 +35,7 @@ _CACHED_FROM = 1 << 24  # bytes of a CSV that takes long enough to read for a ca
 
 def read_openimages(
     path: str | Path,
-    images: str | Path | None = None,
+    images: Images = None,
     split: str | None = "train",
     classes: Sequence[str] | None = None,
     classes_file: str | Path | None = None,
@@ -88,13 +89,12 @@ def read_openimages(
     if not names:
         warnings.warn(f"{source.file}: no {DESCRIPTIONS[0]} beside it, classes are shown by their MIDs", stacklevel=2)
     return Annotations(
-        images=in_folder(found.images, source, images),
         labels=found.labels,
         classes=[names.get(key, key) for key in found.keys],
         keys=found.keys,
         source=str(source.file),
         skipped=found.skipped,
-        notes=tuple(map(_of_boxes, source.boxes)),
+        **in_folder(found.images, source, images, Path(path), [_of_boxes(file) for file in source.boxes]),
     )
 
 

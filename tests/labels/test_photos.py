@@ -1,0 +1,216 @@
+"""Photos are found in the same folders and under the same spellings by every reader."""
+
+import json
+import os
+import tempfile
+import unicodedata
+import warnings
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from csl.errors import InputError
+from csl.labels import ImagePaths, read_annotations
+from csl.labels import photos as photos_module
+from csl.labels.photos import Photos, clean_name, without_extension
+
+
+def write(file, content):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def coco(folder, names, key="file_name"):
+    images = [{"id": n, key: name, "neg_category_ids": []} for n, name in enumerate(names)]
+    labelled = [{"id": n, "image_id": n, "category_id": 1} for n in range(len(names))]
+    return {"images": images, "annotations": labelled, "categories": [{"id": 1, "name": "cat"}]}
+
+
+def write_coco(folder, names):
+    content = coco(folder, names)
+    for image in content["images"]:
+        del image["neg_category_ids"]
+    write(folder / "train.json", content)
+
+
+def write_voc(folder, names):
+    write(folder / "ImageSets" / "Main" / "train.txt", "\n".join(names))
+    for name in names:
+        xml = "<annotation><object><name>cat</name></object></annotation>"
+        write(folder / "Annotations" / f"{without_extension(clean_name(name))}.xml", xml)
+
+
+def write_official(folder, names):
+    write(folder / "Concepts81.txt", "cat\n")
+    write(folder / "ImageList" / "TrainImagelist.txt", "\n".join(names))
+    write(folder / "Groundtruth" / "TrainTestLabels" / "Labels_cat_Train.txt", "1\n" * len(names))
+
+
+WRITERS = {
+    "table": lambda folder, names: write(
+        folder / "labels.csv", "filename,cat\n" + "".join(f"{name},1\n" for name in names) + "none.jpg,0\n"
+    ),
+    "COCO": write_coco,
+    "LVIS": lambda folder, names: write(folder / "lvis_v1_train.json", coco(folder, names, "coco_url")),
+    "VOC": write_voc,
+    "NUS-WIDE": write_official,
+    "the tutorial's NUS-WIDE": lambda folder, names: write(
+        folder / "train.json", {"samples": [{"image_name": n, "image_labels": []} for n in names], "labels": ["cat"]}
+    ),
+    "OpenImages": lambda folder, names: write(
+        folder / "data.csv",
+        "filepath,label,label_neg,split_name\n" + "".join(f"{name},['/m/1'],[],train\n" for name in names),
+    ),
+}
+SPELLINGS = {
+    "as named": str,
+    "no extension": without_extension,
+    "another extension": lambda name: without_extension(name) + ".tiff",
+    "another case": str.swapcase,
+    "backslashes": lambda name: name.replace("/", "\\"),
+    "a leading slash": lambda name: f"/{name}",
+    "a leading dot": lambda name: f"./{name}",
+    "escapes": quote,
+    "composed": lambda name: unicodedata.normalize("NFC", name),
+    "decomposed": lambda name: unicodedata.normalize("NFD", name),
+    "an address": lambda name: f"https://a.b/c/{quote(name)}?width=9#top",
+    "a path elsewhere": lambda name: f"C:\\photos\\{name}",
+}
+FOLDERS = ["", "images", "train", "test", "valid", ".."]
+
+
+def found(folder, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # classes without names
+        annotations = read_annotations(folder, split="train", **options)
+    return annotations, list(map(os.path.normpath, annotations.images))
+
+
+def touch(*files):
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return [str(file) for file in files]
+
+
+STEMS = st.text("abcXYZ019é_- ", min_size=1, max_size=6).filter(lambda text: text == text.strip())
+DIFFERENT = st.lists(STEMS, min_size=1, max_size=4, unique_by=str.casefold)
+
+
+@pytest.mark.parametrize("reader", WRITERS)
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_every_reader_finds_the_same_files_under_each_spelling(reader, data):
+    stems = data.draw(DIFFERENT)
+    place, sub = data.draw(st.sampled_from(FOLDERS)), data.draw(st.sampled_from(["", "sub/"]))
+    names = [sub + unicodedata.normalize(data.draw(st.sampled_from(["NFC", "NFD"])), stem) + ".jpg" for stem in stems]
+    spelt = [SPELLINGS[data.draw(st.sampled_from(list(SPELLINGS)))](name) for name in names]
+    assume(not reader.startswith("NUS") or not any(name != name.strip() for name in spelt))
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root, "set")
+        files = touch(*(Path(os.path.normpath(folder / place / name)) for name in names))
+        touch(folder / "other.jpg")
+        WRITERS[reader](folder, spelt)
+        annotations, images = found(folder)
+        assert images[: len(files)] == files
+        otherwise = sum(int(note.split()[0]) for note in annotations.notes if "another spelling" in note)
+        assert otherwise <= len(names)
+        assert otherwise or all(s == n or s == f"./{n}" or reader == "VOC" for s, n in zip(spelt, names, strict=True))
+        assert not annotations.no_photos
+
+
+@pytest.mark.parametrize("reader", WRITERS)
+def test_several_folders_of_images_may_be_given(tmp_path, reader):
+    files = touch(tmp_path / "one" / "a.jpg", tmp_path / "two" / "images" / "b.png")
+    touch(tmp_path / "set" / "a.jpg")  # looked for in the given folders alone
+    WRITERS[reader](tmp_path / "set", ["a.jpg", "b"])
+    annotations, images = found(tmp_path / "set", images=[str(tmp_path / "one"), tmp_path / "two"])
+    assert images[:2] == files
+    assert set(map(os.path.realpath, annotations.folders)) <= set(annotations.roots)
+    assert any("photos are found in 2 folders: 1 in " in note for note in annotations.notes)
+    assert found(tmp_path / "set", images=tmp_path / "one")[1][0] == files[0]
+
+
+@pytest.mark.parametrize("reader", WRITERS)
+def test_none_found_is_one_hint_with_what_was_looked_for_and_what_is_there(tmp_path, reader):
+    touch(tmp_path / "images" / "00001.jpg")
+    WRITERS[reader](tmp_path, ["1.jpg", "2.jpg"])
+    annotations, _ = found(tmp_path)
+    assert annotations.no_photos.startswith("no photo is found: '1.jpg' was looked for as ")
+    assert str(tmp_path / "images" / "1.jpg") in annotations.no_photos
+    assert "/images/ holds '00001.jpg': expected names like that, or --images FOLDER" in annotations.no_photos
+    assert annotations.notes[-1] == annotations.no_photos
+    with pytest.raises(InputError, match="no photo is found"):
+        annotations.expect_photos()
+
+
+@pytest.mark.parametrize("reader", WRITERS)
+def test_what_is_ambiguous_is_refused_by_name(tmp_path, reader):
+    touch(tmp_path / "a.png", tmp_path / "a.gif", tmp_path / "b.jpg")
+    WRITERS[reader](tmp_path, ["a.jpg", "b.jpg"])
+    with pytest.raises(InputError, match=r"'a.jpg' may be a.gif or a.png; expected one image of that name"):
+        found(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [("b.png", "b.jpg"), ("http://x/1/b.jpg", "http://x/2/b.jpg"), ("c/b.jpg", "d/b.jpg")]
+)
+def test_a_file_is_not_found_for_two_names(tmp_path, names):
+    touch(tmp_path / "b.jpg")
+    write_coco(tmp_path, names)
+    with pytest.raises(
+        InputError, match=rf"b.jpg: found for '{names[0]}' and for '{names[1]}'; expected a photo of each"
+    ):
+        found(tmp_path)
+
+
+def test_the_end_of_a_path_is_no_photo_where_its_folder_is_there(tmp_path):
+    files = touch(tmp_path / "dogs" / "2.jpg", tmp_path / "1.jpg")
+    write_coco(tmp_path, ["dogs/1.jpg", "data/dogs/2.jpg"])
+    assert found(tmp_path)[1] == [str(tmp_path / "dogs" / "1.jpg"), files[0]]
+
+
+def test_names_of_folders_have_spellings_too(tmp_path):
+    files = touch(tmp_path / "Images" / "Tra\u0301in" / "1.JPG")
+    write_coco(tmp_path, ["images\\trÁin\\1.jpg"])
+    assert found(tmp_path)[1] == files
+
+
+def names_of(count, name="{}.jpg"):
+    return ImagePaths.from_names([name.format(row) for row in range(count)])
+
+
+def test_millions_of_names_are_not_looked_for_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(photos_module, "_SAMPLE", 5)
+    touch(*(tmp_path / "train" / f"{row}.jpg" for row in range(40)))
+    asked, isfile = [], os.path.isfile
+    monkeypatch.setattr(os.path, "isfile", lambda path: asked.append(path) or isfile(path))
+    monkeypatch.setattr(os, "scandir", lambda path: pytest.fail(f"{path} is listed"))
+    images = Photos([tmp_path, tmp_path / "train"]).paths(names_of(40))
+    assert (images.folder, images[39]) == (str(tmp_path / "train"), str(tmp_path / "train" / "39.jpg"))
+    assert len(asked) == 10
+
+
+@pytest.mark.parametrize("there", [[], [3], [3, 4], range(0, 40, 2)])
+def test_few_photos_of_many_are_found(tmp_path, monkeypatch, there):
+    monkeypatch.setattr(photos_module, "_SAMPLE", 5)
+    touch(*(tmp_path / "b" / f"{row}.jpg" for row in there))
+    (tmp_path / "a").mkdir()
+    looked = Photos([tmp_path / "a", tmp_path / "b"])
+    images = looked.paths(names_of(40))
+    assert images.folder == str(tmp_path / ("b" if there else "a"))
+    assert bool(looked.hint) == (not there)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_many_names_in_another_spelling_or_two_folders(tmp_path, monkeypatch, both):
+    monkeypatch.setattr(photos_module, "_SAMPLE", 5)
+    files = touch(*(tmp_path / ("b" if both and row % 2 else "a") / f"{row} é.JPG" for row in range(40)))
+    looked = Photos([tmp_path / "a", tmp_path / "b"])
+    images = looked.paths(names_of(40, "{} E\u0301.jpg"))
+    assert isinstance(images, ImagePaths)
+    assert list(images) == files
+    assert looked.otherwise == {"case or form of Unicode": 40}
