@@ -1,5 +1,7 @@
 """read_voc: text files and XML, difficult objects, layouts, errors."""
 
+import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from csl.errors import InputError
 from csl.labels import LabelMatrix, read_annotations, read_voc
 from csl.labels.voc import CLASSES
 
+CASES = Path(__file__).parents[3] / "shared" / "cases"
 OBJECTS = {  # (name, difficult)
     "000005": [("chair", 0), ("chair", 1), ("dog", 1)],
     "000007": [("car", 0)],
@@ -153,6 +156,82 @@ def test_folders_without_a_list(tmp_path):
     voc(tmp_path / "VOC2012")
     with pytest.raises(InputError, match=r"found VOC2007, VOC2012, expected the path of the one to read"):
         read_voc(tmp_path)
+
+
+def photos(folder, *names):
+    folder.mkdir(parents=True)
+    for name in names:
+        Image.new("RGB", (8, 6)).save(folder / name)
+    return [str(folder / name) for name in names]
+
+
+def test_photos_are_what_the_xml_says_or_what_is_there(tmp_path):
+    files = photos(tmp_path / "JPEGImages", "a.png", "my photo.JPG", "000001.jpg", "IMG_7.png")
+    photos(tmp_path / "images", "a.jpg")  # not the one that the XML names
+    for name, filename in (("a", "a.png"), ("my photo", "my photo.jpg"), ("000001", "x.png"), ("7", "IMG_7.png")):
+        write(
+            tmp_path / "Annotations" / f"{name}.xml",
+            f"<annotation><filename>{filename}</filename><object><name>dog</name></object></annotation>",
+        )
+    write(tmp_path / "ImageSets" / "Main" / "train.txt", "a\nmy photo\n./JPEGImages/000001.jpg\n7\n")
+    assert list(map(os.path.normpath, read_annotations(tmp_path).images)) == files
+    write(tmp_path / "ImageSets" / "Main" / "dog_train.txt", "a 1\nmy photo  -1\n000001.jpg 1\n7 1\n")
+    with pytest.raises(InputError, match="'JPEGImages/000001', expected one per|000001' not in the list"):
+        read_voc(tmp_path)
+    write(tmp_path / "ImageSets" / "Main" / "train.txt", "a\nmy photo\n000001.jpg\n7\n")
+    assert read_voc(tmp_path).labels.to_dense().tolist() == [[1], [0], [1], [1]]
+
+
+def test_odd_values_of_difficult_are_said_once(tmp_path):
+    found = {
+        "1": [("car", "Unspecified"), ("dog", "True")],
+        "2": [("car", "Unspecified"), ("dog", "no")],
+        "3": [("dog", "")],
+    }
+    annotations = read_voc(voc(tmp_path, found))
+    assert annotations.labels.to_dense().tolist() == [[1, -1], [1, 1], [0, 1]]
+    assert annotations.notes[0] == "<difficult> is 'Unspecified' in 2 objects: these count as not difficult"
+
+
+@pytest.mark.parametrize("name", ["default", "Train"])
+def test_lists_as_cvat_names_them(tmp_path, name):
+    voc(tmp_path, split=name)
+    write(tmp_path / "labelmap.txt", "# label:color_rgb:parts:actions\ncar:1,2,3::\n")
+    assert len(read_annotations(tmp_path, split="train")) == 3
+    with pytest.raises(InputError, match="no Pascal VOC file of the val split"):
+        read_annotations(tmp_path, split="val")
+    voc(tmp_path, {"000011": []}, "Validation")
+    assert len(read_annotations(tmp_path, split="val")) == 1
+
+
+@pytest.mark.parametrize(
+    ("xmls", "images"), [("Annotations", "JPEGImages"), ("annotations", "images"), ("VOC2007/Annotations", "images")]
+)
+def test_without_lists_every_xml_is_for_training(tmp_path, xmls, images):
+    root = (tmp_path / xmls).parent
+    files = photos(root / images, "a.png", "b.png")
+    for file in files:
+        xml(tmp_path / xmls / f"{Path(file).stem}.xml", [("zebra", 0)])
+    annotations = read_annotations(tmp_path)
+    assert annotations.images == files
+    assert annotations.labels.to_dense().tolist() == [[1], [1]]
+    with pytest.raises(
+        InputError, match=r"no images of the val split, as there are no lists \(ImageSets/Main/val.txt\)"
+    ):
+        read_annotations(tmp_path, split="val")
+    write(tmp_path / "labels.csv", "filename,hat\na.png,1\nb.png,0\n")  # a table says more
+    assert read_annotations(tmp_path).classes == ["hat"]
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases of the shared folder are not there")
+def test_voc_as_labelimg_writes_it(tmp_path):
+    shutil.copytree(CASES / "voc_png", tmp_path, dirs_exist_ok=True)
+    files = photos(tmp_path / "JPEGImages", "img1.png", "img2.png")
+    train, val = (read_annotations(tmp_path, split=split) for split in ("train", "val"))
+    assert train.images + val.images == files
+    assert train.classes == val.classes == ["dog", "person"]
+    assert [part.labels.to_dense().tolist() for part in (train, val)] == [[[1, 0]], [[0, 1]]]
+    assert train.notes == val.notes == ()
 
 
 LABELS = arrays.arrays(np.int8, st.tuples(st.integers(1, 5), st.integers(1, 4)), elements=st.integers(-1, 1))

@@ -4,6 +4,7 @@ http://host.robots.ox.ac.uk/pascal/VOC
 """
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,8 @@ CLASSES = (
 _LONGEST = 200  # bytes of a name, to which folder and suffix are added
 _DEEPEST = 100  # levels of an XML; VOC has four
 
+_OFFICIAL = re.compile(r"(\d{4}_)?\d{6}")  # names of VOC 2007, and of later years
+
 _VALUES = {"1": POSITIVE, "0": UNANNOTATED, "-1": NEGATIVE}
 _DIFFICULT = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 
@@ -51,7 +54,8 @@ def read_voc(path: str | Path, images: Images = None, split: str | None = "train
 
     Returns:
         Annotations with fill 0, images in the order of the list. The classes are those of the text files, sorted,
-        else the 20 of VOC, or, where an XML names another, all that any XML names, sorted.
+        else the 20 of VOC, or, where an XML names another or is not named as VOC's (000005, 2008_000002), all that any
+        XML names, sorted.
 
     Raises:
         InputError: no such list, a line or an XML that does not parse, an image without a line; the message names
@@ -185,7 +189,8 @@ def _from_objects(folder, source, names):
         raise InputError(f"{files[missing]}: no such file, expected it for {list(names)[missing]!r} of {source}")
     described = {file: _described(file) for file in sorted({*files, *filter(_is_xml, folder.rglob("*"))})}
     found = {name for one in described.values() for name in one.labels}
-    classes = CLASSES if found <= set(CLASSES) else sorted(found)
+    official = found <= set(CLASSES) and all(_OFFICIAL.fullmatch(file.stem) for file in described)
+    classes = CLASSES if official else sorted(found)
     number = {name: column for column, name in enumerate(classes)}
     rows = [described[file] for file in files]
     entries = [(row, number[name], value) for row, one in enumerate(rows) for name, value in one.labels.items()]
