@@ -165,7 +165,7 @@ WITHOUT_CATEGORIES = json.dumps({key: value for key, value in json.loads(COCO).i
 @pytest.mark.parametrize(
     ("files", "found", "lacks", "expected"),
     [
-        ({}, "nothing", "like no known format: missing annotations", "OpenImages, LVIS, .*, a table, a folder a class, .*: --data"),
+        ({}, "nothing", "like no known format: missing annotations", "OpenImages, .*, a table, a folder a class, .*: --data"),
         (
             {**{f"{n:03}.jpg": "" for n in range(240)}, "labels.xlsx": "", "a/1.jpg": "", "b/1.jpg": ""},
             r"240 .jpg (000.jpg, ...), 1 .xlsx (labels.xlsx), folders a, b",
