@@ -1,5 +1,6 @@
 """Photos are found in the same folders and under the same spellings by every reader."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -13,9 +14,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from csl.errors import InputError
+from csl.inference.sources import annotations_for
 from csl.labels import ImagePaths, read_annotations
 from csl.labels import photos as photos_module
+from csl.labels.options import DataOptions
 from csl.labels.photos import Photos, clean_name, without_extension
+from csl.runs.config import TrainConfig
+from csl.training.data import load_data
 
 
 def write(file, content):
@@ -179,6 +184,32 @@ def test_names_of_folders_have_spellings_too(tmp_path):
     files = touch(tmp_path / "Images" / "Tra\u0301in" / "1.JPG")
     write_coco(tmp_path, ["images\\trÁin\\1.jpg"])
     assert found(tmp_path)[1] == files
+
+
+@pytest.mark.parametrize("reader", WRITERS)
+def test_the_folder_above_is_looked_in_only_if_no_photo_is_in_the_data_folder(tmp_path, reader):
+    above = touch(tmp_path / "a.jpg", tmp_path / "photos" / "b.jpg")
+    WRITERS[reader](tmp_path / "set", ["a.jpg", "photos/b.jpg"])
+    assert found(tmp_path / "set")[1][:2] == above
+    touch(tmp_path / "set" / "a.jpg")
+    assert all(image.startswith(str(tmp_path / "set")) for image in found(tmp_path / "set")[1])
+    WRITERS[reader](tmp_path / "set", [above[0], "c.jpg"])  # a whole path stays in the data folder in any case
+    with contextlib.suppress(InputError):
+        assert above[0] not in found(tmp_path / "set")[1]
+
+
+def test_training_and_inference_say_it_once(tmp_path):
+    write(
+        tmp_path / "labels.csv",
+        "filename,hat,split\n" + "".join(f"{k}.jpg,{k % 2},train\n{k},1,val\n" for k in range(20)),
+    )
+    said = []
+    with pytest.raises(InputError, match="no photo is found: '0.jpg' was looked for as ") as error:
+        load_data(TrainConfig(data=str(tmp_path)), said.append)
+    assert not said
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="no photo is found: '0' was looked for as "):
+        annotations_for(DataOptions(data=str(tmp_path)), "val", None, None, None)
 
 
 def names_of(count, name="{}.jpg"):

@@ -72,8 +72,9 @@ class Layout(NamedTuple):
     ) -> Photos:
         """The image files of a label file.
 
-        They are looked for in `own`, where the format has them, and in the data folder, `images`, the folders of all splits
-        (that of `split` first) and the folder above; with `images` given in those folders alone, and the same ones in them.
+        They are looked for in `own`, where the format has them, in the data folder, its `images` and its folders of splits,
+        that of `split` first; if none is there, beyond it: where the format has them, too, and in the folder above. With
+        `images` given they are looked for in those folders alone, and the same ones in them.
 
         Args:
             file: the label file.
@@ -86,9 +87,8 @@ class Layout(NamedTuple):
         if images := folders_given(images):
             return Photos([Path(folder, name) for name in (".", "images", *words) for folder in images])
         data = data if data is not None and data.is_dir() else file.parent
-        return Photos(
-            [*own, *self.image_folders(file, split), *(data / name for name in (".", "images", *words, ".."))]
-        )
+        usual = [data / name for name in (".", "images", *words, "..")]
+        return Photos([*own, *self.image_folders(file, split), *usual], within=data)
 
     def image_folders(self, file: Path, split: str) -> list[Path]:
         """The folders that the format has the images of a label file in, the default first."""

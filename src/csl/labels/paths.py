@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
 from csl.errors import InputError
@@ -131,6 +132,15 @@ class ImagePaths(Sequence[str]):
         lengths, taken = stretches(self.offsets, rows)
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         return ImagePaths(self.data[taken], offsets.astype(self.offsets.dtype), self.folder, self.suffix)
+
+    def among(self, names: Sequence[str]) -> np.ndarray:
+        """The rows, int64, of the images whose names with the suffix are among these."""
+        wanted = [os.fsencode(name.removesuffix(self.suffix)) for name in names if name.endswith(self.suffix)]
+        if not wanted:
+            return np.zeros(0, np.int64)
+        buffers = [None, pa.py_buffer(self.offsets.astype(np.int64)), pa.py_buffer(np.ascontiguousarray(self.data))]
+        mine = pa.Array.from_buffers(pa.large_binary(), len(self), buffers)
+        return np.flatnonzero(pc.is_in(mine, pa.array(wanted, pa.large_binary())))
 
     @property
     def nbytes(self) -> int:

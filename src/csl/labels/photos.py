@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -46,6 +47,7 @@ class Photos:
 
     Args:
         folders: where to look, the first first.
+        within: of these, those below it are looked in first; in others only if no name at all is found.
 
     Attributes:
         otherwise: how many names were found otherwise than as they are, by what differs.
@@ -54,13 +56,16 @@ class Photos:
         hint: one line that says what was looked for, where no name was found; else "".
     """
 
-    def __init__(self, folders: Sequence[str | Path]):
+    def __init__(self, folders: Sequence[str | Path], within: str | Path | None = None):
         self.folders = list(dict.fromkeys(map(os.path.normpath, folders)))
         self.folder = self.folders[0]
         self.otherwise: dict[str, int] = {}
         self.used: dict[str, int] = {}
         self.hint = ""
-        self._there = [folder for folder in self.folders if os.path.isdir(folder)]
+        there = [folder for folder in self.folders if os.path.isdir(folder)]
+        inside = [one for one in there if within is None or Path(one).is_relative_to(os.path.normpath(within))]
+        self._rings = [inside, [one for one in there if one not in inside]]
+        self._there = self._rings[0]
         self._entries = cache(_entries)
         self._keys = cache(self._entries_by_key)
         self._inner = cache(self._inner_folder)
@@ -68,7 +73,7 @@ class Photos:
     def has(self, name: str) -> bool:
         """Whether there is a file for the name, under any spelling."""
         try:
-            return self._find(name) is not None
+            return any(self._find(name) is not None for self._there in self._rings)
         except InputError:
             return True
 
@@ -88,25 +93,18 @@ class Photos:
         Raises:
             InputError: a name stands for several files, or a file for several names.
         """
-        if not isinstance(names, ImagePaths):
-            places = self._places(names)
-            return [places[name].path for name in names]
-        rows = np.unique(np.linspace(0, len(names) - 1, min(len(names), _SAMPLE)).astype(int))
-        some = [names[int(row)] for row in rows]
-        if len(folders := {self._named(name) for name in some}) == 1 and (folder := folders.pop()) is not None:
-            self.folder, self.used = folder, {folder: len(names)}
-            return names.within(folder)
-        places = self._places(some)
-        if not self.used and (one := self._one_there(names, some)) is not None:
-            places = self._places([one])
-        if not self.otherwise and len(self.used) <= 1:
-            return names.within(self.folder)
-        places = self._places(names)
-        parts = list(self.used)
-        relative = [places[name].name if len(parts) == 1 else places[name].path for name in names]
-        data = [os.fsencode(name) for name in relative]
-        offsets = np.cumsum([0, *map(len, data)])
-        return ImagePaths(np.frombuffer(b"".join(data), np.uint8), offsets, parts[0] if len(parts) == 1 else "")
+        found = names
+        for ring in self._rings:
+            self._there = ring
+            if isinstance(names, ImagePaths):
+                found = self._paths_of_many(names)
+            else:
+                places = self._places(names)
+                found = [places[name].path for name in names]
+            if self.used:
+                return found
+        self.hint = self._not_found(names[0]) if len(names) else ""
+        return found
 
     @property
     def notes(self) -> list[str]:
@@ -120,18 +118,32 @@ class Photos:
             notes.append(f"photos are found in {len(self.used)} folders: {counts}")
         return [*notes, self.hint] if self.hint else notes
 
+    def _paths_of_many(self, names):
+        rows = np.unique(np.linspace(0, len(names) - 1, min(len(names), _SAMPLE)).astype(int))
+        some = [names[int(row)] for row in rows]
+        folders = {self._named(name) for name in some}
+        if len(folders) == 1 and None not in folders:
+            (self.folder,) = folders
+            self.used = {self.folder: len(names)}
+            return names.within(self.folder)
+        self._places(some)
+        if not self.used:  # few of many may be there
+            rows = names.among([os.path.join(inner, file) for _, inner, file in self._in_sight(some)])
+            self._places([names[int(row)] for row in rows[:1]])
+        if not self.otherwise and len(self.used) <= 1:
+            return names.within(self.folder)
+        places = self._places(names)
+        folder = self.folder if len(self.used) == 1 else ""
+        data = [os.fsencode(place.name if folder else place.path) for place in map(places.get, names)]
+        return ImagePaths(np.frombuffer(b"".join(data), np.uint8), np.cumsum([0, *map(len, data)]), folder)
+
     def _places(self, names):
         """{name: _Place}; one that is not found is placed where it is expected."""
         places = {name: self._find(name) for name in dict.fromkeys(names)}
-        self.otherwise, self.used, self.hint = {}, {}, ""
-        for place in places.values():
-            if place is not None:
-                self.used[place.folder] = self.used.get(place.folder, 0) + 1
-                if place.how:
-                    self.otherwise[place.how] = self.otherwise.get(place.how, 0) + 1
-        self.folder = max(self.used or self.folders, key=lambda folder: self.used.get(folder, 0))
-        if not self.used and places:
-            self.hint = self._not_found(next(iter(places)))
+        found = [place for place in places.values() if place is not None]
+        self.used = dict(Counter(place.folder for place in found))
+        self.otherwise = dict(Counter(place.how for place in found if place.how))
+        self.folder = max(self.used, key=self.used.get, default=self.folders[0])
         if self.otherwise.keys() & {END, EXTENSION}:
             _refuse_shared(places)
         return {name: place or _Place(self.folder, clean_name(name), "") for name, place in places.items()}
@@ -140,22 +152,18 @@ class Photos:
         """The folder of a file of just this name, or None. Nothing is listed."""
         return next((folder for folder in self._there if os.path.isfile(os.path.join(folder, name))), None)
 
-    def _one_there(self, names, some):
-        """The first name that is a file in one of the folders, for few photos of many."""
-        there = {os.path.join(inner, file) for _, inner, file in self._in_sight(some)}
-        return next((name for name in names if name in there), None) if there else None
-
     def _in_sight(self, names) -> Iterator[tuple[str, str, str]]:
         """Photos that lie where names are looked for: the folder, the subfolder in it, and the file's name."""
         for inner in dict.fromkeys([*(clean_name(name).rpartition("/")[0] for name in names), ""]):
             for folder in self._there:
-                files, _ = self._entries(os.path.join(folder, inner))
-                yield from ((folder, inner, file) for file in sorted(files) if is_image_name(file))
+                files = sorted(self._entries(folder, inner)[0])
+                yield from ((folder, inner, file) for file in files if is_image_name(file))
 
     def _not_found(self, name):
         tried = ", ".join(os.path.join(folder, clean_name(name)) for folder in self.folders[:_TRIED])
         more = f" and in {len(self.folders) - _TRIED} more folders" if len(self.folders) > _TRIED else ""
         line = f"no photo is found: {name!r} was looked for as {tried}{more}"
+        self._there = self._rings[0]
         for folder, inner, file in self._in_sight([name]):
             return f"{line}; {os.path.join(folder, inner, '')} holds {file!r}: expected names like that, or --images FOLDER"
         return f"{line}; no photo lies there: --images names their folder"
@@ -164,17 +172,11 @@ class Photos:
         """The _Place of a name, or None."""
         if os.path.isabs(name):
             if os.path.isfile(name):
-                within = (
-                    folder for folder in self._there if name.startswith(os.path.join(os.path.abspath(folder), ""))
-                )
-                return _Place(next(within, self.folder), name, "")
+                inside = (one for one in self._rings[0] if name.startswith(os.path.join(os.path.abspath(one), "")))
+                return _Place(next(inside, self.folders[0]), name, "")
         elif ".." in name.split("/"):
             folder = self._named(name)
             return None if folder is None else _Place(folder, name, "")
-        else:
-            for folder in self._there:
-                if self._file(folder, name, "") is not None:
-                    return _Place(folder, name, "")
         for other, how in self._spellings(name):
             for alike in ("", CASE, EXTENSION):
                 for folder in self._there:
@@ -183,11 +185,14 @@ class Photos:
         return None
 
     def _spellings(self, name):
-        """(other spelling, how it differs): cleaned, then its ends, unless its folder is there."""
+        """(spelling, how it differs): as it is, cleaned, then the ends of that, unless its folder is there."""
+        if not os.path.isabs(name):
+            yield name, ""
         clean = clean_name(name)
         if ".." in clean.split("/"):
             return
-        yield clean, "" if clean == name else SLASHES
+        if clean != name:
+            yield clean, SLASHES
         inner = clean.rpartition("/")[0]
         if _ADDRESS.match(name) or all(self._inner(folder, inner) is None for folder in self._there):
             while "/" in clean:
@@ -198,31 +203,30 @@ class Photos:
         """The name of the file in a folder that is alike (in case, in all but the extension, or in all), or None."""
         inner, _, base = name.rpartition("/")
         if not alike:
-            return name if base and base in self._entries(os.path.join(folder, inner))[0] else None
-        if not base or (inner := self._inner(folder, inner)) is None:
+            return name if base in self._entries(folder, inner)[0] else None
+        if (inner := self._inner(folder, inner)) is None:
             return None
-        file = self._one(os.path.join(folder, inner), base, alike)
+        file = self._one(folder, inner, base, alike)
         return None if file is None else os.path.join(inner, file)
 
     def _inner_folder(self, folder, inner):
         """The subfolder that a path names under any spelling, relative to the folder; None if it is not there."""
         found = ""
         for part in filter(None, inner.split("/")):
-            if (one := self._one(os.path.join(folder, found), part, _FOLDER)) is None:
+            if (one := self._one(folder, found, part, _FOLDER)) is None:
                 return None
             found = os.path.join(found, one)
         return found
 
-    def _one(self, folder, name, alike):
-        found = self._keys(folder, alike).get(_key(name, alike), [])
+    def _one(self, folder, inner, name, alike):
+        found = self._keys(folder, inner, alike).get(_key(name, alike), [])
         if len(found) > 1 and name not in found:
-            raise InputError(
-                f"{os.path.normpath(folder)}: {name!r} may be {' or '.join(found[:3])}; expected one image of that name"
-            )
+            where, files = os.path.normpath(os.path.join(folder, inner)), " or ".join(found[:3])
+            raise InputError(f"{where}: {name!r} may be {files}; expected one image of that name")
         return name if name in found else next(iter(found), None)
 
-    def _entries_by_key(self, folder, alike):
-        files, folders = self._entries(folder)
+    def _entries_by_key(self, folder, inner, alike):
+        files, folders = self._entries(folder, inner)
         keys: dict[str, list[str]] = {}
         for name in sorted(folders if alike == _FOLDER else files):
             if alike != EXTENSION or is_image_name(name):
@@ -245,11 +249,11 @@ def without_extension(name: str) -> str:
     return os.path.splitext(name)[0] if is_image_name(name) else name
 
 
-def _entries(folder):
-    """Names of the files and of the folders in a folder."""
+def _entries(folder, inner):
+    """Names of the files and of the folders in a folder's subfolder."""
     files, folders = [], []
     try:
-        with os.scandir(folder or ".") as entries:
+        with os.scandir(os.path.join(folder, inner)) as entries:
             for entry in entries:
                 (folders if entry.is_dir() else files).append(entry.name)
     except (OSError, ValueError):  # not there, or no name of a folder
