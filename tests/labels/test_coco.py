@@ -109,6 +109,57 @@ def test_ids_may_be_strings(tmp_path):
     check(read_coco(tmp_path), tmp_path)
 
 
+def test_a_number_and_its_digits_are_one_id(tmp_path):
+    content = changed("annotations", 0, image_id="5", category_id="90", segmentation={"counts": "a", "size": [1, 1]})
+    write(tmp_path / "train.json", content)
+    check(read_coco(tmp_path), tmp_path)
+    content["images"][1]["id"] = "5"  # beside 5: which one is meant?
+    write(tmp_path / "train.json", content)
+    assert read_coco(tmp_path).labels.to_dense().tolist() == [[0, 1, 1], [1, 0, 0]]
+    assert read_coco(tmp_path).images[1] == str(tmp_path / "a.jpg")
+
+
+def with_above(*supercategories, names=("toothbrush", "person", "dog")):
+    """CONTENT with these names and supercategories, and a first category `root`."""
+    content = json.loads(json.dumps(CONTENT))
+    for category, name, above in zip(content["categories"], names, supercategories[1:], strict=True):
+        category.update(name=name, supercategory=above)
+    content["categories"].insert(0, {"id": 0, "name": "root", "supercategory": supercategories[0]})
+    return content
+
+
+def test_a_root_without_annotations_is_left_out(tmp_path):
+    write(tmp_path / "train.json", with_above("none", "root", "root", "root"))
+    annotations = read_coco(tmp_path)
+    check(annotations, tmp_path)
+    assert annotations.notes == (
+        "category 0 'root' has no annotations and is the supercategory of the others: left out",
+    )
+
+
+@pytest.mark.parametrize(
+    "above", [("none", "root", "root", "toy"), ("thing", "root", "root", "root"), ("none", *"abc")]
+)
+def test_what_is_no_root_is_a_class(tmp_path, above):
+    write(tmp_path / "train.json", with_above(*above))
+    assert read_coco(tmp_path).classes == ["root", "toothbrush", "person", "dog"]
+    content = with_above("none", "root", "root", "root")
+    content["annotations"].append({"image_id": 3, "category_id": 0})
+    write(tmp_path / "train.json", content)
+    assert read_coco(tmp_path).classes == ["root", "toothbrush", "person", "dog"]
+
+
+def test_categories_of_one_name_are_one_class_and_it_is_said(tmp_path):
+    write(tmp_path / "train.json", with_above(None, "x", None, "y", names=("dog", "person", "dog ")))
+    with pytest.raises(InputError, match=r"categories 90, 18 are all called 'dog', of the supercategories 'x', 'y'"):
+        read_coco(tmp_path)
+    write(tmp_path / "train.json", with_above(None, "x", None, "dog", names=("dog", "person", "dog ")))
+    annotations = read_coco(tmp_path)
+    assert annotations.classes == ["root", "dog", "person"]
+    assert annotations.labels.to_dense().tolist() == [[0, 1, 1], [0, 1, 0]]
+    assert annotations.notes == ("categories of one name are one class: 'dog' (90, 18)",)
+
+
 def test_a_byte_order_mark_is_passed_over(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(CONTENT), encoding="utf-8-sig")
     check(read_coco(tmp_path), tmp_path)
@@ -136,7 +187,7 @@ ERRORS = {
         r"annotations\[1\] \(id 12\) has image_id 8, expected an id of 'images'; 1 such annotation$",
     ),
     "unknown category": (changed("annotations", 0, category_id=2), "has category_id 2, expected an id of 'categories'"),
-    "text for a number": (changed("annotations", 0, category_id="90"), "has category_id '90'"),
+    "text for a number": (changed("annotations", 0, category_id="091"), "has category_id '091'"),
     "list for a number": (changed("annotations", 0, image_id=[5]), r"annotations\[0\] .* has image_id \[5\]"),
     "list as id": (changed("images", 0, id=[5]), r"images\[0\] has id \[5\]"),
     "nothing annotated": ({**CONTENT, "annotations": []}, "found 3 images, none of them annotated"),

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csl.errors import InputError
-from csl.labels.matching import match_classes
+from csl.labels import Annotations, LabelMatrix
+from csl.labels.matching import match_classes, with_classes
 
 
 def match(wanted, found):
@@ -60,3 +61,43 @@ def test_by_position_where_no_name_agrees_or_names_repeat_in_order(wanted, found
 
 def test_a_network_without_names_is_matched_by_position_as_before():
     assert match(["cat", "dog"], ["class 0", "class 1"]) == ([0, 1], [])
+
+
+def annotations(classes, **more):
+    labels = np.arange(2 * len(classes)).reshape(2, -1) % 3 % 2
+    return Annotations(["a", "b"], LabelMatrix.from_dense(labels, 0), classes, source="val.json", **more)
+
+
+def test_another_order_and_case_is_the_same_labels_in_the_order_of_the_run():
+    found = annotations(["Dog", "cat", "bird"])
+    matched = with_classes(found, ["cat", "dog", "bird"])
+    assert matched.classes == ["cat", "dog", "bird"]
+    assert matched.keys == matched.classes
+    np.testing.assert_array_equal(matched.labels.to_dense(), found.labels.to_dense()[:, [1, 0, 2]])
+    assert matched.notes == ()
+
+
+def test_classes_that_one_side_lacks_are_unknown_or_left_out_and_named():
+    found = annotations(["dog", "cat", "fish"])
+    matched = with_classes(found, ["cat", "bird", "dog"])
+    dense = found.labels.to_dense()
+    np.testing.assert_array_equal(matched.labels.to_dense(), np.stack((dense[:, 1], [-1, -1], dense[:, 0]), axis=1))
+    assert matched.notes == (
+        "val.json lacks 1 of 3 classes, unknown in its images: 'bird'",
+        "val.json has 1 other classes, left out: 'fish'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "run", "more"),
+    [
+        (["a", "b", "c"], ["a", "x", "y"], {}),
+        (["a", "a", "b"], ["b", "a"], {}),
+        (["a", "b"], ["b", "a", "a"], {}),
+        (["a", "b"], ["b", "a"], {"keys": ["/m/1", "/m/2"]}),
+        (["a", "b"], ["b", "a"], {"groups": {"n": slice(0, 2)}}),
+    ],
+)
+def test_other_classes_are_left_to_whoever_compares_them(classes, run, more):
+    found = annotations(classes, **more)
+    assert with_classes(found, run) is found

@@ -64,6 +64,18 @@ def test_labels_by_class(dense, fill):
     np.testing.assert_array_equal(by_class[1:3], dense.T[1:3])
 
 
+@given(dense_labels(), FILLS, st.data())
+def test_classes_in_another_order_fewer_and_new_ones(dense, fill, data):
+    size = data.draw(st.integers(1, 9))
+    places = data.draw(st.permutations([*range(size), *[-1] * 9]))[: dense.shape[1]]
+    wanted = np.full((len(dense), size), UNANNOTATED)
+    for column, place in enumerate(places):
+        if place >= 0:
+            wanted[:, place] = dense[:, column]
+    labels = LabelMatrix.from_dense(dense, fill).rearranged(places, size)
+    assert labels == LabelMatrix.from_dense(wanted, fill)
+
+
 @given(dense_labels(), FILLS)
 def test_counts_are_those_of_numpy(dense, fill):
     counts = LabelMatrix.from_dense(dense, fill).counts()

@@ -5,7 +5,7 @@ Reads JSON of the COCO family: sections of entries with ids, which annotations r
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from pathlib import Path
 
@@ -14,11 +14,13 @@ import numpy as np
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
 from csl.labels.layouts import COCO, Images
+from csl.labels.matching import few
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
 from csl.labels.paths import existing, known_split
 from csl.machine.files import parse_json
 
 SECTIONS = ("images", "annotations", "categories")
+_NONE = "none"  # the supercategory of a category without one
 
 # Outlines are nine tenths of such a file, and labels do not need them. A quote inside a string is escaped, so that
 # this only ever matches a key.
@@ -37,36 +39,38 @@ def read_coco(
         path: a folder or one instances file. In a folder the first of these that exists is read:
             `annotations/instances_{split}2014.json`, `..._{split}2017.json`, `..._{split}.json` (images in
             `{split}2014` and so on), `{split}.json` (images in the folder itself, in `images` or in `{split}`,
-            wherever the first listed image is). A file is read whatever `split` says.
+            wherever the first listed image is), the only other such file of the split
+            (`csl.labels.layouts.Layout.of_any_name`). A file is read whatever `split` says.
         images: the folder, or folders, that the file names are relative to, where it is not one of these.
         split: "train", "val" or "test"; None is "train".
         keep_unlabelled_images: also keep images without any annotation. They are left out by default, as in the
             published numbers (40,137 of the 40,504 images of val2014), and counted in `skipped`.
 
     Returns:
-        Annotations, images in the order of the file's `images`, classes in the order of its `categories`. A category
-        with at least one annotation in the image, crowds included, is positive; every other one is negative.
+        Annotations, images in the order of the file's `images`, classes in the order of its `categories`
+        (`class_columns`). A category with at least one annotation in the image, crowds included, is positive; every other
+        one is negative.
 
     Raises:
         InputError: no such file, JSON that does not parse, a key that is missing, an id that repeats, an annotation
-            that names an unknown image or category, or no image left.
+            that names an unknown image or category, a name that may be two classes, or no image left.
     """
     path = existing(path)
     split = known_split(split) or "train"
     file = COCO.label_file(path, split)
     content = read_sections(file)
     names = field(file, content, "images", "file_name")
-    classes = [str(name) for name in field(file, content, "categories", "name")]
-
     rows = references(file, content, "image_id", "images")
-    columns = references(file, content, "category_id", "categories")
+    categories = references(file, content, "category_id", "categories")
+    classes, column_of, notes = class_columns(file, content, categories)
+    columns = column_of[categories]
     labels = LabelMatrix.from_entries(rows, columns, POSITIVE, (len(names), len(classes)), fill=NEGATIVE)
 
     annotated = np.bincount(rows, minlength=len(names)) > 0
     rows = np.flatnonzero(annotated | keep_unlabelled_images)
     names, labels, skipped = labelled(file, names, labels, rows)
     photos = COCO.photos(file, split, images, path)
-    return Annotations(labels=labels, classes=classes, source=str(file), skipped=skipped, **photos.found(names))
+    return Annotations(labels=labels, classes=classes, source=str(file), skipped=skipped, **photos.found(names, *notes))
 
 
 def read_sections(file: Path, sections: Sequence[str] = SECTIONS) -> dict:
@@ -112,6 +116,51 @@ def field(file: Path, content: dict, section: str, key: str) -> list:
     return values
 
 
+def class_columns(file: Path, content: dict, drawn: np.ndarray) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
+    """The classes of a file: its categories, but one that all others are kinds of, and those of one name as one class.
+
+    Args:
+        file: as in messages.
+        content: with "categories".
+        drawn: int64 [annotations], the position of each one's category.
+
+    Returns:
+        Names of the classes, C; the class of each category, int64, -1 for the one left out; and notes that say so.
+
+    Raises:
+        InputError: a category without name, or two of one name and different supercategories.
+    """
+    names = [str(name).strip() for name in field(file, content, "categories", "name")]
+    ids = [category.get("id") for category in content["categories"]]
+    above = [str(category.get("supercategory") or _NONE).strip() for category in content["categories"]]
+    notes = []
+    count = np.bincount(drawn, minlength=len(names))
+    roots = (
+        k for k, n in enumerate(count) if not n and above[k] == _NONE and set(above[:k] + above[k + 1 :]) == {names[k]}
+    )
+    if (root := next(roots, -1)) >= 0:
+        notes.append(
+            f"category {ids[root]!r} {names[root]!r} has no annotations and is the supercategory of the others: left out"
+        )
+    groups: dict[str, list[int]] = {}
+    for position, name in enumerate(names):
+        if position != root:
+            groups.setdefault(name, []).append(position)
+    for name, group in groups.items():
+        if len(kinds := {above[k] for k in group} - {_NONE, name}) > 1:
+            raise InputError(
+                f"{file}: categories {_listed(ids[k] for k in group)} are all called {name!r}, of the supercategories "
+                f"{_listed(sorted(kinds))}; expected a name for each"
+            )
+    united = [f"{name!r} ({_listed(ids[k] for k in group)})" for name, group in groups.items() if len(group) > 1]
+    if united:
+        notes.append(f"categories of one name are one class: {few(united)}")
+    column_of = np.full(len(names), -1)
+    for column, group in enumerate(groups.values()):
+        column_of[group] = column
+    return list(groups), column_of, tuple(notes)
+
+
 def labelled(
     source: Path, names: Sequence[str], labels: LabelMatrix, rows: np.ndarray
 ) -> tuple[list[str], LabelMatrix, int]:
@@ -145,11 +194,17 @@ def positions(file: Path, content: dict, section: str) -> dict:
 def references(file: Path, content: dict, key: str, section: str) -> np.ndarray:
     """The position in `section` that each annotation refers to by its `key`, int64 [annotations].
 
+    A number and its digits as a string are one id, unless the section has both.
+
     Raises:
         InputError: one refers to nothing.
     """
     places = positions(file, content, section)
     ids = field(file, content, "annotations", key)
+    if (str in map(type, ids)) != (str in map(type, places)):
+        as_text = {str(identity): position for identity, position in places.items()}
+        if len(as_text) == len(places):
+            places, ids = as_text, [one if isinstance(one, (list, dict)) else str(one) for one in ids]
     try:
         found = np.fromiter(map(places.get, ids, repeat(-1)), dtype=np.int64, count=len(ids))
     except TypeError:  # a list or an object as id
@@ -159,7 +214,7 @@ def references(file: Path, content: dict, key: str, section: str) -> np.ndarray:
         first = unknown[0]
         annotation = content["annotations"][first]
         raise InputError(
-            f"{file}: annotations[{first}] (id {annotation.get('id')!r}) has {key} {ids[first]!r}, "
+            f"{file}: annotations[{first}] (id {annotation.get('id')!r}) has {key} {annotation[key]!r}, "
             f"expected an id of {section!r}; {len(unknown)} such annotation{'s' if len(unknown) > 1 else ''}"
         )
     return found
@@ -172,5 +227,5 @@ def _parse(text, file):
         return parse_json(text, file)  # so that the message has the line of the file itself
 
 
-def _listed(names):
+def _listed(names: Iterable[object]):
     return ", ".join(repr(name) for name in names)

@@ -10,7 +10,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.coco import field, labelled, positions, read_sections, references
+from csl.labels.coco import class_columns, field, labelled, positions, read_sections, references
 from csl.labels.layouts import LVIS, Images
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.paths import existing, known_split
@@ -48,12 +48,13 @@ def read_lvis(
     file = LVIS.label_file(path, split)
     content = read_sections(file)
     names = _image_names(file, content)
-    classes = [str(name) for name in field(file, content, "categories", "name")]
-
     rows = references(file, content, "image_id", "images")
-    columns = references(file, content, "category_id", "categories")
-    negative_rows, negative_columns = _negatives(file, content)
-    _check_apart(file, content, rows * len(classes) + columns, negative_rows * len(classes) + negative_columns)
+    drawn = references(file, content, "category_id", "categories")
+    negative_rows, absent = _negatives(file, content)
+    size = len(content["categories"])
+    _check_apart(file, content, rows * size + drawn, negative_rows * size + absent)
+    classes, column_of, notes = class_columns(file, content, drawn)
+    columns, negative_columns = column_of[drawn], column_of[absent]
     labels = LabelMatrix.from_entries(
         np.concatenate((rows, negative_rows)),
         np.concatenate((columns, negative_columns)),
@@ -65,7 +66,7 @@ def read_lvis(
     rows = np.flatnonzero((np.diff(labels.indptr) > 0) | keep_unlabelled_images)
     names, labels, skipped = labelled(file, names, labels, rows)
     photos = LVIS.photos(file, split, images, path)
-    return Annotations(labels=labels, classes=classes, source=str(file), skipped=skipped, **photos.found(names))
+    return Annotations(labels=labels, classes=classes, source=str(file), skipped=skipped, **photos.found(names, *notes))
 
 
 def _image_names(file, content):

@@ -1,9 +1,11 @@
 """Match the classes of two sources: by name wherever any name agrees, by position only where none does."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from csl.errors import InputError
+from csl.labels.annotations import Annotations
 
 
 def match_classes(
@@ -58,6 +60,40 @@ def match_classes(
         why = "class names repeat" if agree else f"no class is called as {whose} calls it ({few_names(found)})"
         say(f"{place}: {why}, so the {len(found)} classes are matched by position")
     return list(range(len(found)))
+
+
+def with_classes(annotations: Annotations, classes: Sequence[str]) -> Annotations:
+    """The annotations in the order of a run's classes, matched by name, upper or lower case alike.
+
+    A class that the annotations lack is un-annotated in them, and one that the run lacks left out; a note names them.
+    Annotations come back as they are if less than half of their classes are known, if names repeat, and if classes have keys
+    or are values of attributes.
+
+    Args:
+        annotations: with C classes.
+        classes: of the run.
+    """
+    found, wanted = list(annotations.classes), list(classes)
+    if annotations.groups or list(annotations.keys) != found or found == wanted:
+        return annotations
+    ours, theirs = _folded(wanted), _folded(found)
+    if len(set(ours)) < len(ours) or len(set(theirs)) < len(theirs):
+        ours, theirs = wanted, found
+    number = {name: position for position, name in enumerate(ours)}
+    columns = [number.get(name, -1) for name in theirs]
+    others = [name for name, column in zip(found, columns, strict=True) if column < 0]
+    if 2 * len(others) > len(found) or len(number) < len(ours) or len(set(theirs)) < len(theirs):
+        return annotations
+    notes, missing = [], [wanted[k] for k in sorted(set(range(len(wanted))) - set(columns))]
+    if missing:
+        notes.append(
+            f"{annotations.source} lacks {len(missing)} of {len(wanted)} classes, unknown in its images: {few_names(missing)}"
+        )
+    if others:
+        notes.append(f"{annotations.source} has {len(others)} other classes, left out: {few_names(others)}")
+    labels = annotations.labels.rearranged(columns, len(wanted))
+    notes = (*annotations.notes, *notes)
+    return dataclasses.replace(annotations, labels=labels, classes=wanted, keys=None, notes=notes)
 
 
 def _folded(names):

@@ -161,6 +161,17 @@ class LabelMatrix:
         lengths, listed = stretches(self.indptr, rows)
         return LabelMatrix(_indptr(lengths), self.indices[listed], self.values[listed], self.num_classes, self.fill)
 
+    def rearranged(self, classes: Sequence[int], num_classes: int) -> "LabelMatrix":
+        """A new matrix [N, num_classes] in which class c is `classes[c]`, or left out (-1); others are un-annotated."""
+        classes = np.asarray(classes)
+        rows = np.repeat(np.arange(len(self)), np.diff(self.indptr))
+        entries = rows, classes[self.indices], self.values
+        entries = [part[entries[1] >= 0] for part in entries]
+        new = np.setdiff1d(np.arange(num_classes), classes) if self.fill != UNANNOTATED else np.zeros(0, np.int64)
+        unknown = np.repeat(np.arange(len(self)), len(new)), np.tile(new, len(self)), np.full(len(self) * len(new), -1)
+        rows, columns, values = (np.concatenate(parts) for parts in zip(entries, unknown, strict=True))
+        return LabelMatrix.from_entries(rows, columns, values, (len(self), num_classes), self.fill)
+
     @property
     def T(self) -> "LabelMatrix":
         """A new matrix [C, N] of the labels of each class: `m.T[classes]` is int8 [B, N]."""
