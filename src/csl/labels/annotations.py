@@ -141,6 +141,11 @@ class Annotations:
         """The same images and classes with other labels [N, C], such as those that `simulate` returns."""
         return dataclasses.replace(self, labels=labels)
 
+    def described(self) -> str:
+        """One line: the file, its `summary`, and how many images were left out."""
+        skipped = f" ({self.skipped:,} images without annotations left out)" if self.skipped else ""
+        return f"{self.source}: {self.summary()}{skipped}"
+
     def summary(self) -> str:
         """One line: images, classes, and the shares of all N x C labels that are positive, negative and unknown."""
         totals = np.array([count.sum() for count in self.labels.counts()], dtype=float)

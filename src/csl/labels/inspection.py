@@ -2,14 +2,16 @@
 
 import os
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from csl.errors import InputError, printable
 from csl.labels.annotations import Annotations
+from csl.labels.matching import with_classes
 from csl.labels.options import DataOptions
-from csl.labels.paths import SPLITS
+from csl.labels.paths import SPLITS, split_of
 from csl.labels.read import read_split
 from csl.machine.invocation import command
 
@@ -67,17 +69,23 @@ def inspect(options: DataOptions) -> tuple[dict[str, Any], list[str]]:
             if split == SPLITS[0]:
                 raise
     first = parts["train"]
-    if list(parts) == ["train"] and first.columns and len(first) == len(read_split(options, None)):
-        parts = {"all": first}
+    if len({(part.source, len(part), *part.images[:1]) for part in parts.values()}) == 1:
+        if not first.columns:  # a file that is read as any split
+            data = Path(options.data)
+            parts = {split_of(Path(first.source), data if data.is_dir() else data.parent) or "all": first}
+        elif len(first) == len(read_split(options, None)):
+            parts = {"all": first}
     report = {
         "source": first.source,
         "splits": {name: _counts(part) for name, part in parts.items()},
         "columns": [one._asdict() for one in first.columns],
-        "notes": list(dict.fromkeys(note for part in parts.values() for note in part.notes)),
+        "notes": list(
+            dict.fromkeys(note for part in parts.values() for note in with_classes(part, first.classes).notes)
+        ),
     }
     lines = [*column_lines(first), *(note for note in map(printable, report["notes"]) if note not in first.notes), ""]
     for name, part in parts.items():
-        lines += [f"{name}: {printable(part.source)}: {part.summary()}; {_found(part)}"]
+        lines += [f"{name}: {printable(part.described())}; {_found(part)}"]
     return report, [*lines, "", *(line for row in range(min(_ROWS, len(first))) for line in _row(first, row))]
 
 

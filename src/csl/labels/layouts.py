@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from csl.errors import NoSplit
-from csl.labels.paths import SPELLINGS, SPLITS, contents, first_row
+from csl.errors import InputError, NoSplit
+from csl.labels.paths import SPELLINGS, SPLITS, contents, first_row, split_in, split_of
 from csl.labels.photos import Photos
 
 VERIFIED = ("ImageID", "LabelName", "Confidence")
@@ -17,6 +17,7 @@ Images = str | Path | Sequence[str | Path] | None
 """One or several folders of images; None for those beside the annotations."""
 
 _ONE_NAME = {split: (split,) for split in SPLITS}
+_FOLDERS_OF_LABELS = ("annotations", "labels")
 
 
 class Layout(NamedTuple):
@@ -48,24 +49,53 @@ class Layout(NamedTuple):
         return next((file for file in found if file.is_file()), None)
 
     def label_file(self, path: Path, split: str) -> Path:
-        """The label file of a split: `path` itself, or the one in that folder.
+        """The label file of a split: `path` itself, or the one in that folder, by a usual name or any other.
 
         Raises:
             NoSplit: the folder has none.
+            InputError: it has several of other names.
         """
-        file = self.find(path, split) if path.is_dir() else path
-        if file is None:
-            expected = ", ".join(self.names(split))
-            raise NoSplit(
-                f"{path}: no {self.name} file of the {split} split, expected {expected}; found {contents(path)}"
+        if not path.is_dir():
+            return path
+        if (file := self.find(path, split)) is not None:
+            return file
+        files = self.of_any_name(path, split)
+        if len(files) > 1:
+            found = ", ".join(str(file.relative_to(path)) for file in files)
+            raise InputError(
+                f"{path}: found {found}, expected one of the {split} split, or the path of the one to read"
             )
-        return file
+        if not files:
+            others = [str(file.relative_to(path)) for file in _json_files(path) if self.is_label_file(file)]
+            expected, found = ", ".join(self.names(split)), ", ".join(others) or contents(path)
+            raise NoSplit(f"{path}: no {self.name} file of the {split} split, expected {expected}; found {found}")
+        return files[0]
+
+    def of_any_name(self, folder: Path, split: str) -> list[Path]:
+        """JSON label files of a split by any name, sorted.
+
+        They lie in the folder itself, in `annotations` or `labels`, or in a folder that is called as a split, and have a
+        word for the split in their name (`my_train.json`), else in that of their folder (`valid/_annotations.coco.json`).
+        Where no file has, those without are for training.
+        """
+        files: dict[str | None, list[Path]] = {}
+        for file in _json_files(folder):
+            files.setdefault(split_of(file, folder), []).append(file)
+        unsplit = files.pop(None, [])
+        found = list(filter(self.is_label_file, files.get(split, [])))
+        if found or split != "train" or any(self.is_label_file(file) for some in files.values() for file in some):
+            return found
+        return list(filter(self.is_label_file, unsplit))
 
     def recognises(self, path: Path) -> bool:
         """Whether the path is a label file of the format, or a folder with such a file for any split."""
         if not path.is_dir():
             return self.is_label_file(path)
         return any(self.is_label_file(file) for split in SPLITS if (file := self.find(path, split)))
+
+    def recognises_any_name(self, path: Path) -> bool:
+        """Whether the path is a folder with a JSON file of the format, by any name."""
+        return path.is_dir() and any(self.of_any_name(path, split) for split in SPLITS)
 
     def photos(
         self, file: Path, split: str, images: Images = None, data: Path | None = None, own: Sequence[Path] = ()
@@ -92,11 +122,18 @@ class Layout(NamedTuple):
 
     def image_folders(self, file: Path, split: str) -> list[Path]:
         """The folders that the format has the images of a label file in, the default first."""
-        patterns = self.images.get(file.parent.name, self.images[""])
+        patterns = self.images.get(file.parent.name.lower(), self.images[""])
         name = file.stem.removeprefix("instances_")
         words = [*self.spellings[split], *SPELLINGS[split]]
         folders = (file.parent / pattern.format(split=word, name=name) for pattern in patterns for word in words)
         return list(dict.fromkeys(Path(os.path.normpath(folder)) for folder in folders))  # `..` by name, through links
+
+
+def _json_files(folder):
+    """The JSON files of a folder, and of those in it that are called as a split or as labels."""
+    inner = (one for one in sorted(folder.iterdir()) if one.name.lower() in _FOLDERS_OF_LABELS or split_in(one.name))
+    folders = [folder, *(one for one in inner if one.is_dir())]
+    return [one / name for one in folders for name in sorted(os.listdir(one)) if name.lower().endswith(".json")]
 
 
 def folders_given(images: Images) -> list[str | Path]:
@@ -111,9 +148,17 @@ def has_keys(*keys: str) -> Callable[[Path], bool]:
         if file.suffix.lower() != ".json" or not file.is_file() or not file.stat().st_size:
             return False
         with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return all(text.find(f'"{key}"'.encode()) >= 0 for key in keys)
+            return all(_has_key(text, f'"{key}"'.encode()) for key in keys)
 
     return test
+
+
+def _has_key(text, key):
+    """Whether these bytes stand before a colon in a text."""
+    at = text.find(key)
+    while at >= 0 and text[at + len(key) : at + len(key) + 9].lstrip()[:1] != b":":
+        at = text.find(key, at + 1)
+    return at >= 0
 
 
 def _is_attributes(file):
@@ -135,11 +180,25 @@ VOC_FOLDERS = ("", "VOC*/", "VOCdevkit/", "VOCdevkit/VOC*/")
 
 _VOC_LIST = "ImageSets/Main/{split}.txt"
 
+_BESIDE_ANNOTATIONS = [
+    "../{name}", "../images/{name}", "../images", "..", "../{split}", "../images/{split}", "../data", "../data/{split}",
+]  # fmt: skip
+
 COCO = Layout(
     "COCO",
     [*(f"annotations/instances_{{split}}{year}.json" for year in ("2014", "2017", "")), "{split}.json"],
     has_keys("images", "annotations", "categories"),
-    {"annotations": ["../{name}", "../images/{name}", "../images", ".."], "": [".", "images", "{split}", "{name}"]},
+    {
+        "annotations": _BESIDE_ANNOTATIONS,
+        "labels": _BESIDE_ANNOTATIONS,
+        "": [".", "images", "{split}", "{name}", "data", "images/{split}", "data/{split}"],
+    },
+)
+DATUMARO = Layout(
+    "Datumaro",
+    ["annotations/{split}.json"],
+    has_keys("categories", "items"),
+    {"annotations": ["../images/{name}", "../images", "../images/{split}", ".."], "": [".", "images", "images/{name}"]},
 )
 OPENIMAGES = Layout(  # the official CSVs; for CSL's data.csv, which is known by its columns, see openimages/files.py
     "OpenImages",

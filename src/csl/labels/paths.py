@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,6 +30,17 @@ def split_name(text: str) -> str | None:
     """`train`, `val` or `test` for any spelling of it (`valid`, `Validation`); None for anything else."""
     text = text.strip().lower()
     return next((split for split, spellings in SPELLINGS.items() if text in spellings), _OTHER_WORDS.get(text))
+
+
+def split_in(name: str) -> str | None:
+    """The one split that words of a name say (`my_train2.json`, `imagesVal`); None where none or several are said."""
+    found = {split_name(word) for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)} - {None}
+    return found.pop() if len(found) == 1 else None
+
+
+def split_of(file: Path, folder: Path) -> str | None:
+    """The split that the name of a file in a data folder says, else that of its own folder there."""
+    return split_in(file.stem) or (split_in(file.parent.name) if file.parent != folder else None)
 
 
 def known_split(split: str | None) -> str | None:

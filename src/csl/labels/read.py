@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from csl.errors import InputError, NoSplit
-from csl.labels import attributes, class_folders, coco, lvis, nuswide, openimages, shards, voc
+from csl.labels import attributes, class_folders, coco, datumaro, lvis, nuswide, openimages, shards, voc
 from csl.labels.annotations import Annotations
 from csl.labels.attributes import parse_attributes, parse_roles
-from csl.labels.layouts import COCO, LVIS, VOC, Images
+from csl.labels.layouts import COCO, DATUMARO, LVIS, VOC, Images
+from csl.labels.matching import with_classes
 from csl.labels.matrix import LabelMatrix
 from csl.labels.openimages import files as openimages_files
 from csl.labels.options import DataOptions
@@ -45,7 +46,8 @@ class Format(NamedTuple):
 
 _SECTIONS = ("*.json:images", "*.json:annotations", "*.json:categories")
 
-# In the order in which they are tried: a format that is a special case of another stands before it.
+# In the order in which they are tried: a format that is a special case of another stands before it, and files of any name
+# behind those that a format has a name for.
 FORMATS = [
     Format(
         "OpenImages",
@@ -85,6 +87,12 @@ FORMATS = [
         _SECTIONS,
     ),
     Format(
+        "Datumaro",
+        DATUMARO.recognises,
+        datumaro.read_datumaro,
+        "annotations/{train,val}.json with items and categories",
+    ),
+    Format(
         "tar shards",
         shards.recognise,
         shards.read_shards,
@@ -101,14 +109,28 @@ FORMATS = [
         ("*.csv:filename",),
     ),
     Format(
+        "Pascal VOC without lists", voc.recognise_xml, voc.read_voc, "Annotations/*.xml, also in VOC2007 or VOC2012"
+    ),
+    Format("LVIS", LVIS.recognises_any_name, lvis.read_lvis, "a JSON file with neg_category_ids"),
+    Format(
+        "COCO",
+        COCO.recognises_any_name,
+        coco.read_coco,
+        "{train,valid}/_annotations.coco.json, {train,validation}/labels.json, annotations/instances_{Train,default}.json or "
+        "another such JSON file",
+    ),
+    Format(
+        "Datumaro",
+        DATUMARO.recognises_any_name,
+        datumaro.read_datumaro,
+        "annotations/{Train,default}.json with items and categories",
+    ),
+    Format(
         "a folder a class",
         class_folders.recognise,
         class_folders.read_class_folders,
         "{train,validation}/CLASS/*.jpg",
         (),
-    ),
-    Format(
-        "Pascal VOC without lists", voc.recognise_xml, voc.read_voc, "Annotations/*.xml, also in VOC2007 or VOC2012"
     ),
 ]
 
@@ -186,7 +208,7 @@ def _given(options):
 def _check_options(found, path, options):
     for name in options:
         if name not in found.options:
-            takes_it = ", ".join(one.name for one in FORMATS if name in one.options)
+            takes_it = ", ".join(dict.fromkeys(one.name for one in FORMATS if name in one.options))
             raise InputError(
                 f"{name}: {path} was read as {found.name}, which does not take it; expected {takes_it} "
                 "(give the path of the file itself if the folder holds several formats)"
@@ -225,7 +247,8 @@ def read_split(
     Args:
         options: what to read, and how.
         split: "train", "val" or "test"; None as `read_annotations`.
-        classes, groups: for attributes, those of a training run, to read the file against.
+        classes, groups: those of a training run: attributes are read against them, other classes are matched to them
+            (`with_classes`).
 
     Raises:
         NoSplit: it has no such images.
@@ -253,7 +276,7 @@ def _read_split(options, split, classes, groups):
     of_attributes = {"attributes": parse_attributes(options.attributes) if options.attributes else None}
     if groups:
         of_attributes |= {"classes": classes, "groups": groups}
-    return read_annotations(
+    found = read_annotations(
         options.data,
         split=split,
         images=options.images,
@@ -273,6 +296,7 @@ def _read_split(options, split, classes, groups):
         follow_links=options.follow_links,
         **of_attributes,
     )
+    return found if classes is None or groups else with_classes(found, classes)
 
 
 def read_truth(options: DataOptions, split: str | None, annotations: Annotations) -> LabelMatrix | None:

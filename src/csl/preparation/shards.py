@@ -37,8 +37,8 @@ def prepare_shards(options: ShardOptions, say: Callable[[str], None] = print) ->
             raise InputError(f"{part.source}: no images in the split {split}")
         for note in part.notes:
             say(f"{split}: {note}")
-        say(f"{split}: {part.source}: {part.summary()}")
         part.expect_photos()
+        say(f"{split}: {part.described()}")
         parts[split] = part
     shard_bytes = None if options.size_mb is None else int(options.size_mb * 1e6)
     summary = write_shards(parts, options.out, shard_bytes, options.count, options.on_bad_image)

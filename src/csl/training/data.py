@@ -79,10 +79,9 @@ def load_data(config: TrainConfig, say: Say = tqdm.write, split_file: Path | Non
         if not len(part):
             raise InputError(f"{part.source}: no images in the split {name}")
         part.expect_photos()
-        skipped = f" ({part.skipped:,} images without annotations left out)" if part.skipped else ""
         for line in column_lines(part) if name == "train" else [note for note in part.notes if note not in train.notes]:
             say(line)
-        say(f"{name}: {part.source}: {part.summary()}{skipped}")
+        say(f"{name}: {part.described()}")
     if train.weights is not None:
         say(f"train: each epoch draws {len(train):,} images by the weight column of {train.source}, with replacement")
     if rows is None and (truth := read_truth(options, "val", val)) is not None:
