@@ -360,6 +360,27 @@ def test_a_split_of_boxes_and_a_split_of_boxes_and_labels():
     assert named.source.endswith("validation-annotations-bbox.csv")
 
 
+def test_the_folders_of_fiftyone(tmp_path):
+    for split, rows in (("train", ROWS), ("validation", ["0001eeaf4aed83f9,verification,/m/0zvk5,0"])):
+        official(tmp_path / split / "labels" / "classifications.csv", rows)
+        write(tmp_path / split / "metadata" / "classes.csv", NAMES)
+    image = photo(tmp_path / "train" / "data" / "000002b97e5471a0.jpg")
+    train, val = (read_quietly(tmp_path, split=split) for split in ("train", "val"))
+    assert read_annotations(tmp_path).classes == train.classes == val.classes == ["Person", "Helmet"]
+    assert list(train.images) == [str(image)]
+    assert train.labels.to_dense().tolist() == [[-1, 1]]
+    assert train.notes == (f"1 images are left out: {image.parent} has no photo of them",)
+    assert list(val.images) == [str(tmp_path / "validation/data/0001eeaf4aed83f9.jpg")]
+    assert val.labels.to_dense().tolist() == [[-1, 0]]
+    boxes = write(tmp_path / "validation" / "labels" / "detections.csv", BOXES + "b,xclick,/m/01g317,1,0,1,0,1\n")
+    assert read_quietly(tmp_path, split="val").labels.to_dense().tolist() == [[1, -1], [-1, 0]]
+    assert read_quietly(boxes, split="val").labels.to_dense().tolist() == [[1]]
+    named = read_quietly(tmp_path / "validation" / "labels" / "classifications.csv", split="val")
+    assert (named.labels, named.classes) == (val.labels, val.classes)
+    (tmp_path / "validation" / "labels" / "classifications.csv").unlink()
+    assert read_quietly(tmp_path, split="val").classes == train.classes
+
+
 def test_attributes_in_a_file_of_the_same_name_are_attributes(tmp_path):
     write(tmp_path / "data.csv", "filename,neck,split\na.jpg,2,train\n")
     assert list(read_annotations(tmp_path).groups) == ["neck"]

@@ -54,7 +54,8 @@ FORMATS = [
         openimages_files.recognise,
         openimages.read_openimages,
         "data.csv with filepath, label, label_neg and split_name, or "
-        "[oidv6-]{train,validation,test}-annotations-{human-imagelabels,bbox}.csv",
+        "[oidv6-]{train,validation,test}-annotations-{human-imagelabels,bbox}.csv, or "
+        "{train,validation,test}/labels/classifications.csv",
         ("*annotations*.csv:LabelName", "*annotations*.csv:Confidence", "*class-descriptions*.csv"),
     ),
     Format(

@@ -14,7 +14,7 @@ from csl.labels.paths import read_text
 from csl.labels.trust import check_class_names
 
 TRAINABLE = ("oidv6-classes-trainable.txt", "classes-trainable.txt")
-DESCRIPTIONS = ("oidv6-class-descriptions.csv", "class-descriptions.csv")
+DESCRIPTIONS = ("oidv6-class-descriptions.csv", "class-descriptions.csv", "classes.csv")
 
 MID_TO_CLASSES = "mid_to_classes.pth"
 

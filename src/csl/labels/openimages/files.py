@@ -11,6 +11,7 @@ from csl.labels.openimages.rows import csl_columns
 from csl.labels.paths import SPELLINGS, SPLITS, ImagePaths, contents, first_row, split_name
 
 _CSL = OPENIMAGES._replace(images={"": [".", "images", ".."]})
+_FIFTYONE = ("classifications.csv", "detections.csv")
 _FOLDERS = (".", "annotations", "labels", "metadata")  # of a data set, in which its CSVs may be
 
 
@@ -36,7 +37,9 @@ class Source(NamedTuple):
 
     def of_split(self, split: str) -> "Source | None":
         """The same for another split, if it is there."""
-        return self._replace(split=split) if self.is_csl else official_source(self.file.parent, split, self.kinds)
+        if self.is_csl:
+            return self._replace(split=split)
+        return official_source(self.file.parents[2 if self.is_fiftyone else 0], split, self.kinds)
 
     @property
     def boxes(self) -> list[Path]:
@@ -44,9 +47,15 @@ class Source(NamedTuple):
         return [] if self.is_csl else [file for file in self.files if is_boxes(file)]
 
     @property
+    def is_fiftyone(self) -> bool:
+        """Whether it is in the folder of a split as FiftyOne makes it: `labels`, `metadata` and `data` in it."""
+        return self.file.name in _FIFTYONE
+
+    @property
     def folders(self) -> list[Path]:
         """Where the files that go with it may lie."""
-        return [self.file.parent, self.file.parent.parent]
+        above = self.file.parent.parent
+        return [self.file.parent, above, *([above / "metadata"] if self.is_fiftyone else [])]
 
 
 def recognise(path: Path) -> bool:
@@ -105,7 +114,9 @@ def is_boxes(file: Path) -> bool:
 
 
 def _split_of(file):
-    """The split that an official file is named after, or None."""
+    """The split that an official file, or the folder of one of FiftyOne's, is named after, or None."""
+    if file.name in _FIFTYONE:
+        return split_name(file.parent.parent.name)
     return split_name(file.stem.removeprefix("oidv6-").partition("-")[0])
 
 
@@ -125,10 +136,19 @@ def _beginning(file):
         return stream.read(1 << 16)
 
 
+def data_folders(source: Source, images: Images) -> list[str | Path]:
+    """The folders that a FiftyOne source has its photos in."""
+    return folders_given(images) or [source.file.parent.parent / "data"]
+
+
 def in_folder(raw: ImagePaths, source: Source, images: Images, data: Path, notes: Sequence[str]) -> dict[str, Any]:
     """The fields of `Annotations` of the images: names of `data.csv` as they are, official IDs with .jpg."""
     if source.is_csl:
         return _CSL.photos(source.file, source.split, images, data).found(raw.within(""), *notes)
+    if source.is_fiftyone:
+        return OPENIMAGES.photos(source.file, source.split, data_folders(source, images), data).found(
+            raw.within("", ".jpg"), *notes
+        )
     spelt = list(SPELLINGS[source.split])[::-1]  # validation first, as in the official folders
     given = [Path(folder) / name for name in (*spelt, ".") for folder in folders_given(images)]
     return OPENIMAGES.photos(source.file, source.split, given or None, data).found(raw.within("", ".jpg"), *notes)

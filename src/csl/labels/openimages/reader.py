@@ -1,5 +1,6 @@
 """OpenImages V6: verified image labels, everything else un-annotated. https://storage.googleapis.com/openimages/web"""
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from csl.labels.openimages.classes import (
     read_mid_to_classes,
 )
 from csl.labels.openimages.entries import Entries
-from csl.labels.openimages.files import find_source, in_folder
+from csl.labels.openimages.files import data_folders, find_source, in_folder
 from csl.labels.openimages.rows import listed_labels, verified_labels
 from csl.labels.openimages.stream import NAMED_ROWS, Problems
 from csl.labels.paths import ImagePaths, existing, known_split
@@ -64,7 +65,8 @@ def read_openimages(
         path: a folder with (itself or in `annotations`, `labels`, `metadata`) CSL's `data.csv` (`filepath, label,
             label_neg, split_name`, or by position: path, positives, negatives, ..., split; or path, positives,
             split) or the official `[oidv6-]{train,validation,test}-annotations-human-imagelabels.csv` and
-            `...-annotations-bbox.csv`; or the path of such a file, which alone is read then. For another split than the
+            `...-annotations-bbox.csv`, or FiftyOne's `{train,validation,test}/labels/{classifications,detections}.csv`,
+            whose images are in `data` there; or the path of such a file, which alone is read then. For another split than the
             one that an official file is named after, the file of that split beside it is read.
         images: the folder that paths of `data.csv` are relative to, or that holds the official images, in
             `{train,validation,test}` or by themselves. By default looked for beside the CSV.
@@ -88,14 +90,27 @@ def read_openimages(
     found = _labels(source, keys, names, strict_labels, cache)
     if not names:
         warnings.warn(f"{source.file}: no {DESCRIPTIONS[0]} beside it, classes are shown by their MIDs", stacklevel=2)
+    photos, labels, notes = found.images, found.labels, list(map(_of_boxes, source.boxes))
+    if source.is_fiftyone:  # which takes the labels of all images, and as many images as are asked for
+        folders = data_folders(source, images)
+        there = set().union(*map(_names_in, folders))
+        rows = [row for row in range(len(photos)) if photos.name(row) in there]
+        if 0 < len(rows) < len(photos):
+            notes.append(f"{len(photos) - len(rows):,} images are left out: {folders[0]} has no photo of them")
+            photos, labels = photos.select(rows), labels.select(rows)
     return Annotations(
-        labels=found.labels,
+        labels=labels,
         classes=[names.get(key, key) for key in found.keys],
         keys=found.keys,
         source=str(source.file),
         skipped=found.skipped,
-        **in_folder(found.images, source, images, Path(path), [_of_boxes(file) for file in source.boxes]),
+        **in_folder(photos, source, images, Path(path), notes),
     )
+
+
+def _names_in(folder):
+    """The names of the files in a folder, without their endings."""
+    return {os.path.splitext(name)[0] for name in os.listdir(folder)} if os.path.isdir(folder) else set()
 
 
 def _of_boxes(file):
