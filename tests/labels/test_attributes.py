@@ -265,7 +265,7 @@ ERRORS = {
     ),
     "1 and -1 without 0": ("filename,tie\na,1\nb,-1\n", "'tie' and 0 more hold -1, .* --minus_one negative or"),
     "shares of votes": ("filename,tie\na,0.25\nb,0.75\n", "'tie' holds numbers between 0 and 1.*--vote_threshold"),
-    "empty filename": ("filename,neck\na,1\n\n ,2\n", "line 4, column 'filename': found nothing"),
+    "empty filename": ("filename,neck\na,1\n\n ,2\nb,1\n", "line 4, column 'filename': found nothing"),
     "two columns": ("filename,neck,neck\na,1,1\n", "line 1: found two columns named 'neck'"),
     "unnamed column": (",filename,neck\n7,a,1\n", "line 1: column 1 has no name"),
     "no attribute": ("filename,split\na,train\n", "line 1: found no attribute among filename, split"),

@@ -141,6 +141,14 @@ def test_a_cross_or_nothing(tmp_path):
     assert read(tmp_path, text, unlisted="unknown").labels.to_dense().tolist() == [[1, -1], [-1, 1], [1, 1]]
 
 
+def test_marks_are_those_of_the_whole_table_and_what_is_empty_is_said(tmp_path):
+    text = "filename,cat,dog,split\na,x,,train\nb,,X,train\nc,x,,val\nd,,?,val\n"
+    val = read(tmp_path, text, split="val")
+    assert val.labels.to_dense().tolist() == [[1, 0], [0, -1]]
+    assert [c.why for c in val.columns[1:3]] == ["empty: negative", "empty: negative; unknown: ? (1)"]
+    assert read(tmp_path, text, split="val", unlisted="unknown").columns[1].why == "unknown: empty (1)"
+
+
 def test_minus_one_is_asked_about_without_any_0_and_unknown_beside_one(tmp_path):
     text = "filename,cat,dog\na,1,-1\nb,-1,1\n"
     with pytest.raises(
@@ -316,6 +324,52 @@ def test_shares_of_votes_need_a_threshold(tmp_path):
     assert found.labels.to_dense().tolist() == [[1, 0], [0, 1], [-1, 1]]
 
 
+def test_shares_of_few_voters_beside_unanimous_columns_are_asked_about(tmp_path):
+    text = "filename,cat,dog\na,1,0.333\nb,0,0.667\nc,1,1\n"
+    with pytest.raises(
+        InputError, match=r"'dog' holds numbers between 0 and 1.*vote_threshold X.*--ignore_columns dog"
+    ):
+        read(tmp_path, text)
+    found = read(tmp_path, text, vote_threshold=0.5)
+    assert found.labels.to_dense().tolist() == [[1, 0], [0, 1], [1, 1]]
+    assert read(tmp_path, text, ignore_columns=["dog"]).classes == ["cat"]
+    quality = text.replace("0.333", "0.8712").replace("0.667", "0.9341")
+    assert read(tmp_path, quality).classes == ["cat"]
+
+
+def test_decimal_commas_are_numbers(tmp_path):
+    text = "filename;hat;mass;smooth\n1.jpg;1,0;1,5;0,9\n2.jpg;0,0;2,25;0,25\n3.jpg;1,0;;0,5\n"
+    found = read(tmp_path, text, vote_threshold=0.5)
+    assert found.classes == ["hat", "smooth"]
+    assert found.labels.to_dense().tolist() == [[1, 1], [0, 0], [1, 1]]
+    assert any("numbers with decimal commas: 'hat', 'mass', 'smooth'" in note for note in found.notes)
+    listed = "filename;labels;codes\n1.jpg;1,5;1,2\n2.jpg;5;3\n3.jpg;1;1,3\n"
+    assert read(tmp_path, listed).classes == ["1", "5"]
+    both = read(tmp_path, listed, roles={"codes": "list"}, ignore_columns=["labels"])
+    assert (both.classes, both.labels.to_dense().tolist()) == (["1", "2", "3"], [[1, 1, 0], [0, 0, 1], [1, 0, 1]])
+
+
+@pytest.mark.parametrize("end", ["Total,2,5", "Summe:,2,5", ",2,5", "Total,2,5\nMean,0.7,1.7", "合计,2,5"])
+def test_rows_of_sums_are_named_and_left_out(tmp_path, end):
+    found = read(tmp_path, f"filename,hat,neck\na.jpg,1,2\nb.jpg,0,2\nc.jpg,1,1\n{end}\n")
+    assert found.labels.to_dense().tolist() == [[1, 0, 0, 1], [0, 0, 0, 1], [1, 0, 1, 0]]
+    notes = [note for note in found.notes if "a row of sums? It is left out" in note]
+    assert len(notes) == 1 + end.count("\n")
+    assert "labels.csv, line 5: found " in notes[0]
+
+
+def test_an_image_column_in_another_language_is_known_by_its_cells(tmp_path):
+    for name in ("a1.jpg", "b2.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "notes.txt").write_text("some words\nand more\n")
+    for names in (("a1.jpg", "b2.jpg"), ("a1", "b2")):
+        (tmp_path / "labels.csv").write_text(f"Nummer;Bilddatei;Hut\n7;{names[0]};ja\n9;{names[1]};nein\n")
+        found = read_annotations(tmp_path, ignore_columns=["Nummer"])
+        assert found.labels.to_dense().tolist() == [[1], [0]]
+        assert [Path(image).name for image in found.images] == ["a1.jpg", "b2.jpg"]
+    assert read(tmp_path, "Fichier,chapeau\nx.png,1\ny.png,0\n").classes == ["chapeau"]  # none is there
+
+
 def test_a_file_beside_the_table_says_it_once_for_all(tmp_path):
     text = "Photo,hat,colour,Group\na.jpg,1,red,train\nb.jpg,-1,blue,val\n"
     (tmp_path / "labels.toml").write_text(
@@ -487,6 +541,27 @@ def test_inspect_says_what_is_read(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "1 of 5 photos are there" in said
     assert "separated by blanks; unlisted: negative" in said
+    columns = {column["name"]: column["examples"] for column in found["columns"]}
+    assert columns["split"] == ["train", "val"]  # of the whole table
     (tmp_path / "labels.csv").write_text("filename,hat\n0.jpg,1\n1.jpg,0\n")
     report, _ = inspect(DataOptions(data=str(tmp_path / "labels.csv")))
     assert list(report["splits"]) == ["all"]
+
+
+def test_the_same_photo_in_both_splits_is_said(tmp_path):
+    for split, content in (("train", b"same"), ("val", b"same")):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "0.jpg").write_bytes(content)
+        (tmp_path / split / "1.jpg").write_bytes(split.encode())
+    text = "filename,hat,split\n{}train/0.jpg,1,train\ntrain/1.jpg,0,train\nval/0.jpg,1,val\nval/1.jpg,0,val\n"
+    (tmp_path / "labels.csv").write_text(text.format("val/0.jpg,1,train\n"))
+    report, lines = inspect(DataOptions(data=str(tmp_path)))
+    notes = [
+        "1 images are in train and in val, which flatters the results: '0.jpg'",
+        "1 images of train have the name and the size of one of val, perhaps the same photo: '0.jpg'",
+    ]
+    assert [note for note in report["notes"] if "images" in note] == notes
+    assert set(notes) < set(lines)
+    (tmp_path / "labels.csv").write_text(text.format(""))
+    report, _ = inspect(DataOptions(data=str(tmp_path)))
+    assert [note for note in report["notes"] if "images" in note] == notes[1:]

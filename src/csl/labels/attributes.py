@@ -10,8 +10,8 @@ import numpy as np
 from csl.errors import InputError, NoSplit
 from csl.labels import schema
 from csl.labels.annotations import Annotations, ColumnSummary
-from csl.labels.columns import INTEGER, LIST, YES_NO, Column, columns_of_classes
-from csl.labels.dialect import SUFFIXES, header_of
+from csl.labels.columns import INTEGER, LIST, YES_NO, Column, columns_of_classes, integer
+from csl.labels.dialect import SUFFIXES, head_of, header_of
 from csl.labels.layouts import ATTRIBUTES, Images
 from csl.labels.matching import few
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
@@ -20,6 +20,7 @@ from csl.labels.paths import SPLITS, contents, existing, known_split, split_name
 from csl.labels.schema import Schema
 from csl.labels.table import SPLIT, Table
 from csl.labels.table_options import ROLES, TableOptions
+from csl.machine.image_formats import is_image_name
 
 _EXAMPLES = 3  # of a column's cells, in its summary
 
@@ -129,12 +130,17 @@ def read_attributes(
         roles=dict(roles or {}), minus_one=minus_one, unlisted=unlisted, no_label=no_label, vote_threshold=vote_threshold,
     ).over_file(file.parent)  # fmt: skip
     table = Table.read(file)
-    if table.photos and images is not None:
+    if table.about.photos and images is not None:
         raise InputError(f"--images: found {images}, expected none for {file}, which holds the images")
-    inside = images if table.photos is None else table.photos[1]
+    inside = images if table.about.photos is None else table.about.photos[1]
     photos = ATTRIBUTES.photos(file, split or _split_of(file) or "train", inside, path, _own_folders(file, split))
     training_file = _training_file(path, file)
     training_table = table if training_file == file else Table.read(training_file)
+    lists = {name for name, role in said.roles.items() if role == "list"}
+    image = schema.image_column(training_table, said, photos.has)
+    table, training_table = (
+        one.with_points(lists).without_sums(image) if image in one.columns else one for one in (table, training_table)
+    )
     found = schema.infer(training_table, said, photos.has, classes is not None)
     if classes is not None:
         of_run = _columns_of_run(found, classes, groups)
@@ -144,8 +150,7 @@ def read_attributes(
     for name in [found.image, *(column.name for column in found.columns)]:
         if name not in table.columns:
             raise InputError(f"{file}, line 1: no column {name!r}, expected it as in the training file")
-    table = table.select(_rows(table, split, found))
-    return _annotations(table, found, photos, classes)
+    return _annotations(table, _rows(table, split, found), found, photos, classes)
 
 
 def recognise(path: Path) -> bool:
@@ -154,8 +159,9 @@ def recognise(path: Path) -> bool:
     return any(file is not None and (ATTRIBUTES.is_label_file(file) or bool(header_of(file))) for file in files)
 
 
-def _annotations(table, found, photos, classes):
+def _annotations(whole, rows, found, photos, classes):
     """The annotations of some rows of a table by its schema."""
+    table = whole.select(rows)
     names = table.text(found.image)
     if len(empty := np.flatnonzero(names == "")):
         raise InputError(f"{table.at(empty[0], found.image)}: found nothing, expected the name of an image")
@@ -191,7 +197,7 @@ def _annotations(table, found, photos, classes):
         source=str(table.path),
         table=table.frame,
         weights=weights,
-        columns=_summaries(table, found, parts),
+        columns=_summaries(table, whole, found, parts),
     )
 
 
@@ -222,8 +228,8 @@ def _united(labels, group, count, columns):
     return result, np.argwhere(contradicted)
 
 
-def _summaries(table, found, parts):
-    """What each column of the table was taken for."""
+def _summaries(table, whole, found, parts):
+    """What each column of the table was taken for; examples are of the whole of it."""
     roles = {found.image: "image", found.split: "split", found.weight: "weight"}
     of_column = {column.name: (column, labels) for column, labels in zip(found.columns, parts, strict=True)}
     summaries = []
@@ -239,7 +245,7 @@ def _summaries(table, found, parts):
         else:
             role, shares, size = roles.get(name, "ignored"), [None] * 3, 0
             why = "" if role != "ignored" else found.ignored.get(name, "no class of the run")
-        _, texts = table.known(name)
+        _, texts = whole.known(name)
         summaries.append(ColumnSummary(name, role, size, *shares, tuple(texts[:_EXAMPLES]), why))
     return tuple(summaries)
 
@@ -248,14 +254,15 @@ def _meaning(column, table):
     """What the cells of a label column mean, in words."""
     words = {NEGATIVE: "negative", UNANNOTATED: "unknown"}
     unknown = table.unknown(column.name)
-    spelt = ", ".join(f"{text or 'empty'} ({count:,})" for text, count in unknown.items())
+    known = {text: value for text, value in column.known_blanks.items() if value != UNANNOTATED and text in unknown}
+    known = known if column.kind == YES_NO else {}
+    spelt = ", ".join(f"{text or 'empty'} ({count:,})" for text, count in unknown.items() if text not in known)
     if column.kind == LIST:
         separated = {"": "one label a row", "json": "in brackets", " ": "separated by blanks"}
         how = separated.get(column.separator, f"separated by {column.separator}")
         return f"{how}; unlisted: {words[column.unlisted]}" + (f"; unknown: {spelt}" if spelt else "")
-    if column.kind == YES_NO and column.minus_one == NEGATIVE and any(text in ("-1", "-1.0") for text in unknown):
-        return "-1: negative"
-    return f"unknown: {spelt}" if spelt else ""
+    negative = [f"{text or 'empty'}: negative" for text in known]
+    return "; ".join([*negative, *([f"unknown: {spelt}"] if spelt else [])])
 
 
 def _columns_of_run(found: Schema, classes, groups) -> list[Column]:
@@ -339,15 +346,24 @@ def _split_file(folder, split):
     tables = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
     tables = [file for file in tables if not any(fnmatch.fnmatchcase(file.name, name) for name in of_splits)]
     tables = list(dict.fromkeys(parts_of(file)[0] for file in tables))
-    others = [file for file in tables if any(map(schema.names_images, header_of(file)))] or [
-        file for file in tables if {"id", "name"} & set(map(str.lower, header_of(file)))
-    ]
+    others = (
+        [file for file in tables if any(map(schema.names_images, header_of(file)))]
+        or [file for file in tables if {"id", "name"} & set(map(str.lower, header_of(file)))]
+        or [file for file in tables if _has_photos(file, split)]
+    )
     if len(others) > 1:
         raise InputError(
             f"{folder}: found {few([file.name for file in others])}, expected one table with a column of image names "
             "or the path of the one to read"
         )
     return others[0] if others else None
+
+
+def _has_photos(file, split):
+    """Whether a cell of the first row names a photo."""
+    header, first = head_of(file)
+    has = ATTRIBUTES.photos(file, split, own=_own_folders(file, split)).has
+    return len(header) > 1 and any(is_image_name(cell) or (integer(cell) is None and has(cell)) for cell in first)
 
 
 def _training_file(path, file):

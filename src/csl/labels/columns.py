@@ -48,6 +48,7 @@ class Column:
         unlisted: what a label that a list lacks, or a cell without a mark, counts as: 0 or -1.
         minus_one: what -1 means in a yes/no column: -1 or 0.
         threshold: of shares of votes: from which on yes, in (0, 1].
+        marks: whether a yes/no column holds marks alone, so that an empty cell is unlisted.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Column:
     unlisted: int = NEGATIVE
     minus_one: int = UNANNOTATED
     threshold: float | None = None
+    marks: bool = False
 
     @property
     def classes(self) -> list[str]:
@@ -90,12 +92,17 @@ class Column:
             raise InputError(f"{where}: found {texts[code]!r}, expected {self._expected()}")
         blank = np.full(len(self.classes), UNANNOTATED, np.int8)
         labels = np.stack([*of_text, blank])[codes]  # [N, classes]; the code -1 takes the last
-        if self.kind == YES_NO and (self.minus_one == NEGATIVE or set(map(str.lower, texts)) <= MARKS):
+        if self.kind == YES_NO:
             cells = table.text(self.name)
-            labels[np.isin(cells, ["-1", "-1.0"]), 0] = self.minus_one
-            if texts and set(map(str.lower, texts)) <= MARKS:
-                labels[cells == "", 0] = self.unlisted
+            for text, value in self.known_blanks.items():
+                labels[cells == text, 0] = value
         return labels
+
+    @property
+    def known_blanks(self) -> dict[str, int]:
+        """{cell that else is unknown: label} of a yes/no column."""
+        minus_one = dict.fromkeys(("-1", "-1.0"), self.minus_one)
+        return minus_one | {"": self.unlisted} if self.marks else minus_one
 
     def _labels_of(self, text, places):
         """int8 [classes] of a known cell, by the place of each value; None where it is none of them."""

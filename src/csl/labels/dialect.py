@@ -42,6 +42,7 @@ class Cells(NamedTuple):
         notes: what is unusual about the file, one line each.
         classes: {column: names of its classes}, where the file declares them.
         photos: the column that names the files of photos that the file itself holds, and their folder; None without.
+        separator: of the columns.
     """
 
     header: list[str]
@@ -50,6 +51,7 @@ class Cells(NamedTuple):
     notes: list[str]
     classes: dict[str, list[str]] = {}  # noqa: RUF012 (never written to)
     photos: tuple[str, Path] | None = None
+    separator: str = ","
 
 
 def read_cells(path: Path) -> Cells:
@@ -88,30 +90,37 @@ def read_cells(path: Path) -> Cells:
             raise InputError(f"{path}, line {lines[0]}: column {position + 1} has no name, expected one")
         if name in header[:position]:
             raise InputError(f"{path}, line {lines[0]}: found two columns named {name!r}, expected one")
-    return Cells(header, [[row[k] for k in named] for row in rows[1:]], lines[1:], notes)
+    return Cells(header, [[row[k] for k in named] for row in rows[1:]], lines[1:], notes, separator=separator)
 
 
 def header_of(path: Path) -> list[str]:
     """The names of a table's columns; empty where it cannot be read as one. Only its beginning is read."""
+    return head_of(path)[0]
+
+
+def head_of(path: Path) -> tuple[list[str], list[str]]:
+    """The names of a table's columns and the cells of its first row; empty where they cannot be read."""
     if path.suffix.lower() not in SUFFIXES:
-        return []
+        return [], []
     if path.suffix == parquet.SUFFIX:
-        return parquet.names_in(path)
+        return parquet.names_in(path), []
     try:
         with open(path, "rb") as stream:
             head = stream.read(_HEAD)
         text, _ = _decoded(head[: len(head) // 4 * 4] if len(head) == _HEAD else head, path, "replace")
         text = "".join(text.splitlines(keepends=True)[:4])
         if path.suffix.lower() in (".jsonl", ".manifest"):
-            return list(json.loads(text.splitlines()[0]))
+            first = json.loads(text.splitlines()[0])
+            return list(first), list(map(_cell, first.values()))
         separator, start = _separator(text, path.suffix.lower())
         if separator == " ":
-            return _by_blanks(path, text, []).header
-        return [
-            cell.strip() for cell in next(csv.reader(io.StringIO(text[start:], newline=""), delimiter=separator), [])
-        ]
-    except (OSError, csv.Error, ValueError, IndexError, TypeError, InputError):
-        return []
+            cells = _by_blanks(path, text, [])
+            return cells.header, cells.rows[0]
+        rows = csv.reader(io.StringIO(text[start:], newline=""), delimiter=separator)
+        header, first = ([cell.strip() for cell in next(rows, [])] for _ in range(2))
+        return header, first
+    except (OSError, csv.Error, ValueError, IndexError, TypeError, AttributeError, InputError):
+        return [], []
 
 
 def _decoded(content, path, errors="strict"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from csl.errors import InputError, printable
 from csl.labels.annotations import Annotations
-from csl.labels.matching import with_classes
+from csl.labels.matching import few_names, with_classes
 from csl.labels.options import DataOptions
 from csl.labels.paths import SPLITS, split_of
 from csl.labels.read import read_split
@@ -19,6 +19,7 @@ _COLUMNS = 20  # shown of each role
 _ROWS = 3  # shown of the labels
 _NAMES = 8  # shown of the classes of a row
 _LOOKED_FOR = 2000  # photos, spread over the set
+_MOST_COMPARED = 1_000_000  # images of the training split
 _WIDEST = 34  # characters of a cell of the printed table
 
 
@@ -83,10 +84,41 @@ def inspect(options: DataOptions) -> tuple[dict[str, Any], list[str]]:
             dict.fromkeys(note for part in parts.values() for note in with_classes(part, first.classes).notes)
         ),
     }
+    if "val" in parts:
+        report["notes"] += images_in_both(first, parts["val"])
     lines = [*column_lines(first), *(note for note in map(printable, report["notes"]) if note not in first.notes), ""]
     for name, part in parts.items():
         lines += [f"{name}: {printable(part.described())}; {_found(part)}"]
     return report, [*lines, "", *(line for row in range(min(_ROWS, len(first))) for line in _row(first, row))]
+
+
+def images_in_both(train: Annotations, val: Annotations) -> list[str]:
+    """One line each, for messages: images that are in both splits, and those of one name and size in both.
+
+    Sets of over a million images are not looked through.
+    """
+    if len(train) > _MOST_COMPARED:
+        return []
+    of_val = set(val.images)
+    by_name = {os.path.basename(image): image for image in val.images}
+    both = [image for image in train.images if image in of_val]
+    alike = [
+        image
+        for image in train.images
+        if (other := by_name.get(os.path.basename(image))) and image not in of_val and 0 < _size(image) == _size(other)
+    ]
+    return [
+        printable(f"{len(found):,} images {what}: {few_names([os.path.basename(image) for image in found], 3)}")
+        for found, what in (
+            (both, "are in train and in val, which flatters the results"),
+            (alike, "of train have the name and the size of one of val, perhaps the same photo"),
+        )
+        if found
+    ]
+
+
+def _size(image):
+    return os.path.getsize(image) if os.path.isfile(image) else 0
 
 
 def _counts(part):

@@ -22,6 +22,7 @@ from csl.labels.matrix import NEGATIVE, UNANNOTATED
 from csl.labels.paths import split_name
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
 from csl.labels.table_options import TableOptions
+from csl.machine.image_formats import is_image_name
 
 _IMAGE_NAMES = (
     "filename", "filenames", "imagename", "imagefilename", "imagefile", "imagepath", "imgpath", "image", "images", "img",
@@ -69,6 +70,7 @@ _SPARSE = 4  # integers that leave out more than three of four values are names,
 _FREE_TEXT = 0.25  # distinct values per known row above which a column is no attribute
 _CONSTANT = 20  # rows in which a word that never changes is no attribute
 _BLOCK = 5  # yes/no columns beside which words are taken for facts about the photo
+_VOTERS = 10  # at most
 _LIST_SEPARATORS = "|;, "
 
 
@@ -124,8 +126,7 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
         InputError: a column that is named does not exist, no column names images or holds labels, two columns have a class
             of one name, or the table leaves open what -1 or a share of votes means.
     """
-    _check_names(table, options)
-    image = _image_column(table, options, is_photo)
+    image = image_column(table, options, is_photo)
     split = _split_column(table, options, image)
     weight = WEIGHT if WEIGHT in table.columns and options.roles.get(WEIGHT, "weight") == "weight" else None
     weight = next((name for name, role in options.roles.items() if role == "weight"), weight)
@@ -222,9 +223,15 @@ def _wanted(table, patterns):
     return [name for name in names if name in wanted]
 
 
-def _image_column(table, options, is_photo):
+def image_column(table: Table, options: TableOptions, is_photo: Callable[[str], bool]) -> str:
+    """The column that names the images: said, called so, or known by its cells.
+
+    Raises:
+        InputError: there is none, or the options name a column that does not exist.
+    """
+    _check_names(table, options)
     said = options.filename_column or next((name for name, role in options.roles.items() if role == "image"), None)
-    said = said or (table.photos[0] if table.photos else None)
+    said = said or (table.about.photos[0] if table.about.photos else None)
     if said is not None or FILENAME in table.columns:
         return said or FILENAME
     by_plain = {_plain(name): name for name in reversed(table.columns)}
@@ -236,8 +243,9 @@ def _image_column(table, options, is_photo):
     for column in [*candidates, *(name for name in table.columns if name not in candidates)]:
         if names_photos(column):
             return column
-    if candidates:
-        return candidates[0]
+    by_ending = (name for name in table.columns if any(is_image_name(text) for text in table.text(name)[:16]))
+    if column := next(iter(candidates), next(by_ending, None)):
+        return column
     found = few_names(table.columns)
     raise InputError(
         f"{table.path}, line 1: no {FILENAME!r} column, found {found}; expected one, or --filename_column NAME"
@@ -280,10 +288,10 @@ def _column(table, name, options, asked):
         constant = len({text.lower() in kinds.YES for text in texts}) < 2
         if asked is None and (words & _IDENTIFIERS or (words & _PEOPLE and constant)):
             return None, "identifiers, by its name no label"
-        return _yes_no(name, options), ""
+        return _yes_no(table, name, options), ""
     if not texts and name not in options.attributes:
         return None, "nothing in it"
-    if asked != "attribute" and (names := table.classes.get(name)):
+    if asked != "attribute" and (names := table.about.classes.get(name)):
         is_list = all(map(kinds.is_bracketed, texts))
         of_list = _list_column(table, name, options, kinds.JSON)
         return replace(of_list if is_list else Column(name, kinds.STRING, ()), values=tuple(names)), ""
@@ -296,10 +304,12 @@ def _column(table, name, options, asked):
     return _attribute(table, name, options.attributes.get(name)), ""
 
 
-def _yes_no(name, options):
+def _yes_no(table, name, options):
+    words = {text.lower() for text in table.known(name)[1]}
     return Column(
         name, kinds.YES_NO, ("0", "1"), unlisted=_label(options.unlisted, NEGATIVE),
         minus_one=_label(options.minus_one, UNANNOTATED), threshold=options.vote_threshold,
+        marks=bool(words) and words <= kinds.MARKS,
     )  # fmt: skip
 
 
@@ -476,13 +486,24 @@ def _votes(table, ignored, found, options):
     if options.vote_threshold is not None:
         for name in shares:
             del ignored[name]
-        return {name: _yes_no(name, options) for name in shares}
-    if shares and not found:
+        return {name: _yes_no(table, name, options) for name in shares}
+    yes_no = any(column.kind == kinds.YES_NO for column in found.values())
+    asked = [name for name in shares if not found or (yes_no and _are_votes(table.known(name)[1]))]
+    if asked:
         raise InputError(
-            f"{table.path}: column {shares[0]!r} holds numbers between 0 and 1, such as shares of votes; expected "
+            f"{table.path}: column {asked[0]!r} holds numbers between 0 and 1, such as shares of votes; expected "
             "--vote_threshold X, from which on they count as yes"
+            + (f", or --ignore_columns {asked[0]}" if found else "")
         )
     return {}
+
+
+def _are_votes(texts):
+    """Whether shares between 0 and 1 are those of the same few voters, as are 0.33, 0.67 and 1."""
+    shares = np.array([float(text) for text in texts])
+    return any(
+        np.abs(shares * voters - np.round(shares * voters)).max() < 0.01 * voters for voters in range(2, _VOTERS)
+    )
 
 
 def _ask_for_minus_one(table, columns):
@@ -501,7 +522,7 @@ def _check_used(table, columns, options):
     """Refuse what a person says of a kind of column that the table has none of."""
     yes_no = [column.name for column in columns if column.kind == kinds.YES_NO]
     lists = any(column.kind == kinds.LIST for column in columns)
-    marks = any({text.lower() for text in table.known(name)[1]} <= kinds.MARKS for name in yes_no)
+    marks = any(column.marks for column in columns)
     used = {
         "minus_one": (any({"-1", "-1.0"} & set(table.unknown(name)) for name in yes_no), "no yes/no column holds -1"),
         "unlisted": (lists or marks, "there is no column of lists or marks"),

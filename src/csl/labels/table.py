@@ -1,7 +1,9 @@
 """A table of labels as text: every cell as it was written, and the line that it came from."""
 
 import os
+import re
 import time
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pandas as pd
 
 from csl.errors import InputError
 from csl.labels.dialect import FILENAME as FILENAME
-from csl.labels.dialect import read_cells
+from csl.labels.dialect import Cells, read_cells
+from csl.labels.matching import few_names
 from csl.labels.parquet import parts_of
 
 SPLIT = "split"
@@ -25,7 +28,23 @@ UNKNOWN = frozenset(
 )  # fmt: skip
 """What is written for a label that nobody knows, in lower case."""
 
+_SUMS = frozenset(
+    {
+        "total", "totals", "grand total", "sum", "sums", "count", "average", "mean", "summe", "gesamt", "insgesamt", "anzahl",
+        "mittelwert", "durchschnitt", "somme", "totale", "moyenne", "suma", "media", "totaal", "som", "gemiddelde", "soma",
+        "razem", "итого", "всего", "合计", "合計", "总计",
+    }
+)  # fmt: skip
+"""What begins a row of sums below a table, in lower case."""
+_MOST_SUMS = 3  # such rows
+
+_DECIMAL = re.compile(r"[+-]?\d+(,\d+)?")
+_OF_LABELS = re.compile(r"label|tag|class|categor|klasse|kategorie|etikett|genre|annotation", re.IGNORECASE)
+
 _CLOCK_TICK = 2 * 10**9  # nanoseconds, that of the coarsest file system
+
+
+_NOTHING = Cells([], [], [], [])
 
 
 class Table:
@@ -36,7 +55,7 @@ class Table:
         frame: DataFrame [N, columns] of strings, the cells as they were written; column names without spaces around.
         lines: int64 [N], the line of the file that each row starts at.
         notes: what is unusual about the file, one line each.
-        classes, photos: as of `csl.labels.dialect.Cells`.
+        about: what else the file says (`csl.labels.dialect.Cells`, without rows).
     """
 
     def __init__(
@@ -45,11 +64,9 @@ class Table:
         frame: pd.DataFrame,
         lines: np.ndarray,
         notes: list[str] | None = None,
-        classes: dict[str, list[str]] | None = None,
-        photos: tuple[str, Path] | None = None,
+        about: Cells = _NOTHING,
     ):
-        self.path, self.frame, self.lines, self.notes = path, frame, lines, notes or []
-        self.classes, self.photos = classes or {}, photos
+        self.path, self.frame, self.lines, self.notes, self.about = path, frame, lines, notes or [], about
 
     @classmethod
     def read(cls, path: str | Path) -> "Table":
@@ -86,7 +103,38 @@ class Table:
     def select(self, rows: np.ndarray) -> "Table":
         """The table of these rows (int64 [B])."""
         frame = self.frame.iloc[rows].reset_index(drop=True)
-        return Table(self.path, frame, self.lines[rows], self.notes, self.classes, self.photos)
+        return Table(self.path, frame, self.lines[rows], self.notes, self.about)
+
+    def with_points(self, lists: Collection[str]) -> "Table":
+        """The table with points for decimal commas. A column has these where something else separates the columns, all of its
+        known cells are numbers, and neither it is among `lists` nor its name speaks of labels."""
+        if self.about.separator == ",":
+            return self
+        columns = []
+        for name in self.columns:
+            _, texts = self.known(name)
+            numbers = any("," in text for text in texts) and all(map(_DECIMAL.fullmatch, texts))
+            if numbers and name not in lists and not _OF_LABELS.search(name):
+                columns.append(name)
+        if not columns:
+            return self
+        frame = self.frame.assign(**{name: self.frame[name].str.replace(",", ".") for name in columns})
+        note = f"{self.path.name}: numbers with decimal commas: {few_names(columns)} (--roles NAME=list where they are labels)"
+        return Table(self.path, frame, self.lines, [*self.notes, note], self.about)
+
+    def without_sums(self, image: str) -> "Table":
+        """The table without the last rows that name no image in that column, but "Total" or nothing."""
+        kept, names = len(self), self.text(image)
+        while kept > 1 and len(self) - kept < _MOST_SUMS and names[kept - 1].rstrip(": ").casefold() in {"", *_SUMS}:
+            kept -= 1
+        if kept == len(self):
+            return self
+        notes = [
+            f"{self.at(r)}: found {names[r]!r} for an image, a row of sums? It is left out"
+            for r in range(kept, len(self))
+        ]
+        table = self.select(np.arange(kept))
+        return Table(self.path, table.frame, table.lines, [*self.notes, *notes], self.about)
 
     def text(self, column: str) -> np.ndarray:
         """The cells of a column without spaces around, object [N]."""
@@ -131,4 +179,4 @@ def _read(absolute, name, changed, size):
     cells = read_cells(path := Path(name))
     columns = {name: [row[k] for row in cells.rows] for k, name in enumerate(cells.header)}
     frame = pd.DataFrame(columns, dtype=object)
-    return Table(path, frame, np.array(cells.lines, np.int64), cells.notes, cells.classes, cells.photos)
+    return Table(path, frame, np.array(cells.lines, np.int64), cells.notes, cells._replace(rows=[], lines=[]))

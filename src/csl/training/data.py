@@ -17,7 +17,7 @@ from csl.errors import InputError, NoSplit
 from csl.garments import make_garments
 from csl.labels import Annotations, LabelMatrix, simulate
 from csl.labels.division import validation_rows
-from csl.labels.inspection import column_lines
+from csl.labels.inspection import column_lines, images_in_both
 from csl.labels.matching import few
 from csl.labels.options import DataOptions
 from csl.labels.paths import TEST_AS_VAL
@@ -82,6 +82,8 @@ def load_data(config: TrainConfig, say: Say = tqdm.write, split_file: Path | Non
         for line in column_lines(part) if name == "train" else [note for note in part.notes if note not in train.notes]:
             say(line)
         say(f"{name}: {part.described()}")
+    for line in images_in_both(train, val):
+        say(line)
     if train.weights is not None:
         say(f"train: each epoch draws {len(train):,} images by the weight column of {train.source}, with replacement")
     if rows is None and (truth := read_truth(options, "val", val)) is not None:
