@@ -99,6 +99,7 @@ def test_unlabelled_images_are_kept_on_request(tmp_path):
     assert [image[-5:] for image in annotations.images] == ["c.jpg", "a.jpg", "b.jpg"]
     assert annotations.labels.to_dense().tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
     assert annotations.skipped == 0
+    assert annotations.notes == ("1 images without annotations are kept: negative in every class",)
 
 
 def test_ids_may_be_strings(tmp_path):

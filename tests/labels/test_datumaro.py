@@ -40,6 +40,15 @@ def test_a_folder(tmp_path, name, split, images):
     assert found.skipped == 1
     kept = read_annotations(tmp_path, split=split, keep_unlabelled_images=True)
     assert kept.labels.to_dense().tolist() == [[0, 1, 0], [1, 0, 1], [0, 0, 0]]
+    assert kept.notes == ("1 images without annotations are kept: negative in every class",)
+
+
+def test_an_image_without_a_path_is_called_as_its_id(tmp_path):
+    write(tmp_path / "annotations" / "train.json")
+    (tmp_path / "images" / "b").mkdir(parents=True)
+    for name in ("a.jpg", "b/c.png"):
+        Image.new("RGB", (8, 6)).save(tmp_path / "images" / name)
+    assert read_annotations(tmp_path).images == [str(tmp_path / "images" / name) for name in ("a.jpg", "b/c.png")]
 
 
 def changed(label, **more):

@@ -42,6 +42,9 @@ def write(file, found):
 TOOLS = {
     "Roboflow": {s: (f"{s}/_annotations.coco.json", s) for s in ("train", "valid", "test")},
     "CVAT": {s: (f"annotations/instances_{s}.json", f"images/{s}") for s in ("Train", "Validation")},
+    "CVAT, a task a split": {
+        s: (f"{s}/annotations/instances_default.json", f"{s}/images/default") for s in ("train", "val")
+    },
     "CVAT, one folder": {s: (f"annotations/instances_{s}.json", "images") for s in ("train", "VAL")},
     "FiftyOne": {s: (f"{s}/labels.json", f"{s}/data") for s in ("train", "validation", "test")},
     "any name": {"train": ("my_train.json", "images"), "val": ("labels_val2.json", "images")},

@@ -68,6 +68,8 @@ def read_coco(
 
     annotated = np.bincount(rows, minlength=len(names)) > 0
     rows = np.flatnonzero(annotated | keep_unlabelled_images)
+    if unlabelled := len(rows) - int(annotated.sum()):
+        notes = (*notes, kept_note(unlabelled))
     names, labels, skipped = labelled(file, names, labels, rows)
     photos = COCO.photos(file, split, images, path)
     return Annotations(labels=labels, classes=classes, source=str(file), skipped=skipped, **photos.found(names, *notes))
@@ -172,6 +174,11 @@ def labelled(
     if not len(rows):
         raise InputError(f"{source}: found {len(names)} images, none of them annotated; expected at least one")
     return [names[row] for row in rows], labels.select(rows), len(names) - len(rows)
+
+
+def kept_note(count: int) -> str:
+    """Says that images without annotations are kept."""
+    return f"{count:,} images without annotations are kept: negative in every class"
 
 
 def positions(file: Path, content: dict, section: str) -> dict:

@@ -9,7 +9,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.coco import class_columns, field, labelled, read_sections
+from csl.labels.coco import class_columns, field, kept_note, labelled, read_sections
 from csl.labels.layouts import DATUMARO, Images
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
 from csl.labels.paths import existing, known_split
@@ -32,7 +32,8 @@ def read_datumaro(
 
     Returns:
         Annotations with fill 0, images in the order of the file's `items`, classes in the order of its labels. A label
-        that any annotation of the image has, of whatever type, is positive. An image is called as its `path`, else its `id`.
+        that any annotation of the image has, of whatever type, is positive. An image is called as its `path`, else its
+        `id`, and may have any extension (`csl.labels.photos.Photos`).
 
     Raises:
         InputError: no such file, JSON that does not parse, a key that is missing, an annotation whose `label_id` is no
@@ -49,7 +50,10 @@ def read_datumaro(
 
     names = [_name(item) for item in content["items"]]
     matrix = LabelMatrix.from_entries(rows, column_of[labels], POSITIVE, (len(names), len(classes)), fill=NEGATIVE)
-    kept = np.flatnonzero((np.diff(matrix.indptr) > 0) | keep_unlabelled_images)
+    annotated = np.diff(matrix.indptr) > 0
+    kept = np.flatnonzero(annotated | keep_unlabelled_images)
+    if unlabelled := len(kept) - int(annotated.sum()):
+        notes = (*notes, kept_note(unlabelled))
     names, matrix, skipped = labelled(file, names, matrix, kept)
     photos = DATUMARO.photos(file, split, images, path)
     return Annotations(labels=matrix, classes=classes, source=str(file), skipped=skipped, **photos.found(names, *notes))

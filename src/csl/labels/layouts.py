@@ -74,9 +74,9 @@ class Layout(NamedTuple):
     def of_any_name(self, folder: Path, split: str) -> list[Path]:
         """JSON label files of a split by any name, sorted.
 
-        They lie in the folder itself, in `annotations` or `labels`, or in a folder that is called as a split, and have a
-        word for the split in their name (`my_train.json`), else in that of their folder (`valid/_annotations.coco.json`).
-        Where no file has, those without are for training.
+        They lie in the folder itself, in `annotations` or `labels`, or in a folder that is called as a split (or in one of
+        these in another), and have a word for the split in their name (`my_train.json`), else in that of their folder
+        (`valid/_annotations.coco.json`). Where no file has, those without are for training.
         """
         files: dict[str | None, list[Path]] = {}
         for file in _json_files(folder):
@@ -129,11 +129,15 @@ class Layout(NamedTuple):
         return list(dict.fromkeys(Path(os.path.normpath(folder)) for folder in folders))  # `..` by name, through links
 
 
-def _json_files(folder):
+def _json_files(folder, depth=2):
     """The JSON files of a folder, and of those in it that are called as a split or as labels."""
-    inner = (one for one in sorted(folder.iterdir()) if one.name.lower() in _FOLDERS_OF_LABELS or split_in(one.name))
-    folders = [folder, *(one for one in inner if one.is_dir())]
-    return [one / name for one in folders for name in sorted(os.listdir(one)) if name.lower().endswith(".json")]
+    with os.scandir(folder) as scan:
+        entries = sorted(scan, key=lambda entry: entry.name)
+    files = [folder / entry.name for entry in entries if entry.name.lower().endswith(".json")]
+    for entry in entries if depth else ():
+        if entry.is_dir() and (entry.name.lower() in _FOLDERS_OF_LABELS or split_in(entry.name)):
+            files += _json_files(folder / entry.name, depth - 1)
+    return files
 
 
 def folders_given(images: Images) -> list[str | Path]:

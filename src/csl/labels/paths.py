@@ -39,8 +39,9 @@ def split_in(name: str) -> str | None:
 
 
 def split_of(file: Path, folder: Path) -> str | None:
-    """The split that the name of a file in a data folder says, else that of its own folder there."""
-    return split_in(file.stem) or (split_in(file.parent.name) if file.parent != folder else None)
+    """The split that the name of a file in a data folder says, else that of its own folder there, else of the next."""
+    parts = file.with_suffix("").relative_to(folder).parts if file.is_relative_to(folder) else (file.stem,)
+    return next(filter(None, map(split_in, reversed(parts))), None)
 
 
 def known_split(split: str | None) -> str | None:
