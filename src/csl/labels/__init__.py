@@ -3,6 +3,7 @@
 from csl.labels.annotations import Annotations
 from csl.labels.attributes import parse_attributes, read_attributes
 from csl.labels.coco import read_coco
+from csl.labels.datumaro import read_datumaro
 from csl.labels.lvis import read_lvis
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.nuswide import read_nuswide
@@ -24,6 +25,7 @@ __all__ = [
     "read_attributes",
     "read_class_descriptions",
     "read_coco",
+    "read_datumaro",
     "read_lvis",
     "read_nuswide",
     "read_openimages",

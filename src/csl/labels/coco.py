@@ -5,7 +5,7 @@ Reads JSON of the COCO family: sections of entries with ids, which annotations r
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from pathlib import Path
 
@@ -136,11 +136,10 @@ def class_columns(file: Path, content: dict, drawn: np.ndarray) -> tuple[list[st
     ids = [category.get("id") for category in content["categories"]]
     above = [str(category.get("supercategory") or _NONE).strip() for category in content["categories"]]
     notes = []
-    count = np.bincount(drawn, minlength=len(names))
-    roots = (
-        k for k, n in enumerate(count) if not n and above[k] == _NONE and set(above[:k] + above[k + 1 :]) == {names[k]}
-    )
-    if (root := next(roots, -1)) >= 0:
+    root = above.index(_NONE) if above.count(_NONE) == 1 else None
+    if root is not None and (root in drawn or set(above) - {_NONE} != {names[root]}):
+        root = None
+    if root is not None:
         notes.append(
             f"category {ids[root]!r} {names[root]!r} has no annotations and is the supercategory of the others: left out"
         )
@@ -234,5 +233,5 @@ def _parse(text, file):
         return parse_json(text, file)  # so that the message has the line of the file itself
 
 
-def _listed(names: Iterable[object]):
+def _listed(names):
     return ", ".join(repr(name) for name in names)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from csl.errors import InputError, NoSplit
+from csl.labels.matching import few
 from csl.labels.paths import SPELLINGS, SPLITS, contents, first_row, split_in, split_of
 from csl.labels.photos import Photos
 
@@ -61,13 +62,11 @@ class Layout(NamedTuple):
             return file
         files = self.of_any_name(path, split)
         if len(files) > 1:
-            found = ", ".join(str(file.relative_to(path)) for file in files)
             raise InputError(
-                f"{path}: found {found}, expected one of the {split} split, or the path of the one to read"
+                f"{path}: found {_listed(files, path)}, expected one of the {split} split, or the path of the one to read"
             )
         if not files:
-            others = [str(file.relative_to(path)) for file in _json_files(path) if self.is_label_file(file)]
-            expected, found = ", ".join(self.names(split)), ", ".join(others) or contents(path)
+            expected, found = ", ".join(self.names(split)), _listed(_json_files(path), path) or contents(path)
             raise NoSplit(f"{path}: no {self.name} file of the {split} split, expected {expected}; found {found}")
         return files[0]
 
@@ -138,6 +137,10 @@ def _json_files(folder, depth=2):
         if entry.is_dir() and (entry.name.lower() in _FOLDERS_OF_LABELS or split_in(entry.name)):
             files += _json_files(folder / entry.name, depth - 1)
     return files
+
+
+def _listed(files, folder):
+    return few([str(file.relative_to(folder)) for file in files])
 
 
 def folders_given(images: Images) -> list[str | Path]:
