@@ -139,7 +139,13 @@ def test_a_root_without_annotations_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "above", [("none", "root", "root", "toy"), ("thing", "root", "root", "root"), ("none", *"abc")]
+    "above",
+    [
+        ("none", "root", "root", "toy"),
+        ("thing", "root", "root", "root"),
+        ("none", *"abc"),
+        ("none", "none", "dog", "dog"),
+    ],
 )
 def test_what_is_no_root_is_a_class(tmp_path, above):
     write(tmp_path / "train.json", with_above(*above))
@@ -148,6 +154,11 @@ def test_what_is_no_root_is_a_class(tmp_path, above):
     content["annotations"].append({"image_id": 3, "category_id": 0})
     write(tmp_path / "train.json", content)
     assert read_coco(tmp_path).classes == ["root", "toothbrush", "person", "dog"]
+
+
+def test_a_file_without_categories(tmp_path):
+    write(tmp_path / "train.json", {**CONTENT, "categories": [], "annotations": []})
+    assert read_coco(tmp_path, keep_unlabelled_images=True).labels.shape == (3, 0)
 
 
 def test_categories_of_one_name_are_one_class_and_it_is_said(tmp_path):
