@@ -73,6 +73,7 @@ def test_both_spellings_and_nothing_that_was_not_given():
     }
     assert parsing.parse(train.parser(), ["--image_size", "64"]) == {"image_size": 64}
     assert parsing.parse(train.parser(), []) == {}
+    assert parsing.parse(infer.parser(), ["--images", "a", "--images", "b"]) == {"images": ["a", "b"]}
     assert parsing.parse(train.parser(), ["--partial_loss_mode", "none"]) == {"partial_loss_mode": None}
 
 

@@ -90,7 +90,7 @@ FOLDERS = ["", "images", "train", "test", "valid", ".."]
 def found(folder, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes without names
-        annotations = read_annotations(folder, split="train", **options)
+        annotations = read_annotations(folder, split="training", **options)
     return annotations, list(map(os.path.normpath, annotations.images))
 
 
@@ -187,12 +187,14 @@ def test_names_of_folders_have_spellings_too(tmp_path):
 
 
 @pytest.mark.parametrize("reader", WRITERS)
-def test_the_folder_above_is_looked_in_only_if_no_photo_is_in_the_data_folder(tmp_path, reader):
+def test_the_folder_above_is_looked_in_only_if_no_photo_is_in_the_data_folder(tmp_path, reader, monkeypatch):
     above = touch(tmp_path / "a.jpg", tmp_path / "photos" / "b.jpg")
     WRITERS[reader](tmp_path / "set", ["a.jpg", "photos/b.jpg"])
     assert found(tmp_path / "set")[1][:2] == above
     touch(tmp_path / "set" / "a.jpg")
     assert all(image.startswith(str(tmp_path / "set")) for image in found(tmp_path / "set")[1])
+    monkeypatch.chdir(tmp_path / "set")
+    assert not any(image.startswith("..") for image in found(".")[1])
     WRITERS[reader](tmp_path / "set", [above[0], "c.jpg"])  # a whole path stays in the data folder in any case
     with contextlib.suppress(InputError):
         assert above[0] not in found(tmp_path / "set")[1]

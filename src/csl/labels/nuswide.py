@@ -50,7 +50,7 @@ def read_nuswide(
             is not listed; the message names file and line or sample.
     """
     listed = read_lists(path, split, keep_unlabelled_images)
-    photos = NUSWIDE.photos(listed.file, split or "train", images, existing(path))
+    photos = NUSWIDE.photos(listed.file, known_split(split) or "train", images, existing(path))
     return Annotations(
         labels=listed.labels,
         classes=listed.classes,

@@ -63,7 +63,9 @@ class Photos:
         self.used: dict[str, int] = {}
         self.hint = ""
         there = [folder for folder in self.folders if os.path.isdir(folder)]
-        inside = [one for one in there if within is None or Path(one).is_relative_to(os.path.normpath(within))]
+        inside = [
+            one for one in there if within is None or Path(os.path.abspath(one)).is_relative_to(os.path.abspath(within))
+        ]
         self._rings = [inside, [one for one in there if one not in inside]]
         self._there = self._rings[0]
         self._entries = cache(_entries)

@@ -89,7 +89,7 @@ def read_shards(
     Raises:
         InputError: a shard that is missing, damaged or of other classes, or no sample of that split.
     """
-    if images is not None:
+    if images:
         raise InputError(f"--images: found {images}, expected none for tar shards, which hold the images")
     split = known_split(split)
     shards = _shards_of(Path(path))
