@@ -124,7 +124,7 @@ def _is_xml(file):
 
 
 def _listed(file):
-    """Lines of a list, such as `000012`, `my photo` or `000012.jpg`, as {name without folder mark and extension: line}."""
+    """Lines of a list, such as `000012`, `my photo` or `000012.jpg`, as {cleaned name without extension: line}."""
     names = {}
     for number, line in _lines(file):
         name = without_extension(clean_name(line))
@@ -140,8 +140,8 @@ def _listed(file):
 
 def _unlisted(folder):
     """As `_listed`, of all XML files."""
-    files = [file.relative_to(folder).as_posix() for file in sorted(filter(_is_xml, folder.rglob("*")))]
-    return {file[: -len(".xml")]: file[: -len(".xml")] for file in files}
+    names = [file.relative_to(folder).as_posix()[: -len(".xml")] for file in sorted(filter(_is_xml, folder.rglob("*")))]
+    return dict(zip(names, names, strict=True))
 
 
 def _is_plain(name):
@@ -189,7 +189,7 @@ def _from_objects(folder, source, names):
         raise InputError(f"{files[missing]}: no such file, expected it for {list(names)[missing]!r} of {source}")
     described = {file: _described(file) for file in sorted({*files, *filter(_is_xml, folder.rglob("*"))})}
     found = {name for one in described.values() for name in one.labels}
-    official = found <= set(CLASSES) and all(_OFFICIAL.fullmatch(file.stem) for file in described)
+    official = found <= set(CLASSES) and all(_OFFICIAL.fullmatch(file.stem) for file in described if found)
     classes = CLASSES if official else sorted(found)
     number = {name: column for column, name in enumerate(classes)}
     rows = [described[file] for file in files]

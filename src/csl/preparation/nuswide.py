@@ -61,7 +61,9 @@ def prepare_nuswide(
         write_json(file, {"samples": samples, "labels": names})
         missing = f" ({wanted:,} wanted, the {split} list has no more)" if len(samples) < wanted else ""
         say(f"{file}: {len(samples):,} images{missing}")
-    elsewhere = ["--images", read_nuswide(data).folder] if out.resolve() != Path(data).resolve() else []
+    found = read_nuswide(data) if out.resolve() != Path(data).resolve() else None
+    folders = (found.folders or [found.folder]) if found else []
+    elsewhere = [word for folder in folders for word in ("--images", folder)]
     say(f"next: {command('train', '--recipe', 'nuswide_tutorial', '--data', out, *elsewhere)}")
     return out
 
