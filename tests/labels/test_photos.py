@@ -211,7 +211,7 @@ def test_training_and_inference_say_it_once(tmp_path):
     assert not said
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="no photo is found: '0' was looked for as "):
-        annotations_for(DataOptions(data=str(tmp_path)), "val", None, None, None)
+        annotations_for(DataOptions(data=str(tmp_path)), "val", None, None, None, tmp_path / "best.ckpt")
 
 
 def names_of(count, name="{}.jpg"):

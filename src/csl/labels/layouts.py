@@ -121,7 +121,8 @@ class Layout(NamedTuple):
 
     def image_folders(self, file: Path, split: str) -> list[Path]:
         """The folders that the format has the images of a label file in, the default first."""
-        patterns = self.images.get(file.parent.name.lower(), self.images[""])
+        by_name = {folder.lower(): patterns for folder, patterns in self.images.items()}
+        patterns = by_name.get(file.parent.name.lower(), by_name[""])
         name = file.stem.removeprefix("instances_")
         words = [*self.spellings[split], *SPELLINGS[split]]
         folders = (file.parent / pattern.format(split=word, name=name) for pattern in patterns for word in words)
