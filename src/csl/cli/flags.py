@@ -7,9 +7,14 @@ from typing import Any
 
 from csl.cli import parsing
 
+TABLE = (
+    "attributes", "columns", "ignore_columns", "filename_column", "roles", "minus_one", "unlisted", "no_label",
+    "vote_threshold",
+)  # fmt: skip
+"""How a table is read."""
+
 DATA = (
-    "images", "metadata", "debug_mode", "attributes", "columns", "ignore_columns", "filename_column", "roles", "minus_one",
-    "unlisted", "no_label", "vote_threshold", "keep_unlabelled_images", "classes_file", "strict_labels", "follow_links",
+    "images", "metadata", "debug_mode", *TABLE, "keep_unlabelled_images", "classes_file", "strict_labels", "follow_links",
 )  # fmt: skip
 """How annotations are read: the fields of `DataOptions` beside `data`."""
 

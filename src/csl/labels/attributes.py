@@ -340,8 +340,15 @@ def _in_folder_of_split(file):
 
 def _split_file(folder, split):
     """The table of a folder to read for this split, or None."""
-    if (file := ATTRIBUTES.find(folder, split)) is not None:
-        return file
+    return ATTRIBUTES.find(folder, split) or only_table(folder)
+
+
+def only_table(folder: Path) -> Path | None:
+    """The only table of a folder with a column of image names that no split's file is called as, or None.
+
+    Raises:
+        InputError: it has several.
+    """
     of_splits = [name for other in SPLITS for name in ATTRIBUTES.names(other)]
     tables = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
     tables = [file for file in tables if not any(fnmatch.fnmatchcase(file.name, name) for name in of_splits)]

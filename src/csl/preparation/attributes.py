@@ -3,42 +3,38 @@
 The command is `python -m csl prepare attributes`.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from csl.data.images import load_rgb
 from csl.data.loader import default_workers
-from csl.errors import InputError, MachineError
-from csl.labels import Annotations, read_attributes
+from csl.errors import InputError, MachineError, NoSplit
+from csl.labels import POSITIVE, read_attributes
 from csl.labels.columns import title
-from csl.labels.paths import SPLITS, contents, existing
+from csl.labels.division import validation_rows
+from csl.labels.paths import SPLITS, existing
 from csl.labels.schema import split_words
-from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
-from csl.labels.trust import escape_table, require_inside
+from csl.labels.table import WEIGHT
+from csl.labels.table_options import SIDE_FILE, TableOptions
+from csl.labels.trust import escape_table
 from csl.machine.files import write_json
 from csl.machine.invocation import command
 from csl.machine.processes import parallel_map
 from csl.plots import plot_distribution, tried, value_counts
 from csl.preparation.augmentation import augmented, copy_generator
 from csl.preparation.balance import original_copies, sampling_weights, value_indices
+from csl.preparation.photos import RECORD, Images, find_source, progress, read_photos, readable
 from csl.preparation.split import SEED, grouped_split, kept_together
 
 BALANCES = ("sampler", "original", "none")
-
-SOURCES = (("attributes_cleaned.csv", "images_cleaned/images"), ("attributes.csv", "images"))
-"""The CSV and its image folder, in the fashion fork's layout and in ours."""
-
-RECORD = "preparation.json"
-"""The file that marks the outputs beside it as written by this tool, so that they may be replaced."""
 
 _OUTPUTS = (*(f"attributes_{split}.csv" for split in SPLITS), "images_split", "images_augmented", "distribution.png")
 _COPIES_FOLDER = "images_augmented/train/images"
@@ -47,51 +43,45 @@ _JPEG_QUALITY = 95
 _ALONE = 64  # up to this many images one process is done before others have started
 
 
-@dataclass(frozen=True)
-class _Photos:
-    """The annotations of the images, and their CSV."""
-
-    annotations: Annotations
-    table: Table
-
-    @property
-    def names(self):
-        return list(self.table.text(FILENAME))
-
-
 def prepare_attributes(
     data: str | Path,
     out: str | Path | None = None,
     balance: str = "sampler",
     seed: int = SEED,
-    attributes: dict[str, int] | None = None,
-    ignore_columns: tuple[str, ...] = (),
+    val_split: float | None = None,
+    images: Images = None,
+    follow_links: bool = False,
     on_bad_image: str = "stop",
     workers: int | None = None,
     say: Callable[[str], None] = tqdm.write,
+    **options: Any,
 ) -> Path:
     """Split the photos of a folder and balance the training split, as the fashion fork did or better.
 
     The tool reads `attributes_cleaned.csv` with `images_cleaned/images` (the fork's layout), or else `attributes.csv`
-    with `images`. It writes into `out`: `images_split/{train,val,test}/images` (hard links, or copies where the file
-    system has none), `attributes_{train,val,test}.csv`, `distribution.png` and `preparation.json`. With "original" it
-    also writes `images_augmented/train/images`, the training photos and their copies `{stem}_aug_{j}.jpg`, j from 1,
-    which are then the rows of `attributes_train.csv`. Everything is made in a draft folder inside `out`, on the same
-    file system, and replaces an earlier preparation at the end; an interrupted run changes nothing.
+    with `images`, or the only table of the folder. It writes into `out`: `images_split/{train,val,test}/images` (hard
+    links, or copies where the file system has none), `attributes_{train,val,test}.csv`, `distribution.png` and
+    `preparation.json`. With "original" it also writes `images_augmented/train/images`, the training photos and their copies
+    `{stem}_aug_{j}.jpg`, j from 1, which are then the rows of `attributes_train.csv`. Everything is made in a draft folder
+    inside `out`, on the same file system, and replaces an earlier preparation at the end; an interrupted run changes nothing.
 
-    The split is 0.8 / 0.1 / 0.1 (`grouped_split`), or that of a `split` column. Images with the same pixels are on the
-    same side.
+    The split is that of the table's column; else, or with `val_split` in its place, it is drawn. Images with the same
+    pixels are on the same side, and words that only one image has are for training. Before anything is replaced, the
+    result is read as `train.py` reads it.
 
     Args:
-        data: the folder.
-        out: where to write; None for `data`.
+        data: the folder, or the table.
+        out: where to write; None for the folder of the table.
         balance: of the training split. "sampler": a column `weight` (`sampling_weights`), by which `train.py` draws;
             "original": the fork's augmented copies (`original_copies`); "none".
         seed: of the split and of the augmentation.
-        attributes, ignore_columns: as for `read_attributes`.
+        val_split: the share for validation, with no test split (`validation_rows`); None for 0.8 / 0.1 / 0.1
+            (`grouped_split`).
+        images, follow_links: as for `read_annotations`.
         on_bad_image: "stop" or "skip".
         workers: processes that decode and augment; None for one a core.
         say: prints one line.
+        **options: how the table is read, as for `read_attributes`.
 
     Returns:
         `out`.
@@ -105,14 +95,20 @@ def prepare_attributes(
         raise InputError(f"--balance {balance}: unknown, expected one of {', '.join(BALANCES)}")
     if on_bad_image not in ("stop", "skip"):
         raise InputError(f"--on_bad_image {on_bad_image}: expected stop or skip")
-    data = existing(data)
-    out = Path(out) if out is not None else data
-    _check_outputs(out)
-    photos = _read(data, attributes, ignore_columns)
+    if val_split is not None and not 0 < val_split < 1:
+        raise InputError(f"--val_split {val_split:g}: expected a share of more than 0 and less than 1")
+    csv, images = find_source(existing(data), images)
+    out = Path(out) if out is not None else csv.parent
+    side_file = csv.parent / SIDE_FILE
+    _check_outputs(
+        out, [*_OUTPUTS, *([SIDE_FILE] if side_file.is_file() and out.resolve() != csv.parent.resolve() else [])]
+    )
+    photos = read_photos(csv, images, options, follow_links)
+    _check_weight(photos, balance)
     workers = default_workers() if workers is None else workers
     workers = workers if len(photos.names) > _ALONE else 0
-    photos, groups = _readable(photos, on_bad_image, workers, say)
-    splits = _split(photos, groups, seed, say)
+    photos, groups = readable(photos, on_bad_image, workers, say)
+    splits = _split(photos, groups, val_split, seed, say)
     rows = np.flatnonzero(splits == "train")
     train = photos.annotations.select(rows)
     values = value_indices(train)  # [N, A]
@@ -125,7 +121,13 @@ def prepare_attributes(
         sizes = ", ".join(f"{split} {(splits == split).sum():,}" for split in SPLITS)
         say(f"{linked}; {sizes} images")
         _write_copies(photos, copies, draft / _COPIES_FOLDER, seed, workers)
-        _write_tables(photos, splits, numbers, seen if balance == "sampler" else None, draft)
+        roles = TableOptions(roles=options.get("roles") or {}).over_file(csv.parent).roles
+        _write_tables(photos, splits, numbers, seen if balance == "sampler" else None, draft, roles, say)
+        if side_file.is_file():
+            shutil.copyfile(side_file, draft / SIDE_FILE)
+        sizes_needed = _sizes(train)
+        options = options | ({"attributes": (options.get("attributes") or {}) | sizes_needed} if sizes_needed else {})
+        _check_result(draft, options)
         counts = value_counts(train, seen)
         caption = (
             f"{len(rows):,} training images"
@@ -139,7 +141,10 @@ def prepare_attributes(
             plot_distribution(counts, train.groups, draft / "distribution.png", caption)
         say(counts.to_string(index=False, max_rows=100))
         facts = {"source": photos.annotations.source, "balance": balance, "seed": seed, "images": len(splits)}
+        facts["photos"] = os.path.relpath(photos.annotations.folder, out)
         _replace_outputs(draft, out, facts)
+        if side_file.is_file() and out.resolve() != csv.parent.resolve():
+            (draft / SIDE_FILE).replace(out / SIDE_FILE)
     unknown = (values < 0).mean(axis=1)  # [N]
     shares = f"{100 * unknown.mean():.1f} % before, {100 * np.average(unknown, weights=seen):.1f} % after"
     if balance == "original":
@@ -153,100 +158,100 @@ def prepare_attributes(
             f"unknown attributes: {shares}"
         )
     say(f"{out}: {', '.join(name for name in _OUTPUTS if (out / name).exists())}")
-    say(f"next: {command('train', '--data', out, *_sizes(train))}")
+    say(f"next: {command('train', '--data', out, *_flags(options))}")
     return out
 
 
 def _sizes(train):
-    """The flag with the sizes of integer attributes whose highest value occurs in no training photo."""
+    """{column: size} of integer attributes whose highest value occurs in no training photo."""
     unseen = train.labels.counts().positives == 0
-    sizes = [
-        f"{name}:{group.stop - group.start}"
+    return {
+        name: group.stop - group.start
         for name, group in train.groups.items()
         if unseen[group.stop - 1] and train.classes[group.stop - 1] == f"{title(name)} {group.stop - group.start - 1}"
-    ]
-    return ["--attributes", ",".join(sizes)] if sizes else []
+    }
 
 
-def _check_outputs(out):
+def _flags(options):
+    """The flags of `read_attributes`'s options."""
+    flags = []
+    for name, value in options.items():
+        if isinstance(value, dict):
+            value = ",".join(f"{key}{':' if name == 'attributes' else '='}{part}" for key, part in value.items())
+        elif isinstance(value, list | tuple):
+            value = ",".join(value)
+        flags += [f"--{name}", value] if value else []
+    return flags
+
+
+def _check_weight(photos, balance):
+    if balance == "sampler" and WEIGHT in photos.table.columns and photos.column("weight") is None:
+        raise InputError(
+            f"--balance sampler: the column {WEIGHT!r} of {photos.table.path} is none of weights; expected --balance none, or "
+            "another name for it"
+        )
+
+
+def _check_result(folder, options):
+    """Read what was written as train.py reads it."""
+    train = read_attributes(folder, split="train", **options)
+    options = options | {"classes": train.classes, "groups": train.groups}
+    try:
+        read_attributes(folder, split="val", **options)
+    except NoSplit:
+        read_attributes(folder, split="test", **options)
+
+
+def _check_outputs(out, names):
     """Refuse to replace files that this tool did not write."""
-    present = [name for name in _OUTPUTS if (out / name).exists()]
+    present = [name for name in names if (out / name).exists()]
     if present and not (out / RECORD).is_file():
         raise InputError(
             f"{out / present[0]} already exists and was not written by this tool: move it away or choose another --out"
         )
 
 
-def _read(data, attributes, ignore_columns):
-    """The photos of a folder in one of the two layouts."""
-    if not data.is_dir():
-        raise InputError(f"{data}: a file, expected the folder that it is in")
-    found = next(((data / csv, data / images) for csv, images in SOURCES if (data / csv).is_file()), None)
-    if found is None:
-        layouts = " or ".join(f"{csv} with {images}" for csv, images in SOURCES)
-        raise InputError(f"{data}: found {contents(data)}, expected {layouts}")
-    csv, images = found
-    if not images.is_dir():
-        raise InputError(f"{images}: no such folder, expected the images of {csv.name}")
-    options = {"images": images, "attributes": attributes, "ignore_columns": ignore_columns}
-    annotations = read_attributes(csv, **options)
-    annotations.expect_photos()
-    folders = (annotations.folder, *annotations.folders)
-    roots = require_inside(annotations.images, folders, data, annotations.source)
-    annotations = replace(annotations, roots=roots)
-    table = Table.read(csv)
-    if FILENAME not in table.columns or len(table) > len(annotations):
-        raise InputError(f"{csv}: expected a column {FILENAME!r} and one row for each image")
-    for name in annotations.table[FILENAME].str.strip():
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts:
-            raise InputError(f"{csv}: found the image {name!r}, expected a path relative to {images}")
-    return _Photos(annotations, table)
-
-
-def _readable(photos, on_bad_image, workers, say):
-    """The photos that can be read, and int64 [N] with equal numbers for images of identical pixels."""
-    annotations = photos.annotations
-    digests = parallel_map(partial(_digest, roots=annotations.roots), annotations.images, workers, chunksize=8)
-    found = list(_bar(digests, len(annotations), "comparing images"))
-    bad = [reason for digest, reason in found if digest is None]
-    for reason in bad[:10]:
-        say(f"bad image: {reason}")
-    if len(bad) > 10:
-        say(f"... and {len(bad) - 10:,} more")
-    if bad and on_bad_image == "stop":
-        raise InputError(
-            f"{len(bad):,} of the {len(found):,} images cannot be read, the first is {bad[0]}; repair them, or run "
-            "with --on_bad_image skip to leave them out"
-        )
-    good = np.array([row for row, (digest, _) in enumerate(found) if digest is not None], dtype=np.int64)
-    if not len(good):
-        raise InputError(f"{annotations.source}: none of the {len(found):,} images can be read")
-    _, groups = np.unique([found[row][0] for row in good], return_inverse=True)
-    return _Photos(annotations.select(good), photos.table.select(good)), groups
-
-
-def _digest(path, roots):
-    """A digest of an image's pixels and None, or None and why it cannot be read."""
-    try:
-        image = load_rgb(path, roots)
-    except InputError as error:
-        return None, str(error)
-    return hashlib.sha256(str(image.size).encode() + image.tobytes()).hexdigest(), None
-
-
-def _split(photos, groups, seed, say):
+def _split(photos, groups, val_split, seed, say):
     copies = len(groups) - len(np.unique(groups))
     if copies:
         say(f"{copies:,} of the {len(groups):,} images have the pixels of another, and stay on its side of the split")
-    given = split_words(photos.table, SPLIT) if SPLIT in photos.table.columns else None
-    if given is None:
-        return grouped_split(photos.names, groups, seed)
-    splits, moved = kept_together(given, groups)
-    say(f"the split is that of the column {SPLIT!r}" + (f", but for {moved:,} such images" if moved else ""))
-    for split in ("train", "val"):
-        if not (splits == split).any():
-            raise InputError(f"{photos.table.path}: no images of the {split} split in the column {SPLIT!r}")
+    column = photos.column("split")
+    if column is None or val_split is not None:
+        if column is not None:
+            say(f"--val_split: the split is drawn anew, and not that of the column {column!r}")
+        if val_split is None:
+            splits = grouped_split(photos.names, groups, seed)
+        else:
+            splits = np.full(len(groups), "train", dtype=object)
+            splits[validation_rows(photos.annotations.labels, groups, val_split, seed)] = "val"
+        return _with_all_words(splits, groups, photos.annotations)
+    _, first = np.unique(photos.image_of_row, return_index=True)
+    splits, moved = kept_together(split_words(photos.table, column)[first], groups)
+    say(f"the split is that of the column {column!r}" + (f", but for {moved:,} such images" if moved else ""))
+    for split, some in (("train", ("train",)), ("val", ("val", "test"))):
+        if not np.isin(splits, some).any():
+            raise InputError(f"{photos.table.path}: no images of the {split} split in the column {column!r}")
+    return splits
+
+
+def _with_all_words(splits, groups, annotations):
+    """The split with a photo of each word in training, which it learns the words from, where a photo can be spared."""
+    splits = splits.copy()
+    of_words = [
+        c
+        for name, group in annotations.groups.items()
+        if annotations.classes[group.stop - 1] != f"{title(name)} {group.stop - group.start - 1}"
+        for c in range(group.start, group.stop)
+    ]
+    has = annotations.labels.to_dense()[:, of_words] == POSITIVE
+    for word in np.flatnonzero(has.any(axis=0) & ~has[splits == "train"].any(axis=0)):
+        if has[splits == "train", word].any():  # it came with another word
+            continue
+        for row in np.flatnonzero(has[:, word]):
+            rest = (splits == splits[row]) & (groups != groups[row])
+            if rest.any():
+                splits[groups == groups[row]] = "train"
+                break
     return splits
 
 
@@ -286,7 +291,7 @@ def _link(photos, splits, draft, with_copies):
     if with_copies:
         places += [(row, draft / _COPIES_FOLDER) for row in np.flatnonzero(splits == "train")]
     linked, names = 0, photos.names
-    for row, folder in _bar(places, len(places), "linking images"):
+    for row, folder in progress(places, len(places), "linking images"):
         target = folder / names[row]
         target.parent.mkdir(parents=True, exist_ok=True)
         source = os.path.realpath(photos.annotations.images[row])  # of a symbolic link the file, not the link
@@ -303,7 +308,7 @@ def _write_copies(photos, copies, folder, seed, workers):
     """Write the augmented copies, {row: number}, into `folder`."""
     save = partial(_save_copies, folder=folder, seed=seed, roots=photos.annotations.roots)
     tasks = [(photos.annotations.images[row], photos.names[row], number) for row, number in copies.items()]
-    with _bar(None, sum(copies.values()), "augmenting") as bar:
+    with progress(None, sum(copies.values()), "augmenting") as bar:
         for number in parallel_map(save, tasks, workers):
             bar.update(number)
 
@@ -316,21 +321,50 @@ def _save_copies(task, folder, seed, roots):
     return number
 
 
-def _write_tables(photos, splits, numbers, weights, folder):
+def _write_tables(photos, splits, numbers, weights, folder, roles, say):
     """Write the CSV of each split that has images; that of train with the rows of its copies, or its weights."""
-    frame = photos.table.frame.drop(columns=[SPLIT], errors="ignore")
+    of_row = splits[photos.image_of_row]
+    frame, image = photos.table.frame, photos.column("image")
+    place = np.cumsum(splits == "train") - 1  # of an image among those for training
+    if (column := photos.column("split")) is not None and column in roles:
+        word = dict(zip(split_words(photos.table, column), photos.table.text(column), strict=True))
+        frame = frame.assign(**{column: [word.get(split, split) for split in of_row]})
+    elif column is not None:
+        frame = frame.drop(columns=[column])
+    frame = _without_strangers(photos, frame, of_row, say)
     for split in SPLITS:
-        table = frame.iloc[np.flatnonzero(splits == split)]
+        rows = np.flatnonzero(of_row == split)
+        table, images = frame.iloc[rows], photos.image_of_row[rows]
         if split == "train" and weights is not None:
-            table = table.assign(**{WEIGHT: [f"{weight:.6f}" for weight in weights]})
+            cells = [f"{weight:.6f}" for weight in weights[place[images]]]
+            table = table.assign(**{photos.column("weight") or WEIGHT: cells})
         elif split == "train" and numbers.any():
-            pairs = zip(table[FILENAME].str.strip(), numbers, strict=True)
-            table = table.loc[table.index.repeat(1 + numbers)]
-            table = table.assign(
-                **{FILENAME: [n for name, number in pairs for n in (name, *_copy_names(name, number))]}
-            )
+            number, names = numbers[place[images]], photos.names
+            cells = [
+                cell
+                for name, row, count in zip(table[image].str.strip(), images, number, strict=True)
+                for cell in (name, *_copy_names(names[row], count))
+            ]
+            table = table.loc[table.index.repeat(1 + number)].assign(**{image: cells})
         if len(table):
             escape_table(table).to_csv(folder / f"attributes_{split}.csv", index=False)
+
+
+def _without_strangers(photos, frame, of_row, say):
+    """The table, with words that no training photo has written as unknown: train.py would refuse them."""
+    for one in photos.annotations.columns:
+        group = photos.annotations.groups.get(one.name)
+        if one.role != "attribute" or not photos.annotations.classes[group.start].startswith(f"{one.name}:"):
+            continue
+        known = photos.table.known(one.name)[0] >= 0
+        words = frame[one.name].str.strip().str.casefold()
+        strange = known & ~words.isin(set(words[of_row == "train"])).to_numpy()
+        if strange.any():
+            frame = frame.assign(**{one.name: frame[one.name].mask(strange, "#N/A")})
+            say(
+                f"{one.name}: {strange.sum():,} cells say a word that no training photo has, and are written as unknown"
+            )
+    return frame
 
 
 def _replace_outputs(draft, out, facts):
@@ -344,7 +378,3 @@ def _replace_outputs(draft, out, facts):
     for name in reversed(_OUTPUTS):
         if (draft / name).exists():
             (draft / name).rename(out / name)
-
-
-def _bar(items, total, label):
-    return tqdm(items, total=total, desc=label, unit="image", disable=None, leave=False)

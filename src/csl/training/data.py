@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from csl.data.checking import find_bad_images
+from csl.data.checking import find_bad_images, report_bad_images
 from csl.data.duplicates import same_photos
 from csl.errors import InputError, NoSplit
 from csl.garments import make_garments
@@ -208,15 +208,7 @@ def _bad_rows(name, part, on_bad_image, say):
     bad = find_bad_images(part.images, distributed.is_main(), part.roots, share)
     bad = [image for part in distributed.gather_objects(bad) for image in part]
     bad.sort(key=lambda image: image.index)
-    for image in bad[:10]:
-        say(f"bad image ({name}): {image.reason}")
-    if len(bad) > 10:
-        say(f"... and {len(bad) - 10:,} more")
-    if bad and on_bad_image == "stop":
-        raise InputError(
-            f"{len(bad):,} of the {len(part):,} {name} images cannot be read, the first is {bad[0].reason}; "
-            "expected all of them, or --on_bad_image skip to train without these"
-        )
+    report_bad_images([image.reason for image in bad], len(part), name, on_bad_image, say)
     return [image.index for image in bad]
 
 
