@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from csl.errors import InputError
+from csl.errors import InputError, printable
 from csl.inference.options import NetworkOptions, load_predictor
 from csl.inference.sources import annotations_for, checkpoint_path, destination
 from csl.labels import Annotations, LabelMatrix
+from csl.labels.inspection import label_warnings
 from csl.labels.matching import few_lines, match_classes
 from csl.labels.options import DataOptions
 from csl.labels.paths import SPLITS
@@ -80,6 +81,8 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     numbers = result.numbers
     if truth is not None:
         numbers["mAP_all_labels"] = mean_average_precision(result.probabilities, truth.select(result.indices))
+    for line in label_warnings(options.split, annotations.select(result.indices)):
+        say(printable(line))
     folder = destination(options.path_dest, path)
     _print(result, options.thre, folder, say)
     folder.mkdir(parents=True, exist_ok=True)

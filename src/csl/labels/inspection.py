@@ -9,7 +9,11 @@ import numpy as np
 
 from csl.errors import InputError, printable
 from csl.labels.annotations import Annotations
+<<<<<<< HEAD
 from csl.labels.matching import few_names, with_classes
+=======
+from csl.labels.matching import few
+>>>>>>> d9ade0a (What the known labels of a split cannot tell is a warning, with why and where to look)
 from csl.labels.options import DataOptions
 from csl.labels.paths import SPLITS, split_of
 from csl.labels.read import read_split
@@ -42,6 +46,32 @@ def column_lines(annotations: Annotations) -> list[str]:
         words = ", ".join(f"{count:,} more columns of role {role}" for role, count in more.items())
         lines.append(f"... and {words}; {command('inspect', annotations.source, '--json')} prints all")
     return [*(lines if annotations.columns else []), *map(printable, annotations.notes)]
+
+
+def label_warnings(split: str, annotations: Annotations) -> list[str]:
+    """What the known labels of a split cannot tell, why, and where to look; [] where each class has both kinds."""
+    counts, classes = annotations.labels.counts(), annotations.classes
+    none = {"positive": counts.positives == 0, "negative": counts.negatives == 0}
+    either = none["positive"] | none["negative"]
+    training = split == "train"
+    no_map = "" if training else ", so that mAP on annotated entries is undefined (nan)"
+    look = "`python -m csl inspect DATA` shows how cells are read"
+    if (none["positive"] & none["negative"]).all():
+        return [f"warning: {split}: no label is known{no_map}: {look}, and which are taken for unknown"]
+    lines = []
+    for kind, flags in (("positive", "--roles or --vote_threshold"), ("negative", "--unlisted or --minus_one")):
+        if none[kind].all():
+            lines.append(
+                f"warning: {split}: no known {kind} in any class{no_map}: {look}; for a table {flags} may say more"
+            )
+    if either.all() and not lines and not training:
+        lines.append(f"warning: {split}: no class has both a known positive and a known negative{no_map}: {look}")
+    if some := [f"no known {kind} in {missing.sum():,}" for kind, missing in none.items() if missing.any()]:
+        learns = "what learns from annotated labels alone takes such a class for never or always there"
+        why = learns if training else "such a class counts in no mAP on annotated entries"
+        names = few([classes[c] for c in np.flatnonzero(either)])
+        lines.append(f"warning: {split}: {' and '.join(some)} of {len(classes):,} classes ({names}); {why}")
+    return lines
 
 
 def _short(text):
@@ -88,7 +118,12 @@ def inspect(options: DataOptions) -> tuple[dict[str, Any], list[str]]:
         report["notes"] += images_in_both(first, parts["val"])
     lines = [*column_lines(first), *(note for note in map(printable, report["notes"]) if note not in first.notes), ""]
     for name, part in parts.items():
+<<<<<<< HEAD
         lines += [f"{name}: {printable(part.described())}; {_found(part)}"]
+=======
+        lines += [f"{name}: {printable(part.source)}: {part.summary()}; {_found(part)}"]
+        lines += map(printable, label_warnings(name, part))
+>>>>>>> d9ade0a (What the known labels of a split cannot tell is a warning, with why and where to look)
     return report, [*lines, "", *(line for row in range(min(_ROWS, len(first))) for line in _row(first, row))]
 
 

@@ -13,11 +13,15 @@ from tqdm import tqdm
 
 from csl.data.checking import find_bad_images, report_bad_images
 from csl.data.duplicates import same_photos
-from csl.errors import InputError, NoSplit
+from csl.errors import InputError, NoSplit, printable
 from csl.garments import make_garments
 from csl.labels import Annotations, LabelMatrix, simulate
 from csl.labels.division import validation_rows
+<<<<<<< HEAD
 from csl.labels.inspection import column_lines, images_in_both
+=======
+from csl.labels.inspection import column_lines, label_warnings
+>>>>>>> d9ade0a (What the known labels of a split cannot tell is a warning, with why and where to look)
 from csl.labels.matching import few
 from csl.labels.options import DataOptions
 from csl.labels.paths import TEST_AS_VAL
@@ -245,21 +249,14 @@ def with_simulated_labels(data: Data, config: TrainConfig, say: Say, drawn: Labe
 
 
 def check_known_labels(data: Data, config: TrainConfig, say: Say) -> None:
-    """Count the classes that the known training labels say one thing about alone.
+    """Warn of classes and splits whose known labels say one thing alone, or nothing.
 
     Raises:
         InputError: `prior_path` "auto" and no known negative in any class: all that stage 1 could learn is "always".
     """
-    counts = data.train.labels.counts()
-    no_positive, no_negative = int((counts.positives == 0).sum()), int((counts.negatives == 0).sum())
-    if not no_positive and not no_negative:
-        return
-    classes = len(data.train.classes)
-    say(
-        f"train: no known positive in {no_positive:,} and no known negative in {no_negative:,} of {classes:,} classes; "
-        "what learns from annotated labels alone takes such a class for never or always there"
-    )
-    if no_negative < classes:
+    for line in [*label_warnings("train", data.train), *label_warnings("val", data.val)]:
+        say(printable(line))
+    if data.train.labels.counts().negatives.any():
         return
     if config.prior_path == "auto":
         raise InputError(
