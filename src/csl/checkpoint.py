@@ -24,7 +24,20 @@ from csl.errors import InputError, in_words, shown
 from csl.labels.class_set import ClassSet
 from csl.machine.archive import check_archive, check_sums
 from csl.machine.files import replacing
-from csl.models import CONFIGS, TimmWithHead, TResNet, architecture, create_model, name_with_tag, timm_weights, zoo
+from csl.machine.image_size import height_width
+from csl.models import (
+    CONFIGS,
+    TimmWithHead,
+    TResNet,
+    architecture,
+    check_image_size,
+    create_model,
+    name_with_tag,
+    own_size,
+    resampled,
+    timm_weights,
+    zoo,
+)
 from csl.models.description import Architecture, checked_size
 from csl.models.recognition import recognise
 
@@ -61,6 +74,7 @@ class Checkpoint:
             `num_classes` where the network is not recognised.
         class_set: class names, keys and attributes; None where the file has no names.
         extra: everything else in the file (`epoch`, `optimizer`, `config`, ...).
+        image_size: side or (H, W) of the images that `load_model` made the network for; None where nobody said.
     """
 
     path: Path
@@ -68,6 +82,13 @@ class Checkpoint:
     architecture: Architecture = field(default_factory=Architecture)
     class_set: ClassSet | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    image_size: int | tuple[int, int] | None = None
+
+    @property
+    def made_for(self) -> int | tuple[int, int] | None:
+        """Side or (H, W) of the images that the weights were trained on, None where the file does not tell."""
+        size = (self.extra.get("config") or {}).get("image_size")
+        return None if size is None else checked_size(size, self.path)
 
     @property
     def model_name(self) -> str | None:
@@ -175,7 +196,11 @@ class _WhileOpen:
 
 
 def load_model(
-    path: str | Path, model_name: str | None = None, num_classes: int | None = None
+    path: str | Path,
+    model_name: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    default_image_size: int | None = None,
 ) -> tuple[nn.Module, Checkpoint]:
     """The network of a checkpoint with its weights, in eval mode on the CPU.
 
@@ -183,9 +208,13 @@ def load_model(
         path: the file.
         model_name: required for a foreign file of a timm network; a TResNet is recognised by its tensors.
         num_classes: number of classes that the caller expects, None for any.
+        image_size: side or (H, W) of the images to come, None for that of the training. The weights of a timm network that
+            depend on it are resampled.
+        default_image_size: if neither the caller nor the file nor the network has a size.
 
     Raises:
-        InputError: the file holds another network than `model_name`, another class count, or keys that do not fit.
+        InputError: the file holds another network than `model_name`, another class count, or keys that do not fit; or the
+            network does not take that size.
     """
     checkpoint = read(path)
     name = checkpoint.model_name or (model_name and name_with_tag(architecture(model_name), path))
@@ -199,7 +228,11 @@ def load_model(
     if found is None and num_classes is None:
         raise InputError(f"{path}: has no classifier, give --num_classes or train from it")
     checkpoint.architecture = replace(checkpoint.architecture, name=name, num_classes=found or num_classes)
-    model = create_model(**vars(checkpoint.architecture))
+    size = image_size or checkpoint.made_for or own_size(name) or default_image_size
+    if size is not None:
+        check_image_size(name, size)
+    checkpoint.image_size = size
+    model = create_model(**vars(checkpoint.architecture), image_size=size)
     load_weights(model, checkpoint)
     return model.eval(), checkpoint
 
@@ -210,14 +243,17 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     Raises:
         InputError: keys or shapes do not fit; names the missing, unexpected and misshapen ones.
     """
-    expected, found = model.state_dict(), checkpoint.state_dict
+    expected, found = model.state_dict(), resampled(model, checkpoint.state_dict, checkpoint.made_for)
     optional = {k for k in expected if k.endswith("num_batches_tracked")}
     missing = sorted(expected.keys() - found.keys() - optional)
     unexpected = sorted(found.keys() - expected.keys())
     shapes = sorted(k for k in expected.keys() & found.keys() if expected[k].shape != found[k].shape)
     if missing or unexpected or shapes:
         parts = ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
-        raise InputError(f"{checkpoint.path}: not this network: {'; '.join(_keys(k, what) for k, what in parts if k)}")
+        what = "; ".join(_keys(k, what) for k, what in parts if k)
+        if checkpoint.made_for not in (None, checkpoint.image_size):
+            what += f"; trained with --image_size {'x'.join(map(str, height_width(checkpoint.made_for)))}"
+        raise InputError(f"{checkpoint.path}: not this network: {what}")
     model.load_state_dict(found)
 
 
@@ -230,6 +266,7 @@ def load_backbone(model: nn.Module, checkpoint: Checkpoint) -> str:
     expected, found = model.state_dict(), checkpoint.state_dict
     if isinstance(model, TimmWithHead):
         found = {k if k in expected else f"body.{k}": v for k, v in found.items()}
+    found = resampled(model, found, checkpoint.made_for)
     is_head = _head_filter(model)
     fits = {k: v for k, v in found.items() if not is_head(k) and k in expected and v.shape == expected[k].shape}
     skipped = len(found) - len(fits)

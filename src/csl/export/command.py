@@ -25,7 +25,6 @@ from csl.inference.validate import evaluate
 from csl.labels.class_set import ClassSet
 from csl.labels.options import DataOptions
 from csl.machine.files import replacing, set_aside
-from csl.models import check_image_size
 from csl.models.description import Description
 from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.predict import DEFAULT_IMAGE_SIZE, Predictor, find_images
@@ -74,7 +73,9 @@ def export(options: ExportOptions, say: Callable[[str], None] = print) -> Path:
     path = checkpoint_path(options.model_path)
     if path.suffix in (".onnx", ".pt2"):
         raise InputError(f"--model_path {path}: is exported already, expected a checkpoint")
-    model, loaded = checkpoint.load_model(path, options.model_name, options.num_classes)
+    model, loaded = checkpoint.load_model(
+        path, options.model_name, options.num_classes, options.image_size, DEFAULT_IMAGE_SIZE
+    )
     description = _describe(loaded, options)
     out = Path(options.out) if options.out else path.with_suffix(f"{'.int8' if options.int8 else ''}.{options.format}")
     if out.suffix != f".{options.format}":
@@ -122,15 +123,11 @@ def _check_flags(options):
 
 
 def _describe(loaded, options):
-    config = loaded.extra.get("config") or {}
-    size = options.image_size or config.get("image_size") or DEFAULT_IMAGE_SIZE
-    size = size if isinstance(size, int) else tuple(size)
-    check_image_size(loaded.model_name, size)
     numbered = [f"class {i}" for i in range(loaded.num_classes)]
     return Description(
         architecture=loaded.architecture,
         class_set=loaded.class_set or ClassSet(numbered, numbered),
-        image_size=size,
+        image_size=loaded.image_size,
         sigmoid=options.sigmoid,
         version=version("csl"),
     )

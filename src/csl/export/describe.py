@@ -37,7 +37,7 @@ def describe(
     height, width = height_width(size)
     try:
         with torch.device("meta"):
-            model = create_model(**vars(network))
+            model = create_model(**vars(network), image_size=size)
         if layer is not None:
             model = truncate(model, layer)
         summary = measure(model, (height, width))

@@ -4,7 +4,15 @@ from torch import nn
 
 from csl.errors import InputError
 from csl.machine.image_size import height_width
-from csl.models.backbones import TimmWithHead, create_timm, create_timm_features, name_with_tag
+from csl.models.backbones import (
+    TimmWithHead,
+    check_timm_size,
+    create_timm,
+    create_timm_features,
+    name_with_tag,
+    own_size,
+    resampled,
+)
 from csl.models.features import FeatureExtractor, truncate
 from csl.models.fusion import fuse
 from csl.models.heads import HEADS
@@ -20,6 +28,7 @@ def create_model(
     dropout: float = 0.0,
     features_only: bool = False,
     out_indices: tuple[int, ...] | None = None,
+    image_size: int | tuple[int, int] | None = None,
 ) -> nn.Module:
     """A network that maps RGB images [B, 3, H, W] in [0, 1] to logits [B, num_classes], or to feature maps.
 
@@ -35,6 +44,7 @@ def create_model(
             `feature_info.channels()` and `.reduction()`. Weights load with `csl.checkpoint.load_backbone`.
         out_indices: which maps, as in timm; for a TResNet 0 is the stem and 1 to 4 the stages. None for timm's choice,
             the four stages of a TResNet.
+        image_size: side or (H, W) in pixels, for a timm network whose layers depend on it; None for the network's own.
 
     Raises:
         InputError: an unknown name, head or map, or a combination that does not exist.
@@ -49,8 +59,8 @@ def create_model(
         raise InputError(f"out_indices {out_indices}: expected only with features_only")
     if name not in CONFIGS:
         if features_only:
-            return create_timm_features(name, out_indices)
-        return create_timm(name, num_classes, dropout, head, num_groups)
+            return create_timm_features(name, out_indices, image_size)
+        return create_timm(name, num_classes, dropout, head, num_groups, image_size)
     if dropout:
         raise InputError(f"--dropout {dropout}: TResNet has none, expected 0 or a timm model")
     model = TResNet(CONFIGS[name], num_classes, head, num_groups)
@@ -69,6 +79,8 @@ def check_image_size(name: str, size: int | tuple[int, int]) -> None:
     """Raise InputError where the network of that name cannot take images of that side, or (height, width)."""
     if architecture(name) in CONFIGS:
         check_size(height_width(size))
+    else:
+        check_timm_size(name, size)
 
 
 __all__ = [
@@ -82,5 +94,7 @@ __all__ = [
     "create_model",
     "fuse",
     "name_with_tag",
+    "own_size",
+    "resampled",
     "truncate",
 ]

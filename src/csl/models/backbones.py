@@ -1,34 +1,93 @@
 """Any image model of timm as a multi-label network or feature extractor that takes pixels in [0, 1]."""
 
+import sys
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from csl.errors import InputError
+from csl.errors import InputError, in_words
+from csl.machine.image_size import height_width
 from csl.models.heads import Classifier, create_head
+
+Size = int | tuple[int, int]
+"""A side, or (height, width), in pixels."""
 
 
 def create_timm(
-    name: str, num_classes: int, dropout: float = 0.0, head: str = "linear", num_groups: int | None = None
+    name: str,
+    num_classes: int,
+    dropout: float = 0.0,
+    head: str = "linear",
+    num_groups: int | None = None,
+    image_size: Size | None = None,
 ) -> nn.Module:
     """A timm model whose forward takes RGB in [0, 1] and applies the mean and std it was made for.
 
     The statistics are buffers outside the state dict. With the linear head, which is timm's own, its keys are timm's;
-    with another they are timm's under `body.` beside those of the head.
+    with another they are timm's under `body.` beside those of the head. A network whose layers depend on the size of the
+    images (`own_size`) is made for `image_size`, or for its own.
 
     Raises:
-        InputError: a name that timm does not know, or dropout before a head that has its own or none.
+        InputError: a name that timm does not know, a size that the network cannot be made for, or dropout before a head that
+            has its own or none.
     """
     if head == "linear":
-        return _normalised(_with_classifier(_create(name, num_classes=num_classes, drop_rate=dropout)), name)
+        made = _create(name, image_size, num_classes=num_classes, drop_rate=dropout)
+        return _normalised(_with_classifier(made), name)
     if dropout:
         raise InputError(f"--dropout {dropout}: expected 0 with --head {head}")
-    return TimmWithHead(_with_statistics(_create(name, num_classes=0), name), num_classes, head, num_groups)
+    made = _with_statistics(_create(name, image_size, num_classes=0), name)
+    return TimmWithHead(made, num_classes, head, num_groups, image_size)
 
 
-def create_timm_features(name: str, out_indices: tuple[int, ...] | None = None) -> nn.Module:
+def own_size(name: str) -> tuple[int, int] | None:
+    """(H, W) of the images that a timm network was made for, where its layers depend on that; None for any other network."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return tuple(config.input_size[1:]) if config is not None and config.fixed_input_size else None
+
+
+def check_timm_size(name: str, image_size: Size) -> None:
+    """Raise InputError where timm's network of that name cannot take images of that size: tried without any values."""
+    height, width = height_width(image_size)
+    with torch.device("meta"), _taking(name, image_size):
+        _create(name, image_size).eval()(torch.empty(1, 3, height, width))
+
+
+def resampled(model: nn.Module, state: dict[str, Tensor], made_for: Size | None = None) -> dict[str, Tensor]:
+    """The state dict with all that depends on the image size resampled to that of a timm model, as timm does it.
+
+    Position embeddings and the like change their shape with the size. Without another shape, or a way of timm's for that
+    network, the state is returned as it is; so is one that was `made_for` images that are no squares, which timm takes all
+    for.
+    """
+    if made_for is not None and len(set(height_width(made_for))) > 1:
+        return state
+    body, prefix = (model.body, "body.") if isinstance(model, TimmWithHead) else (model, "")
+    fit = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
+    inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    expected = body.state_dict()
+    if fit is None or all(expected[key].shape == inner[key].shape for key in expected.keys() & inner.keys()):
+        return state
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, of how timm indexes
+            fitted = fit(dict(inner), body)
+    except (LookupError, AttributeError, TypeError, ValueError, RuntimeError, AssertionError):
+        return state  # of another network: loading it names what does not fit
+    return {key: value for key, value in state.items() if not key.startswith(prefix)} | {
+        f"{prefix}{key}": value for key, value in fitted.items()
+    }
+
+
+def create_timm_features(
+    name: str, out_indices: tuple[int, ...] | None = None, image_size: Size | None = None
+) -> nn.Module:
     """timm's `features_only` model of that name: RGB in [0, 1] to a list of feature maps.
 
     Raises:
@@ -36,7 +95,7 @@ def create_timm_features(name: str, out_indices: tuple[int, ...] | None = None) 
     """
     options = {} if out_indices is None else {"out_indices": tuple(out_indices)}
     try:
-        return _normalised(_create(name, features_only=True, **options), name)
+        return _normalised(_create(name, image_size, features_only=True, **options), name)
     except (RuntimeError, AssertionError, IndexError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -76,14 +135,22 @@ class TimmWithHead(nn.Module):
         num_classes: C.
         head: "bottleneck" or "ml_decoder".
         num_groups: queries of the ML-Decoder head.
+        image_size: that the body was made for, None for its own.
     """
 
-    def __init__(self, body: nn.Module, num_classes: int, head: str, num_groups: int | None = None):
+    def __init__(
+        self,
+        body: nn.Module,
+        num_classes: int,
+        head: str,
+        num_groups: int | None = None,
+        image_size: Size | None = None,
+    ):
         super().__init__()
         self.body = body
         self.num_classes, self.num_features = num_classes, body.num_features
         self.head = create_head(head, body.num_features, num_classes, num_groups)
-        _freeze_unused(body)
+        _freeze_unused(body, height_width(image_size or body.pretrained_cfg["input_size"][1:]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] to logits [B, C]."""
@@ -113,14 +180,14 @@ def _features(body, x):
 
 
 @torch.enable_grad()
-def _freeze_unused(body):
+def _freeze_unused(body, size):
     """Freeze the parameters that the features do not depend on, found by a gradient on the meta device."""
     if torch.is_inference_mode_enabled():  # in which nothing is made that could be trained
         return
     trained = {name: p for name, p in body.named_parameters() if p.requires_grad}
     tensors = {name: torch.empty_like(t, device="meta") for name, t in (*trained.items(), *body.named_buffers())}
     leaves = [tensors[name].requires_grad_() for name in trained]
-    x = torch.empty(2, *body.pretrained_cfg["input_size"], device="meta")
+    x = torch.empty(2, 3, *size, device="meta")
     features = functional_call(_Features(body), {f"body.{name}": t for name, t in tensors.items()}, (x,))
     if not isinstance(features, Tensor):
         raise InputError(f"{body.pretrained_cfg['architecture']}: has several features, expected --head linear")
@@ -138,7 +205,7 @@ class _Features(nn.Module):
         return _features(self.body, x)
 
 
-def _create(name, **options):
+def _create(name, image_size=None, **options):
     import timm  # takes seconds, and a TResNet does without
 
     if not timm.is_model(name):
@@ -147,7 +214,31 @@ def _create(name, **options):
             f"--model_name {name}: unknown, expected a TResNet (tresnet_m, tresnet_l, tresnet_xl, tresnet_l_v2) "
             f"or a name that timm knows{f', such as {close}' if close else ''}"
         )
-    return timm.create_model(name, pretrained=False, **options)
+    try:
+        own = own_size(name)
+    except RuntimeError as error:  # a known network, an unknown tag
+        raise InputError(f"--model_name {name}: unknown ({error})") from error
+    if own is None or image_size is None:
+        return timm.create_model(name, pretrained=False, **options)
+    with _taking(name, image_size):
+        return timm.create_model(name, pretrained=False, img_size=height_width(image_size), **options)
+
+
+@contextmanager
+def _taking(name, image_size):
+    """Say what timm raises of a size: assertions, shapes that do not fit, kernels larger than a map."""
+    try:
+        yield
+    except (AssertionError, RuntimeError, ValueError, TypeError, ZeroDivisionError) as error:
+        if isinstance(error, InputError):
+            raise
+        import timm
+
+        size = "x".join(map(str, height_width(image_size)))
+        own = "x".join(map(str, timm.get_pretrained_cfg(name).input_size[1:]))
+        raise InputError(
+            f"--image_size {size}: {name} does not take it ({in_words(error)}), expected a size such as {own}"
+        ) from error
 
 
 def _with_classifier(model):

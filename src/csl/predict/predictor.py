@@ -101,11 +101,8 @@ class Predictor:
             return cls._load_onnx(Path(path), model_name, num_classes, image_size, device)
         if abn is not None:
             set_abn_backend(abn)
-        model, loaded = checkpoint.load_model(path, model_name, num_classes)
+        model, loaded = checkpoint.load_model(path, model_name, num_classes, image_size, default_image_size)
         config = loaded.extra.get("config") or {}
-        size = image_size or config.get("image_size") or default_image_size
-        size = size if isinstance(size, int) else tuple(size)
-        check_image_size(loaded.model_name, size)
         chosen = choose_device(device)
         autocast_dtype(amp, chosen)
         model = model.to(chosen, memory_format=torch.channels_last).eval()
@@ -117,7 +114,7 @@ class Predictor:
             model=compile_network(model, chosen) if compile else model,
             classes=loaded.classes or [f"class {i}" for i in range(loaded.num_classes)],
             groups=loaded.groups,
-            image_size=size,
+            image_size=loaded.image_size,
             device=chosen,
             amp=amp,
             config=config,
@@ -136,7 +133,8 @@ class Predictor:
         if model_name is not None and architecture(model_name) != found.architecture.name:
             raise InputError(f"--model_name {model_name}: {path} holds {found.architecture.name}")
         size = image_size or found.image_size
-        check_image_size(found.architecture.name, size)
+        if size != found.image_size:
+            check_image_size(found.architecture.name, size)
         config = RunFolder(path.parent).config  # of the run that it was exported beside
         return cls(
             model=network.eval(),

@@ -182,7 +182,7 @@ def _first_mask(run, before):
 
 def _check(config):
     check_ranges(vars(config))
-    check_image_size(config.model_name, config.image_size)
+    check_image_size(_network_name(config), config.image_size)
     autocast_dtype(config.amp, choose_device(config.device))
     TrainTransform(config.image_size, config.augment)
     if config.on_bad_image not in ("stop", "skip"):
@@ -205,7 +205,9 @@ def _check(config):
 def create_network(config: TrainConfig, num_classes: int) -> tuple[nn.Module, str]:
     """The network with its starting weights, and a line that says where they are from."""
     torch.manual_seed(config.seed)
-    model = create_model(_network_name(config), num_classes, head=config.head, dropout=config.dropout)
+    model = create_model(
+        _network_name(config), num_classes, head=config.head, dropout=config.dropout, image_size=config.image_size
+    )
     synchronise_abn(model, config.sync_abn and distributed.world_size() > 1)
     path = config.model_path
     if path is None and not Path(DEFAULT_BACKBONE).exists():
