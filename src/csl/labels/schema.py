@@ -281,8 +281,9 @@ def _column(table, name, options, asked):
     `asked` is the role that a person gave it, "any" for whichever label role fits, None to decide.
     """
     codes, texts = table.known(name)
+    labelled = [text for text in texts if text.lower() not in {*kinds.NO_LABEL, *map(str.lower, options.no_label)}]
     if asked == "list":
-        return _list_column(table, name, options, _separator(texts, table, name, is_list=True) or ","), ""
+        return _list_column(table, name, options, _separator(labelled, table, name, is_list=True) or ","), ""
     if asked == "class" or (asked != "attribute" and _is_yes_no(table, name, texts)):
         words = _words_of(name)
         constant = len({text.lower() in kinds.YES for text in texts}) < 2
@@ -296,7 +297,7 @@ def _column(table, name, options, asked):
         of_list = _list_column(table, name, options, kinds.JSON)
         return replace(of_list if is_list else Column(name, kinds.STRING, ()), values=tuple(names)), ""
     if asked is None or asked == "any":
-        separator = _separator(texts, table, name)
+        separator = _separator(labelled, table, name)
         if separator is not None:
             return _list_column(table, name, options, separator), ""
     if asked is None and (why := _no_attribute(table, name, codes, texts)):
@@ -339,6 +340,10 @@ def _separator(texts, table, name, is_list=False):
     """What the labels in a column's cells are separated by; None where it is no column of lists, unless it is said to be."""
     if texts and all(map(kinds.is_bracketed, texts)):
         return kinds.JSON
+    if is_list and (
+        found := next((sign for sign in _LIST_SEPARATORS[:-1] if any(sign in text for text in texts)), None)
+    ):
+        return found
     if len(texts) < 2 or any(number(text) is not None and "." in text for text in texts):
         return None
     for separator in _LIST_SEPARATORS:
