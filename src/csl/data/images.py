@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from csl.data import jpeg
 from csl.data.shards import find_member
-from csl.errors import InputError
+from csl.errors import InputError, printable
+from csl.machine.image_formats import described, formats
 
 JPEG_END = b"\xff\xd9"
 JPEG_TAIL = 64  # bytes: some writers pad after the marker; small, so as not to find an embedded thumbnail's
 
-# Pillow reads more formats, chosen by content and not by name; some are unsafe for untrusted files (EPS runs
-# Ghostscript) or have rarely used, little tested parsers.
-FORMATS = (
-    "JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "PCX", "QOI", "SGI", "TGA",
-)  # fmt: skip
+JPEG_HEAD = 1 << 16  # bytes, in which the kind of a JPEG stands, mostly
+PNG_TEXTS = frozenset({b"zTXt", b"iTXt"})  # behind the pixels they may be too large to be unpacked
 
 # EXIF orientation (JEITA CP-3451, tag 0x0112) -> the transpose that puts the image upright; 1 is upright already.
 UPRIGHT = {
@@ -53,22 +51,23 @@ def load_pixels(path: str | Path, roots: Sequence[str] = (), at_least: tuple[int
     - Palette, CMYK, grey, bilevel: Pillow's `convert("RGB")`. Transparency is dropped, not composited: the colour
       under a transparent pixel is what is seen, as in the original.
     - 16-bit grey keeps its high byte, as Pillow does for 16-bit colour; `convert("RGB")` may clip it to white instead.
-    - Of Pillow's formats those of `FORMATS` are read, whatever the file is called.
+    - Of Pillow's formats those of `csl.machine.image_formats` are read, whatever the file is called; HEIC by pillow-heif.
     - The EXIF orientation is applied. The original ignores it; images without the tag come out the same. An EXIF block
       that cannot be parsed counts as none.
 
     Raises InputError, one line with the path and the reason, for a missing, empty, truncated, damaged or non-image
     file, a link out of the roots, for a decompression bomb (over twice `PIL.Image.MAX_IMAGE_PIXELS`), and for pixels that
-    have no defined white: floating point, or integers outside 0 to 65,535.
+    have no defined white: floating point, integers outside 0 to 65,535, or 32-bit ones of a TIFF that all fit into 8 bits.
     """
     # Pillow's plugins raise whatever their parsers trip over in a damaged file (OSError, SyntaxError, struct.error,
-    # zlib.error, IndexError, ...), hence the wide net here and in `check_image`.
+    # zlib.error, IndexError, ...), hence the wide net here and in `_seems_whole`.
+    data = b""
     try:
         with open_image(path, roots) as file:
             data = file.read()
         if jpeg.is_plain(data) and (pixels := jpeg.decode(data, at_least)) is not None:
             return pixels
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
             if image.format not in ("JPEG", "MPO"):
                 at_least = None  # they come whole
             if at_least is not None and _orientation(image) >= 5:  # these lie on their side
@@ -83,29 +82,40 @@ def load_pixels(path: str | Path, roots: Sequence[str] = (), at_least: tuple[int
                 image
             )  # only now: Pillow turns a TIFF upright, and drops the tag, as it loads it
     except Exception as error:
-        raise InputError(f"{path}: {_reason(error)}") from error
+        raise InputError(f"{path}: {_reason(error, data)}") from error
     if orientation in UPRIGHT:
         pixels = np.array(Image.fromarray(pixels).transpose(UPRIGHT[orientation]))
     return pixels
 
 
 def check_image(path: str | Path, roots: Sequence[str] = ()) -> str | None:
-    """None if `load_rgb(path, roots)` should work, else the reason why not, in one line without the path.
+    """None if `load_rgb(path, roots)` works, else the reason why not, in one line without the path.
 
-    Cheap enough to run over a whole data set before training. It finds a missing, empty or non-image file or a
-    decompression bomb (from the header, every format); a truncated JPEG (no end-of-image marker at its end, then
-    confirmed by decoding it); a truncated or damaged PNG (from its check sums). It does not find damage inside
-    the pixels of other formats.
+    Cheap enough to run over a whole data set before training: a JPEG with an end-of-image marker and a PNG with the right
+    check sums are whole, and not decoded. Every other file is read.
     """
+    if _is_whole(path, roots):
+        return None
     try:
-        with open_image(path, roots) as file, Image.open(file, formats=_formats()) as image:
-            if image.format == "PNG":
-                image.verify()
-            elif image.format in ("JPEG", "MPO") and not _has_jpeg_end(image.fp):
-                image.load()
-    except Exception as error:
-        return _reason(error)
+        load_pixels(path, roots)
+    except InputError as error:
+        return str(error).removeprefix(printable(f"{path}: "))
     return None
+
+
+def _is_whole(path, roots):
+    """Whether a file is a whole JPEG or PNG, as far as can be told without decoding it."""
+    try:
+        with open_image(path, roots) as file, Image.open(file, formats=formats()) as image:
+            if image.format == "PNG":
+                file.seek(image.tile[0][2] - 8)  # as `Image.verify`, which keeps to itself what it met
+                return PNG_TEXTS.isdisjoint(image.png.verify())
+            if image.format in ("JPEG", "MPO") and _has_jpeg_end(file):
+                file.seek(0)
+                return jpeg.is_usual(file.read(JPEG_HEAD))
+    except Exception:
+        return False  # whoever reads it says what is wrong
+    return False
 
 
 @contextmanager
@@ -160,19 +170,19 @@ def _resolved(folder: str) -> str:
     return os.path.realpath(folder)
 
 
-@cache
-def _formats() -> tuple[str, ...]:
-    """The members of `FORMATS` that this Pillow reads."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, data: bytes) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, IsADirectoryError):
         return "a folder, expected an image file"
     if isinstance(error, UnidentifiedImageError):
+        kind = described(data[:1024])
+        if kind in formats():
+            return f"damaged, begins as {kind} does"
+        if kind == "HEIF":
+            return "HEIC: pip install pillow-heif, which reads it"
+        if kind is not None:
+            return f"{kind}, expected a photo such as JPEG, PNG, WebP or TIFF"
         return "not an image, or of a format that Pillow does not read"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())
@@ -203,6 +213,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         grey = np.asarray(image)  # [H, W]
         if grey.min() < 0 or grey.max() > 65535:
             raise ValueError(f"grey values from {grey.min()} to {grey.max()}, expected 0 to 65535")
+        if image.mode == "I" and image.format == "TIFF" and 0 < grey.max() < 256:
+            raise ValueError(f"32-bit grey values up to {grey.max()}: white may be 255 or 65535, expected 8 or 16 bits")
         image = Image.fromarray((grey >> 8).astype(np.uint8))
     image.info.pop("transparency", None)  # else converting a palette with an alpha table warns, once per file
     return image.convert("RGB")

@@ -12,22 +12,34 @@ SCALES = (8, 4, 2)  # of the inverse DCT; 3/8, 5/8 and their kin have no SIMD co
 
 # Headers that only Pillow reads: APP1 (EXIF and XMP, which hold the orientation) and MPF in APP2 (several pictures).
 _APP1, _APP2, _SCAN = 0xE1, 0xE2, 0xDA
+_USUAL = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 
 
 def is_plain(data: bytes) -> bool:
     """Whether the bytes are a JPEG whose header says nothing of an orientation or of further pictures."""
-    if data[:2] != b"\xff\xd8":
-        return False
-    place = 2
-    while data[place : place + 1] == b"\xff":
-        marker = data[place + 1] if place + 1 < len(data) else 0
+    for place, marker in _segments(data):
         if marker == _SCAN:
             return True
         if marker == _APP1 or (marker == _APP2 and data[place + 4 : place + 8] == b"MPF\0"):
             return False
-        place += 2 if marker in _BARE else 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4])
     return False
+
+
+def is_usual(head: bytes) -> bool:
+    """Whether the first bytes of a JPEG say that it is coded as decoders read it: others, such as lossless ones, may not be."""
+    return any(marker in _USUAL for _, marker in _segments(head))
+
+
+def _segments(data):
+    """(place, marker) of each part of a JPEG's header."""
+    place = 2 if data[:2] == b"\xff\xd8" else len(data)
+    while data[place : place + 1] == b"\xff":
+        marker = data[place + 1] if place + 1 < len(data) else 0
+        yield place, marker
+        if marker == _SCAN:
+            return
+        place += 2 if marker in _BARE else 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4])
 
 
 def scale_for(height: int, width: int, at_least: tuple[int, int] | None) -> int:

@@ -356,7 +356,7 @@ def only_table(folder: Path) -> Path | None:
     others = (
         [file for file in tables if any(map(schema.names_images, header_of(file)))]
         or [file for file in tables if {"id", "name"} & set(map(str.lower, header_of(file)))]
-        or [file for file in tables if _has_photos(file, split)]
+        or [file for file in tables if _has_photos(file)]
     )
     if len(others) > 1:
         raise InputError(
@@ -366,10 +366,10 @@ def only_table(folder: Path) -> Path | None:
     return others[0] if others else None
 
 
-def _has_photos(file, split):
+def _has_photos(file):
     """Whether a cell of the first row names a photo."""
     header, first = head_of(file)
-    has = ATTRIBUTES.photos(file, split, own=_own_folders(file, split)).has
+    has = ATTRIBUTES.photos(file, "train", own=_own_folders(file, "train")).has
     return len(header) > 1 and any(is_image_name(cell) or (integer(cell) is None and has(cell)) for cell in first)
 
 

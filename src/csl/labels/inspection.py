@@ -9,11 +9,7 @@ import numpy as np
 
 from csl.errors import InputError, printable
 from csl.labels.annotations import Annotations
-<<<<<<< HEAD
-from csl.labels.matching import few_names, with_classes
-=======
-from csl.labels.matching import few
->>>>>>> d9ade0a (What the known labels of a split cannot tell is a warning, with why and where to look)
+from csl.labels.matching import few, few_names, with_classes
 from csl.labels.options import DataOptions
 from csl.labels.paths import SPLITS, split_of
 from csl.labels.read import read_split
@@ -118,12 +114,8 @@ def inspect(options: DataOptions) -> tuple[dict[str, Any], list[str]]:
         report["notes"] += images_in_both(first, parts["val"])
     lines = [*column_lines(first), *(note for note in map(printable, report["notes"]) if note not in first.notes), ""]
     for name, part in parts.items():
-<<<<<<< HEAD
         lines += [f"{name}: {printable(part.described())}; {_found(part)}"]
-=======
-        lines += [f"{name}: {printable(part.source)}: {part.summary()}; {_found(part)}"]
         lines += map(printable, label_warnings(name, part))
->>>>>>> d9ade0a (What the known labels of a split cannot tell is a warning, with why and where to look)
     return report, [*lines, "", *(line for row in range(min(_ROWS, len(first))) for line in _row(first, row))]
 
 

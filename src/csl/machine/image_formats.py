@@ -18,7 +18,6 @@ METADATA_BYTES = 64 << 20
 
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = METADATA_BYTES
 
-HEIC = "HEIC"
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"heif", b"mif1", b"msf1")
 _BEGINNINGS = {
     b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL", b"%PDF-": "PDF", b"%!PS": "PostScript", b"8BPS": "Photoshop",
@@ -55,11 +54,11 @@ def is_image_name(name: str | Path) -> bool:
 
 
 def described(head: bytes) -> str | None:
-    """What a file with this beginning is, where Pillow may not read it: "HEIC", "PDF", "video"; None if that is not known."""
+    """What a file with this beginning is, where Pillow may not read it: "HEIF", "PDF", "video"; None if that is not known."""
     if head[4:8] == b"ftyp":
         if b"avif" in head[8:64] or b"avis" in head[8:64]:
             return "AVIF"
-        return HEIC if head[8:12] in _HEIC_BRANDS else "video"
+        return "HEIF" if head[8:12] in _HEIC_BRANDS else "video"
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return "video"
     if b"<svg" in head:
@@ -84,7 +83,7 @@ def kind_if_no_image(path: str | Path) -> str | None:
             with Image.open(path, formats=[name for name in formats() if Image.OPEN[name][1] is not None]):
                 return None
         except UnidentifiedImageError:
-            return None if found == HEIC else found or suffix or "without extension"
+            return None if found == "HEIF" else found or suffix or "without extension"
         except Exception:  # it begins as an image does, or cannot be opened: whoever reads it says what is wrong
             return None
     return suffix

@@ -17,11 +17,7 @@ from csl.errors import InputError, NoSplit, printable
 from csl.garments import make_garments
 from csl.labels import Annotations, LabelMatrix, simulate
 from csl.labels.division import validation_rows
-<<<<<<< HEAD
-from csl.labels.inspection import column_lines, images_in_both
-=======
-from csl.labels.inspection import column_lines, label_warnings
->>>>>>> d9ade0a (What the known labels of a split cannot tell is a warning, with why and where to look)
+from csl.labels.inspection import column_lines, images_in_both, label_warnings
 from csl.labels.matching import few
 from csl.labels.options import DataOptions
 from csl.labels.paths import TEST_AS_VAL
