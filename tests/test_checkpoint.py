@@ -1,5 +1,6 @@
 """csl.checkpoint: every format in the wild, and nothing executed."""
 
+import argparse
 import json
 import pickle
 import signal
@@ -125,15 +126,100 @@ class Evil:
 
 
 def test_nothing_in_a_file_is_executed(state, tmp_path, recwarn):
-    for name, content in (("a", {"model": state, "evil": Evil(tmp_path / "ran")}), ("b", Evil(tmp_path / "ran"))):
-        torch.save(content, tmp_path / f"{name}.pth")
-        with pytest.raises(InputError, match=r"more than tensors and plain values \(\w+\.open\)"):
-            checkpoint.read(tmp_path / f"{name}.pth")
+    torch.save({"model": state, "evil": Evil(tmp_path / "ran")}, tmp_path / "a.pth")
+    assert "no tensors and plain values stay unread (io.open)" in checkpoint.read(tmp_path / "a.pth").origin
+    torch.save(Evil(tmp_path / "ran"), tmp_path / "b.pth")
+    with pytest.raises(InputError, match=r"expected a state dict of tensors; .* stay unread \(io\.open\)"):
+        checkpoint.read(tmp_path / "b.pth")
     (tmp_path / "c.pth").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
-    with pytest.raises(InputError, match=r"tensors and plain values \(an object\)"):
+    with pytest.raises(InputError, match="not a checkpoint, or a damaged one"):
         checkpoint.read(tmp_path / "c.pth")
     assert not recwarn.list
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    torch.manual_seed(0)
+    return create_model("test_resnet", num_classes=3)
+
+
+def with_others(state):
+    return {"state_dict": state, "optimizer": {"state": {"w": state}}, "epoch": 3, "rng": torch.zeros(9)}
+
+
+# What programs write -> what the line on it says
+OF_THE_WILD = {
+    "PyTorch's tutorial": (lambda s: {"epoch": 3, "model_state_dict": s, "loss": 0.5}, "weights of 'model_state_dict' taken"),
+    "nested": (lambda s: {"state": {"net": {"params": s}}}, "weights of 'state.net.params' taken"),
+    "timm": (lambda s: {"arch": "x", "args": argparse.Namespace(lr=1), "state_dict": zeros(s), "state_dict_ema": s},
+             "'state_dict_ema' taken (also there: 'state_dict'; --weights_key KEY chooses); objects in it.*argparse.Namespace"),
+    "model_ema": (lambda s: {"model": zeros(s), "model_ema": {"module": s}}, "'model_ema.module' taken (also there: 'model';"),
+    "BasicSR": (lambda s: {"params": zeros(s), "params_ema": s}, "'params_ema' taken"),
+    "Lightning": (lambda s: {"state_dict": wrapped(s, "model.net.") | {"loss.weight": torch.ones(2)}, "hyper_parameters": 1},
+                  "prefix 'model.net.' taken off; left out what is not under it: 1 tensors (loss.weight)"),
+    "an average beside": (lambda s: wrapped(zeros(s), "online.") | wrapped(s, "ema."), "prefix 'ema.' taken off"),
+    "wrapped twice": (lambda s: wrapped(s, "module.backbone."), "prefix 'module.backbone.' taken off"),
+    "any name": (lambda s: wrapped(s, "my_lovely_net."), "prefix 'my_lovely_net.' taken off"),
+    "one layer compiled": (lambda s: {k.replace("conv1.", "conv1._orig_mod."): v for k, v in s.items()}, None),
+    "beside counts": (lambda s: {**s, "epoch": 3}, None),
+    "an optimizer's": (with_others, None),
+    "a plain one": (lambda s: {"state_dict": s}, None),
+    "other facts": (lambda s: {"state_dict": s, "config": ["a"], "head": {"type": "x"}, "model_name": 5, "groups": 3,
+                               "classes": 80}, None),
+}  # fmt: skip
+
+
+def zeros(state):
+    return {k: torch.zeros_like(v) for k, v in state.items()}
+
+
+@pytest.mark.parametrize("name", OF_THE_WILD)
+def test_weights_are_found_under_any_key_and_prefix(name, resnet, tmp_path):
+    make, said = OF_THE_WILD[name]
+    path, state = tmp_path / "w.pth", resnet.state_dict()
+    torch.save(make(state), path)
+    loaded, read = checkpoint.load_model(path, "test_resnet")
+    assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
+    assert (read.origin is None) if said is None else all(part in read.origin for part in said.split(".*"))
+    other = create_model("test_resnet", num_classes=5)
+    line = checkpoint.load_backbone(other, checkpoint.read(path))
+    assert torch.equal(other.conv1[0].weight, state["conv1.0.weight"])
+    assert said is None or all(part in line for part in said.split(".*"))
+
+
+def test_a_prefix_of_a_tresnet_is_told_by_its_tensors(state, tmp_path):
+    torch.save({"net": wrapped(state, "a.b.") | {"c.weight": torch.ones(2, 2)}}, tmp_path / "w.pth")
+    read = checkpoint.read(tmp_path / "w.pth")
+    assert (read.model_name, read.num_classes) == ("tresnet_m", 6)
+    assert read.origin.endswith(
+        "weights of 'net' taken; prefix 'a.b.' taken off; left out what is not under it: 1 tensors (c.weight)"
+    )
+
+
+def test_the_key_of_the_weights_can_be_chosen(resnet, tmp_path):
+    path, state = tmp_path / "w.pth", resnet.state_dict()
+    torch.save({"model": {"now": zeros(state)}, "ema": {"state": state, "updates": 3}}, path)
+    assert torch.equal(checkpoint.read(path).state_dict["fc.weight"], state["fc.weight"])
+    assert not checkpoint.read(path, "model").state_dict["fc.weight"].any()
+    with pytest.raises(InputError, match=r"--weights_key x: no weights there in .*under 'model\.now', 'ema\.state'"):
+        checkpoint.read(path, "x")
+    torch.save(state, path)
+    with pytest.raises(InputError, match="--weights_key x: no weights there in .*no key, but as the file itself"):
+        checkpoint.read(path, "x")
+    ours = {"model": state, "ema": {"state": zeros(state)}, "best_weights": "model", "model_name": "test_resnet"}
+    checkpoint.write(path, ours)
+    assert checkpoint.read(path).origin is None
+    assert not checkpoint.read(path, "ema").state_dict["fc.weight"].any()
+
+
+def test_a_whole_pickled_network_is_read_by_its_parts(resnet, tmp_path):
+    resnet.register_buffer("passing", torch.ones(2, 2), persistent=False)
+    torch.save({"model": resnet, "epoch": 3}, tmp_path / "w.pth")
+    loaded, read = checkpoint.load_model(tmp_path / "w.pth", "test_resnet")
+    assert list(read.state_dict) == list(resnet.state_dict())
+    assert all(torch.equal(value, resnet.state_dict()[key]) for key, value in loaded.state_dict().items())
+    assert "csl.models.heads.Classifier" in read.origin
 
 
 def test_damaged_files_are_one_line(state, tmp_path):

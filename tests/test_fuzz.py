@@ -4,6 +4,7 @@ CSL_FUZZ=N tries N inputs for each reader, at random instead of always the same 
 keeps count.
 """
 
+import argparse
 import copy
 import io
 import json
@@ -534,7 +535,8 @@ def test_content_of_checkpoints(tmp_path_factory, data):
 @given(data=st.data())
 def test_archives_of_checkpoints(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "archive.ckpt"
-    torch.save(OURS, path)
+    with_objects = data.draw(st.booleans())
+    torch.save({**OURS, "args": argparse.Namespace(lr=1), "path": path} if with_objects else OURS, path)
     if data.draw(st.booleans()):  # bytes of the archive itself, else of what is packed in it
         path.write_bytes(mutate_bytes(data, path.read_bytes()))
     else:

@@ -1,16 +1,13 @@
 """Reads every checkpoint format and writes one. Reading a file never executes code from it.
 
-Read: `{"model", "num_classes", "idx_to_class"}` (the published releases), `{"model"}`, `{"state_dict"}`, a bare state
-dict, keys under `module.` or `_orig_mod.`, with or without `num_batches_tracked`; `.safetensors`; timm's TResNets; and
-files of `write`. The tensors tell the TResNet and its head. The name of published weights (`csl.models.zoo`)
-stands for their file.
+Read: `{"model", "num_classes", "idx_to_class"}` (the published releases), state dicts under any other key
+(`csl.models.state_dicts`) or bare, names of tensors under any prefix, with or without `num_batches_tracked`; whatever else the
+file holds (`csl.machine.unpickling`); safetensors; timm's TResNets; and files of `write`. The tensors tell the TResNet and
+its head. The name of published weights (`csl.models.zoo`) stands for their file.
 """
 
 import contextlib
 import json
-import pickle
-import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from csl.errors import InputError, in_words, shown
+from csl.errors import InputError, in_words, printable, shown
 from csl.labels.class_set import ClassSet
 from csl.machine.archive import check_archive, check_sums
+from csl.machine.file_kinds import is_safetensors, other_kind
 from csl.machine.files import replacing
 from csl.machine.image_size import height_width
+from csl.machine.unpickling import StandIn, load_inert
 from csl.models import (
     CONFIGS,
     TimmWithHead,
@@ -38,29 +37,22 @@ from csl.models import (
     timm_weights,
     zoo,
 )
+from csl.models.description import FORMAT as DESCRIPTION_FORMAT
 from csl.models.description import Architecture, checked_size
 from csl.models.recognition import recognise
+from csl.models.state_dicts import (
+    choose_state,
+    find_states,
+    fitting_prefix,
+    shared_prefix,
+    without_prefix,
+    without_wrappers,
+)
 
 FORMAT = "csl-1"
 
-# PyTorch's messages for a global that it refuses, in 2.6 ("Unsupported global: GLOBAL a.b was not") and later
-# ("unsupported GLOBAL a.b whose module is blocked"), and for an operation of pickle that tensors do not need.
-_REFUSED = re.compile(
-    r"unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]*\w)|WeightsUnpickler error: (?!.*(global|class))", re.I
-)
-
-_PREFIXES = ("module.", "_orig_mod.")
-
-# Published files hold class numbers as NumPy scalars. Rebuilding a scalar runs only these functions; such files use the
-# module's old name.
-_scalar = np.float64(0).__reduce__()[0]
-_SAFE_GLOBALS = [
-    _scalar,
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *{type(np.dtype(t)) for t in ("int32", "int64", "float32", "float64", "uint8", "bool", "str")},
-]
+# What a fact may be in a file of another program, where the key may mean something else: other values are passed over.
+_FACTS = {"model_name": str, "classes": list | tuple | Mapping, "head": (), "config": (), "groups": ()}
 
 
 @dataclass
@@ -75,6 +67,7 @@ class Checkpoint:
         class_set: class names, keys and attributes; None where the file has no names.
         extra: everything else in the file (`epoch`, `optimizer`, `config`, ...).
         image_size: side or (H, W) of the images that `load_model` made the network for; None where nobody said.
+        notes: what was chosen and left out in reading it, in words.
     """
 
     path: Path
@@ -83,12 +76,18 @@ class Checkpoint:
     class_set: ClassSet | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     image_size: int | tuple[int, int] | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def made_for(self) -> int | tuple[int, int] | None:
         """Side or (H, W) of the images that the weights were trained on, None where the file does not tell."""
         size = (self.extra.get("config") or {}).get("image_size")
         return None if size is None else checked_size(size, self.path)
+
+    @property
+    def origin(self) -> str | None:
+        """The notes as one line that names the file; None where nothing had to be chosen."""
+        return printable(f"{self.path}: {'; '.join(self.notes)}") if self.notes else None
 
     @property
     def model_name(self) -> str | None:
@@ -140,16 +139,21 @@ def check_whole(path: Path) -> None:
     check_sums(path)
 
 
-def read(path: str | Path) -> Checkpoint:
+def read(path: str | Path, weights_key: str | None = None) -> Checkpoint:
     """Read a checkpoint of any format named at the head of this file, on the CPU.
 
+    Args:
+        path: the file, or the name of published weights.
+        weights_key: the key of the state dict in the file, with dots where it is nested; None to look for it.
+
     Raises:
-        InputError: the file is missing, damaged or foreign, or holds more than tensors and plain values.
+        InputError: the file is missing, damaged or of another kind, or holds no weights, or none under `weights_key`.
     """
     path = locate(path)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    state, extra = _split(content, path)
-    state = {_without_prefix(k): v for k, v in state.items()}
+    content, notes = _read_safetensors(path) if is_safetensors(path) else _read_torch(path)
+    state, extra = _split(content, path, weights_key, notes)
+    state = without_wrappers(state)
+    state = _without_prefix(state, shared_prefix(state), (), notes)
     recorded = extra.get("model_name")
     try:
         if timm_weights.is_timm(state):
@@ -161,7 +165,7 @@ def read(path: str | Path) -> Checkpoint:
         raise InputError(f"{path}: tensors of no known network ({type(error).__name__}: {reason})") from error
     _check_facts(extra, state, num_classes, path)
     architecture = Architecture(recorded or model_name, head, num_classes or extra.get("num_classes"), num_groups)
-    return Checkpoint(path, state, architecture, _class_set(extra, num_classes, path), extra)
+    return Checkpoint(path, state, architecture, _class_set(extra, num_classes, path), extra, notes)
 
 
 def write(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -201,6 +205,7 @@ def load_model(
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     default_image_size: int | None = None,
+    weights_key: str | None = None,
 ) -> tuple[nn.Module, Checkpoint]:
     """The network of a checkpoint with its weights, in eval mode on the CPU.
 
@@ -211,12 +216,13 @@ def load_model(
         image_size: side or (H, W) of the images to come, None for that of the training. The weights of a timm network that
             depend on it are resampled.
         default_image_size: if neither the caller nor the file nor the network has a size.
+        weights_key: as in `read`.
 
     Raises:
         InputError: the file holds another network than `model_name`, another class count, or keys that do not fit; or the
             network does not take that size.
     """
-    checkpoint = read(path)
+    checkpoint = read(path, weights_key)
     name = checkpoint.model_name or (model_name and name_with_tag(architecture(model_name), path))
     if name is None:
         raise InputError(f"{path}: the tensors do not tell the network, give its --model_name")
@@ -243,7 +249,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     Raises:
         InputError: keys or shapes do not fit; names the missing, unexpected and misshapen ones.
     """
-    expected, found = model.state_dict(), resampled(model, checkpoint.state_dict, checkpoint.made_for)
+    expected = model.state_dict()
+    found = resampled(model, _fit(checkpoint, expected), checkpoint.made_for)
     optional = {k for k in expected if k.endswith("num_batches_tracked")}
     missing = sorted(expected.keys() - found.keys() - optional)
     unexpected = sorted(found.keys() - expected.keys())
@@ -263,8 +270,10 @@ def load_backbone(model: nn.Module, checkpoint: Checkpoint) -> str:
     Raises:
         InputError: more than half of the body's tensors are missing or have another shape.
     """
-    expected, found = model.state_dict(), checkpoint.state_dict
-    if isinstance(model, TimmWithHead):
+    expected = model.state_dict()
+    wrapped = isinstance(model, TimmWithHead)
+    found = _fit(checkpoint, {*expected, *(k.removeprefix("body.") for k in expected if wrapped)})
+    if wrapped:
         found = {k if k in expected else f"body.{k}": v for k, v in found.items()}
     found = resampled(model, found, checkpoint.made_for)
     is_head = _head_filter(model)
@@ -279,7 +288,7 @@ def load_backbone(model: nn.Module, checkpoint: Checkpoint) -> str:
         )
     model.load_state_dict(fits, strict=False)
     return (
-        f"{checkpoint.path}: {len(fits)} tensors loaded, {skipped} skipped (the head among them), "
+        f"{checkpoint.origin or checkpoint.path}: {len(fits)} tensors loaded, {skipped} skipped (the head among them), "
         f"{len(missing)} missing{f': {_few(missing)}' if missing else ''}{_other_slopes(model, checkpoint)}"
     )
 
@@ -307,21 +316,35 @@ def _output_width(state):
     return len(matrices[-1]) if matrices else None
 
 
+def _fit(checkpoint, expected):
+    """The tensors of a checkpoint by the names that a network expects, which may stand behind a prefix there."""
+    state = checkpoint.state_dict
+    checkpoint.state_dict = _without_prefix(state, fitting_prefix(state, expected), expected, checkpoint.notes)
+    return checkpoint.state_dict
+
+
+def _without_prefix(state, prefix, expected, notes):
+    if not prefix:
+        return state
+    left = without_prefix(state, prefix, expected)
+    notes.append(f"prefix {prefix!r} taken off")
+    if others := [key for key in state if not key.startswith(prefix) and key not in expected]:
+        notes.append(f"left out what is not under it: {_keys(others, 'tensors')}")
+    return left
+
+
 def _read_torch(path):
+    """The content of a file of PyTorch, and a note on what of it stays unread."""
+    kind = other_kind(path)
+    if kind is not None:
+        raise InputError(f"{path}: not a checkpoint, but {kind}")
     check_archive(path)
-    # A damaged file raises many types of exception: the unpickler's own, or IndexError, TypeError, AssertionError of its
-    # stack and of rebuilt tensors.
     try:
-        with torch.serialization.safe_globals(_SAFE_GLOBALS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch warns of pickle protocols that it does not write itself
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if isinstance(error, pickle.UnpicklingError) and (refused := _REFUSED.search(in_words(error, 10_000))):
-            name = refused[1] or "an object"
-            raise InputError(
-                f"{path}: holds more than tensors and plain values ({name}), and was not loaded"
-            ) from error
+        content, replaced = load_inert(path)
+    except Exception as error:  # of many types: `load_inert`
         raise InputError(f"{path}: not a checkpoint, or a damaged one ({in_words(error, 120)})") from error
+    names = _few([printable(name)[:80] for name in replaced])
+    return content, [f"objects in it that are no tensors and plain values stay unread ({names})"] if replaced else []
 
 
 def _read_safetensors(path):
@@ -332,33 +355,39 @@ def _read_safetensors(path):
             content = {"state_dict": {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118 (not a dict)
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
+        raise InputError(f"{path}: a safetensors file that is damaged or cut short ({error})") from error
     for key, value in metadata.items():
         with contextlib.suppress(ValueError, RecursionError):  # free text of another program
             content.setdefault(key, json.loads(value))
-    return content
+    return content, [] if path.suffix == ".safetensors" else ["a safetensors file by what is in it"]
 
 
-def _split(content, path):
-    """The state dict of a file's content, and the rest."""
+def _split(content, path, weights_key, notes):
+    """The state dict of a file's content, and the rest; what was chosen is noted."""
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds a {type(content).__name__}, expected a state dict")
-    key = next((k for k in ("model", "state_dict") if isinstance(content.get(k), Mapping)), None)
-    state = content if key is None else content[key]
-    extra = {} if key is None else {k: v for k, v in content.items() if k != key}
-    if extra.get("format") == FORMAT and extra.get("best_weights") == "ema":
-        ema = extra.get("ema")
-        averaged = ema.get("state") if isinstance(ema, Mapping) else None
-        if not isinstance(averaged, Mapping):
-            raise InputError(f"{path}: says that the EMA weights are the best and has none")
-        extra["model"], state = state, averaged
-    if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        keys = sorted(key if isinstance(key, str) else shown(key) for key in content)
-        raise InputError(f"{path}: keys {_few(keys)}, expected a state dict of tensors")
-    for key, tensor in state.items():
+    ours = content.get("format") == FORMAT
+    states = find_states(content)
+    if not states:
+        keys = sorted(printable(key) if isinstance(key, str) else shown(key) for key in content)
+        raise InputError("; ".join([f"{path}: keys {_few(keys)}, expected a state dict of tensors", *notes]))
+    if ours and weights_key is None:
+        which, key = ("EMA", "ema.state") if content.get("best_weights") == "ema" else ("model's", "model")
+        if key not in states:
+            raise InputError(f"{path}: says that the {which} weights are the best and has none")
+    else:
+        key = choose_state(states, weights_key, path)
+        others = [f"{other!r}" for other in states if other != key]
+        if others or key not in ("", "model", "state_dict"):
+            also = f" (also there: {_few(others)}; --weights_key KEY chooses)" if others else ""
+            notes.insert(0, f"weights of {key!r} taken{also}")
+    extra = {k: v for k, v in content.items() if k != key and not isinstance(v, StandIn)} if key else {}
+    if not ours and extra.get("format") != DESCRIPTION_FORMAT:
+        extra = {k: v for k, v in extra.items() if isinstance(v, _FACTS.get(k, object))}
+    for name, tensor in states[key].items():
         if not _is_plain(tensor):
-            raise InputError(f"{path}: {key} is no plain tensor with all its values in the file")
-    return state, extra
+            raise InputError(f"{path}: {name} is no plain tensor with all its values in the file")
+    return states[key], extra
 
 
 def _is_plain(tensor):
@@ -393,14 +422,6 @@ def _check_facts(extra, state, num_classes, path):
         refuse("config", "settings by name")
     if (config or {}).get("image_size") is not None:
         checked_size(config["image_size"], path)
-
-
-def _without_prefix(key):
-    while True:
-        prefix = next((p for p in _PREFIXES if key.startswith(p)), None)
-        if prefix is None:
-            return key
-        key = key.removeprefix(prefix)
 
 
 def _class_set(extra, num_classes, path):

@@ -22,6 +22,7 @@ from csl.cli import parsing
 from csl.cli import train as train_cli
 from csl.labels.read import read_split
 from csl.losses.options import LossOptions
+from csl.models import create_model
 from csl.runs.config import TrainConfig
 from csl.training.checks import check_used, idle_settings
 from csl.training.data import Data, with_simulated_labels
@@ -56,7 +57,9 @@ EFFECT = {
     "val_split": ({**EARLY, "data": "unsplit"}, 0.2),
     "on_bad_image": ({**EARLY, "data": "bad"}, "skip"), "num_classes": (EARLY, 5), "simulate_partial_type": (EARLY, "rps"),
     "simulate_partial_param": (RPS, 0.9), "seed": (RPS, 1), "deterministic": (EARLY, True),
-    "model_name": (EARLY, "test_byobnet"), "model_path": (EARLY, "none.pth"), "head": (EARLY, "ml_decoder"),
+    "model_name": (EARLY, "test_byobnet"), "model_path": (EARLY, "none.pth"),
+    "weights_key": ({**EARLY, "model_path": "two.pth"}, "state_dict"),
+    "head": (EARLY, "ml_decoder"),
     "abn": (TRESNET, "torch"), "sync_abn": (TRESNET, True), "device": ({**EARLY, "model_name": "tresnet_m"}, "tpu"),
     "image_size": ({}, 40, START), "batch_size": ({}, 4, START), "grad_accum": ({}, 2, START), "workers": ({}, 1, START),
     "amp": ({}, "bf16", START), "cache": ({}, "cache", START), "path_dest": ({}, "other", START), "epochs": ({}, 2, START),
@@ -100,7 +103,7 @@ IDLE = {
                                for scheme in (None, "single_positive", "positives_only")],
     "dropout": [{"dropout": 0.1, "model_name": "tresnet_m"}, {"dropout": 0.1, "head": "ml_decoder"}],
     "abn": [{"abn": "torch"}], "sync_abn": [{"sync_abn": True}],
-    "stop_epoch": [{"stop_epoch": 3, "epochs": 2}],
+    "stop_epoch": [{"stop_epoch": 3, "epochs": 2}], "weights_key": [{"weights_key": "ema"}],
     "metadata": [{"metadata": "coco", "debug_mode": "on_farm"}],
     "images": [{"images": "coco", "data": "shards-{0..1}.tar"}],
     "val_split": [{"val_split": 0.2}, {"val_split": 0.2, "data": "coco"}],
@@ -152,6 +155,8 @@ def place(garments, tmp_path_factory):
             file.write_text(rows.replace("ID,", f"{split},").replace(f"Image{split}", "ImageID"))
         Path("openimages/oidv6-classes-trainable.txt").write_text("/m/1\n/m/2\n/m/3\n")
         Path("mids.txt").write_text("/m/2\n/m/1\n")
+        state = create_model("test_resnet", 2).state_dict()
+        torch.save({"state_dict": state, "state_dict_ema": state}, "two.pth")
         Path("nuswide").mkdir()
         for split in ("train", "test"):
             samples = [{"image_name": "1.jpg", "image_labels": ["sky"]}]
@@ -192,7 +197,7 @@ def seen(place, tmp_path_factory):
         key = json.dumps([settings, end])
         if key not in known:
             with chdir(tmp_path_factory.mktemp("case")):
-                for file in ("prior.csv", "mids.txt"):
+                for file in ("prior.csv", "mids.txt", "two.pth"):
                     Path(file).symlink_to(place / file)
                 if settings.get("resume"):
                     train(config_of(place, {**settings, "resume": False}), lambda _: None)

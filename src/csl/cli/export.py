@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     p, group = flags.parser_of(ExportOptions, DESCRIPTION, EPILOG)
     g = group("network")
     g.add("--model_path", metavar="FILE", help="checkpoint (best.ckpt of the last run)")
-    g.shared("model_name", "num_classes", "image_size")
+    g.shared("weights_key", "model_name", "num_classes", "image_size")
     g = group("file")
     g.add("--format", metavar="FORMAT", help="onnx, pt2 (torch.export) or safetensors (weights)")
     g.add("--out", metavar="FILE", help="the file to write (beside the checkpoint, by the format's ending)")

@@ -18,7 +18,7 @@ DATA = (
 )  # fmt: skip
 """How annotations are read: the fields of `DataOptions` beside `data`."""
 
-NETWORK = ("model_path", "model_name", "num_classes", "image_size")
+NETWORK = ("model_path", "weights_key", "model_name", "num_classes", "image_size")
 """Which trained network is used."""
 
 MACHINE = ("batch_size", "workers", "cache", "device", "amp", "abn", "compile")
@@ -92,6 +92,10 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {"choices": ("stop", "skip"), "help": "stop at an unreadable image, or skip it"},
     ),
     "model_path": (("--model_path",), {"metavar": "FILE", "help": "checkpoint or .onnx (best.ckpt of the last run)"}),
+    "weights_key": (
+        ("--weights_key",),
+        {"metavar": "KEY", "help": "which weights of a file that holds several, such as model or ema (said)"},
+    ),
     "model_name": (
         ("--model_name",),
         {"metavar": "NAME", "help": "network of a file that does not name it, such as timm's (the file's)"},

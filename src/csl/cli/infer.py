@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     g.add("--data", metavar="DIR", help="annotations for --all_val_inference (the run's own; else ./data)")
     g.shared("images", "follow_links")
     g = group("network")
-    g.shared("model_path", "model_name", "num_classes")
+    g.shared("model_path", "weights_key", "model_name", "num_classes")
     g.add("--input_size", "--image_size", dest="image_size", type=parsing.size, metavar="PX",
           help="side, or HEIGHTxWIDTH (the run's; else 224)")  # fmt: skip
     g = group("names")

@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         type=parsing.mode,
         help="weights to start from, all but the head (./tresnet_m.pth if it is there), or none",
     )
+    g.shared("weights_key")
     g.add("--head", metavar="HEAD", help="linear, bottleneck or ml_decoder")
     g.add("--dropout", type=float, metavar="P", help="before the classifier of a timm model")
     g.add("--image_size", type=parsing.size, metavar="PX", help="images are resized to this side, or HEIGHTxWIDTH")

@@ -94,7 +94,7 @@ def _get(name):
     from csl.checkpoint import read
 
     loaded = read(name)
-    print(f"{loaded.path}: {loaded.model_name}, {loaded.head} head, {loaded.num_classes} classes")
+    print(f"{loaded.origin or loaded.path}: {loaded.model_name}, {loaded.head} head, {loaded.num_classes} classes")
 
 
 def _to_timm(path, out):

@@ -45,6 +45,7 @@ class ExportOptions:
 
     format: str = "onnx"
     model_path: str | None = None
+    weights_key: str | None = None
     out: str | None = None
     sigmoid: bool = False
     image_size: int | tuple[int, int] | None = None
@@ -74,8 +75,10 @@ def export(options: ExportOptions, say: Callable[[str], None] = print) -> Path:
     if path.suffix in (".onnx", ".pt2"):
         raise InputError(f"--model_path {path}: is exported already, expected a checkpoint")
     model, loaded = checkpoint.load_model(
-        path, options.model_name, options.num_classes, options.image_size, DEFAULT_IMAGE_SIZE
+        path, options.model_name, options.num_classes, options.image_size, DEFAULT_IMAGE_SIZE, options.weights_key
     )
+    if loaded.origin:
+        say(loaded.origin)
     description = _describe(loaded, options)
     out = Path(options.out) if options.out else path.with_suffix(f"{'.int8' if options.int8 else ''}.{options.format}")
     if out.suffix != f".{options.format}":

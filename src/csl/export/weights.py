@@ -77,7 +77,8 @@ def write_as_timm(path: str | Path, out: str | Path) -> str:
         else:
             torch.save(state, temporary)
     timm_name = timm_weights.timm_name(loaded.model_name)
-    line = (
+    line = f"{loaded.origin}\n" if loaded.origin else ""
+    line += (
         f"{out}: {len(state)} tensors, for timm.create_model({timm_name!r}, num_classes={loaded.num_classes}, "
         f"checkpoint_path={str(out)!r})"
     )

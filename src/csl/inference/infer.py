@@ -123,7 +123,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     )
     columns = {PREDICTIONS: ("filename", "class", SCORE), BAD: ("filename", "reason")}
     columns |= {ATTRIBUTES: keep.columns} if keep else {}
-    plan = _plan(predictor, path, images, classes, threshold, options.top_k)
+    plan = _plan(predictor, path, images, classes, threshold, options)
     with closing(Results(output, plan, len(images), columns, [PICTURE], say)) as results:
         if distributed.all_reduce_max(results.done)[0]:
             done = sum(distributed.gather_objects(results.done))
@@ -221,18 +221,18 @@ def _rows(image, found):
     return [(name, escape_cell(p.name), round(p.score, 6)) for p in found] or [(name, "", "")]
 
 
-def _plan(predictor, path, images, classes, threshold, top_k):
+def _plan(predictor, path, images, classes, threshold, options):
     """All that the rows depend on."""
     status = Path(path).stat()
     return {
         "images": _digest(map(str, images)),
-        "weights": [str(path), status.st_size, status.st_mtime_ns],
+        "weights": [str(path), status.st_size, status.st_mtime_ns, options.weights_key],
         "classes": _digest(classes),
         "image_size": predictor.image_size,
         "device": predictor.device.type,
         "amp": predictor.amp,
         "threshold": threshold,
-        "top_k": top_k,
+        "top_k": options.top_k,
     }
 
 

@@ -14,6 +14,7 @@ class NetworkOptions:
     Attributes:
         model_path: a checkpoint, an exported file, the folder of a run or the name of published weights; None for the
             best checkpoint of the last run (`csl.inference.sources.checkpoint_path`).
+        weights_key: which of the state dicts in the file (`csl.checkpoint.read`); None to look for it.
         model_name: the network's name, needed for a foreign file of a timm network.
         num_classes: the number of classes that the file is expected to have.
         image_size: side or (H, W) in pixels; None for the size that the network was trained with.
@@ -27,6 +28,7 @@ class NetworkOptions:
     """
 
     model_path: str | None = None
+    weights_key: str | None = None
     model_name: str | None = None
     num_classes: int | None = None
     image_size: int | tuple[int, int] | None = None
@@ -42,16 +44,17 @@ class NetworkOptions:
 def load_predictor(
     options: NetworkOptions, path: Path, say: Callable[[str], None], default_image_size: int = DEFAULT_IMAGE_SIZE
 ) -> Predictor:
-    """Load the network of the file `path` as the options say; one line tells what runs InPlace-ABN's layers.
+    """Load the network of the file `path` as the options say; a line tells which weights were taken, and one what runs
+    InPlace-ABN's layers.
 
     Raises:
         InputError: as `Predictor.load`.
     """
     predictor = Predictor.load(
         path, options.model_name, options.num_classes, options.image_size, default_image_size,
-        device=options.device, amp=options.amp, abn=options.abn, compile=options.compile,
+        device=options.device, amp=options.amp, abn=options.abn, compile=options.compile, weights_key=options.weights_key,
     )  # fmt: skip
     predictor.cache = options.cache
-    if predictor.abn:
-        say(predictor.abn)
+    for line in filter(None, (predictor.origin, predictor.abn)):
+        say(line)
     return predictor

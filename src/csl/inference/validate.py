@@ -86,7 +86,8 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     folder = destination(options.path_dest, path)
     _print(result, options.thre, folder, say)
     folder.mkdir(parents=True, exist_ok=True)
-    of_what = {"checkpoint": str(path), "data": annotations.source, "split": options.split}
+    weights = f"{path} ({options.weights_key})" if options.weights_key else str(path)
+    of_what = {"checkpoint": weights, "data": annotations.source, "split": options.split}
     _make_room(folder, of_what | numbers, say)
     escape_table(result.classes).to_csv(folder / TABLES[0], index=False)
     if result.attributes is not None:

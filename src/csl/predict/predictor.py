@@ -46,6 +46,7 @@ class Predictor:
         config: the settings of the run that made the checkpoint, empty for foreign files.
         abn: one line that names the backend of InPlace-ABN, None if it is folded into the convolutions.
         cache: folder of resized photos (`csl.data.photo_cache`), None for no cache.
+        origin: one line on which weights of the file were taken, None where nothing had to be chosen.
     """
 
     model: nn.Module
@@ -57,6 +58,7 @@ class Predictor:
     config: dict | None = None
     abn: str | None = None
     cache: str | None = None
+    origin: str | None = None
 
     @classmethod
     def load(
@@ -70,6 +72,7 @@ class Predictor:
         amp: str = "auto",
         abn: str | None = None,
         compile: bool = False,
+        weights_key: str | None = None,
     ) -> "Predictor":
         """Load the network of a checkpoint, at the image size of its training unless another is given.
 
@@ -84,6 +87,7 @@ class Predictor:
             abn: None to fold InPlace-ABN into the convolutions, or the backend (`csl.ops.ABN_BACKENDS`) that its layers
                 run on, here and in all of this process.
             compile: compile the network when it first runs.
+            weights_key: which of the state dicts in the file, as in `csl.checkpoint.read`.
 
         Raises:
             InputError: as `csl.checkpoint.load_model`, a size that the network does not take, a backend that does not
@@ -93,15 +97,18 @@ class Predictor:
         if Path(path).suffix == ".pt2":
             raise InputError(f"{path}: .pt2 files do not run here, use the .onnx file or the checkpoint")
         if Path(path).suffix == ".onnx":
-            if abn is not None or compile or amp not in ("auto", "off"):
-                flag = "--abn" if abn is not None else "--compile" if compile else f"--amp {amp}"
+            given = {"--abn": abn, "--compile": compile, "--weights_key": weights_key}
+            given |= {f"--amp {amp}": amp not in ("auto", "off")}
+            if flag := next((name for name, value in given.items() if value), None):
                 raise InputError(
                     f"{flag}: {path} is exported and runs as it is: run without {flag}, or give a checkpoint"
                 )
             return cls._load_onnx(Path(path), model_name, num_classes, image_size, device)
         if abn is not None:
             set_abn_backend(abn)
-        model, loaded = checkpoint.load_model(path, model_name, num_classes, image_size, default_image_size)
+        model, loaded = checkpoint.load_model(
+            path, model_name, num_classes, image_size, default_image_size, weights_key
+        )
         config = loaded.extra.get("config") or {}
         chosen = choose_device(device)
         autocast_dtype(amp, chosen)
@@ -119,6 +126,7 @@ class Predictor:
             amp=amp,
             config=config,
             abn=line,
+            origin=loaded.origin,
         )
 
     @classmethod

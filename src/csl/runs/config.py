@@ -42,6 +42,7 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
     # network
     model_name: str = "tresnet_m"
     model_path: str | None = None
+    weights_key: str | None = None
     head: str = "linear"
     dropout: float = 0.0
     image_size: int | tuple[int, int] = 448

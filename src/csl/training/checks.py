@@ -56,6 +56,7 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     needs(any(plain[name] != focal[name] for name in of_known if name in plain), "without exponents, weights or margin",
           "prior_loss")  # fmt: skip
 
+    needs(config.model_path is not None, "without --model_path", "weights_key")
     scheme = config.simulate_partial_type
     needs(scheme is not None, "without --simulate_partial_type", "simulate_partial_param")
     needs(scheme not in WITHOUT_PARAM, f"with --simulate_partial_type {scheme}", "simulate_partial_param")

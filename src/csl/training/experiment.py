@@ -215,7 +215,7 @@ def create_network(config: TrainConfig, num_classes: int) -> tuple[nn.Module, st
     elif path is None and config.model_name != "tresnet_m":
         weights = f", from scratch ({DEFAULT_BACKBONE} is of another network)"
     else:
-        weights = f"; {checkpoint.load_backbone(model, checkpoint.read(path or DEFAULT_BACKBONE))}"
+        weights = f"; {checkpoint.load_backbone(model, checkpoint.read(path or DEFAULT_BACKBONE, config.weights_key))}"
     parameters = sum(p.numel() for p in model.parameters())
     return model, report.network(_network_name(config), num_classes, parameters, weights)
 
