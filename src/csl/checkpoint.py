@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from csl.errors import InputError, in_words, printable, shown
 from csl.labels.class_set import ClassSet
+from csl.labels.matching import few_names, same_names
 from csl.machine.archive import check_archive, check_sums
 from csl.machine.file_kinds import is_safetensors, other_kind
 from csl.machine.files import replacing
@@ -39,6 +40,7 @@ from csl.models import (
 )
 from csl.models.description import FORMAT as DESCRIPTION_FORMAT
 from csl.models.description import Architecture, checked_size
+from csl.models.head_rows import kept_rows
 from csl.models.recognition import recognise
 from csl.models.state_dicts import (
     choose_state,
@@ -264,8 +266,14 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     model.load_state_dict(found)
 
 
-def load_backbone(model: nn.Module, checkpoint: Checkpoint) -> str:
+def load_backbone(model: nn.Module, checkpoint: Checkpoint, class_set: ClassSet | None = None) -> str:
     """Load everything except the head, for fine-tuning on other classes; returns a line that counts the tensors.
+
+    Args:
+        model: the network to start.
+        checkpoint: the weights.
+        class_set: the classes of `model`. What the file's head has for classes of the same names is kept; None to keep
+            nothing of it, as of a file without names.
 
     Raises:
         InputError: more than half of the body's tensors are missing or have another shape.
@@ -277,8 +285,9 @@ def load_backbone(model: nn.Module, checkpoint: Checkpoint) -> str:
         found = {k if k in expected else f"body.{k}": v for k, v in found.items()}
     found = resampled(model, found, checkpoint.made_for)
     is_head = _head_filter(model)
+    head, kept = _kept_head(expected, checkpoint, found, is_head, class_set)
     fits = {k: v for k, v in found.items() if not is_head(k) and k in expected and v.shape == expected[k].shape}
-    skipped = len(found) - len(fits)
+    skipped = len(found) - len(fits) - len(head)
     body = [k for k in expected if not is_head(k) and not k.endswith("num_batches_tracked")]
     missing = sorted(k for k in body if k not in fits)
     if len(missing) > len(body) // 2:
@@ -286,11 +295,32 @@ def load_backbone(model: nn.Module, checkpoint: Checkpoint) -> str:
         raise InputError(
             f"{checkpoint.path}: holds {name}, not this one: {_keys(missing, 'missing or of another shape')}"
         )
-    model.load_state_dict(fits, strict=False)
+    model.load_state_dict(fits | head, strict=False)
     return (
-        f"{checkpoint.origin or checkpoint.path}: {len(fits)} tensors loaded, {skipped} skipped (the head among them), "
-        f"{len(missing)} missing{f': {_few(missing)}' if missing else ''}{_other_slopes(model, checkpoint)}"
+        f"{checkpoint.origin or checkpoint.path}: {len(fits) + len(head)} tensors loaded, {skipped} skipped"
+        f"{'' if head else ' (the head among them)'}, "
+        f"{len(missing)} missing{f': {_few(missing)}' if missing else ''}{_other_slopes(model, checkpoint)}{kept}"
     )
+
+
+def _kept_head(expected, checkpoint, found, is_head, class_set):
+    """The tensors of the head for the classes that the file has, too, and a note on them."""
+    if class_set is None or checkpoint.class_set is None:
+        return {}, ""
+    now, then = class_set, checkpoint.class_set
+    same = same_names(now.keys, then.keys) or same_names(now.classes, then.classes)
+    if not same:
+        return {}, "; head: starts anew, none of its classes is called as one of the file"
+    counts = len(now.classes), len(then.classes)
+    head, kept = kept_rows(expected, found, filter(is_head, expected), same, counts)
+    lost = [now.classes[c] for c in same if c not in kept]
+    if not kept:
+        return {}, f"; head: starts anew, {len(lost)} of its classes are in the file, whose head is of another form"
+    new = [name for c, name in enumerate(now.classes) if c not in same]
+    parts = [f"{len(kept)} of {len(now.classes)} classes kept by name"]
+    parts += [f"new: {few_names(new)}"] * bool(new)
+    parts += [f"anew, as they share what they have with others: {few_names(lost)}"] * bool(lost)
+    return head, f"; head: {'; '.join(parts)}"
 
 
 def _other_slopes(model, checkpoint):
@@ -304,8 +334,9 @@ def _other_slopes(model, checkpoint):
 def _head_filter(model):
     """A function that tells whether a key belongs to the model's classifier."""
     if hasattr(model, "get_classifier"):  # timm
-        classifier = model.get_classifier()
-        names = {n for n, m in model.named_modules() if m is classifier}
+        classifier = model.get_classifier()  # of a network with two heads, both
+        parts = classifier if isinstance(classifier, tuple | list) else (classifier,)
+        names = {n for n, m in model.named_modules() if any(m is part for part in parts)}
         return lambda key: any(key.startswith(f"{n}.") for n in names)
     return lambda key: key.startswith("head.")
 

@@ -233,9 +233,10 @@ def test_a_published_release_by_name_to_a_network(server, tmp_path, capsys):
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(loaded(x), net(x))
+    from csl.labels.class_set import ClassSet
     from csl.training.experiment import create_network
 
-    _, line = create_network(TrainConfig(model_path=NAME), 3)
+    _, line = create_network(TrainConfig(model_path=NAME), ClassSet(list("abc"), list("abc")))
     assert f"{LOCAL}: 372 tensors loaded" in line
     assert len(server.asked) == 1
     assert tools.main(["zoo", "get", NAME]) == 0

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 from timm import get_pretrained_cfg
 
 from csl import checkpoint
+from csl.labels.class_set import ClassSet
 from csl.models import create_model, name_with_tag
 from csl.runs.config import TrainConfig
 from csl.training.experiment import create_network
@@ -24,7 +25,9 @@ def weights(tmp_path):
 def test_the_statistics_of_the_weights_go_with_the_network(weights, tmp_path):
     mean = torch.tensor(get_pretrained_cfg(TAGGED).mean)
     assert not torch.equal(mean, torch.tensor(get_pretrained_cfg(BARE).mean))  # else this shows nothing
-    model, line = create_network(TrainConfig(model_name=BARE, model_path=str(weights)), 4)
+    model, line = create_network(
+        TrainConfig(model_name=BARE, model_path=str(weights)), ClassSet(list("abcd"), list("abcd"))
+    )
     assert torch.equal(model.pixel_mean.flatten(), mean)
     assert line.startswith(f"network: {TAGGED}, 4 classes")
     content = {"model": model.state_dict(), "model_name": TAGGED, "num_classes": 4, "classes": list("abcd")}

@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "--model_path",
         metavar="FILE",
         type=parsing.mode,
-        help="weights to start from, all but the head (./tresnet_m.pth if it is there), or none",
+        help="weights to start from; of the head, classes of the same names (./tresnet_m.pth if it is there), or none",
     )
     g.shared("weights_key")
     g.add("--head", metavar="HEAD", help="linear, bottleneck or ml_decoder")

@@ -62,6 +62,20 @@ def match_classes(
     return list(range(len(found)))
 
 
+def same_names(wanted: Sequence[str], found: Sequence[str]) -> dict[int, int]:
+    """{position in `wanted`: position in `found`} of the names in both, as they are or else without their case.
+
+    A name that repeats on either side is left out: nobody can tell which is which.
+    """
+    same: dict[int, int] = {}
+    for ours, theirs in ((wanted, found), (_folded(wanted), _folded(found))):
+        in_ours, in_theirs = Counter(ours), Counter(theirs)
+        place = {name: position for position, name in enumerate(theirs) if in_theirs[name] == 1}
+        free = {name: position for name, position in place.items() if position not in same.values()}
+        same = {k: free[name] for k, name in enumerate(ours) if in_ours[name] == 1 and name in free} | same
+    return same
+
+
 def with_classes(annotations: Annotations, classes: Sequence[str]) -> Annotations:
     """The annotations in the order of a run's classes, matched by name, upper or lower case alike.
 

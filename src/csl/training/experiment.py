@@ -19,6 +19,7 @@ from csl.data.photo_cache import check_folder, open_cache
 from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import InputError
 from csl.labels import LabelMatrix, simulate
+from csl.labels.class_set import ClassSet
 from csl.machine import distributed
 from csl.models import CONFIGS, architecture, check_image_size, create_model, name_with_tag
 from csl.models.abn import describe_abn, synchronise_abn
@@ -90,7 +91,8 @@ def _train(config, lock, say):
     check_known_labels(data, config, say)
     if (by := selection.criterion(data.val.labels)) != "mAP":
         say(f"val: the best evaluation is {selection.WORDS[by]}")
-    model, line = create_network(config, len(data.train.classes))  # before anything moves: a wrong file loses nothing
+    classes = ClassSet(list(data.train.classes), list(data.train.keys))
+    model, line = create_network(config, classes)  # before anything moves: a wrong file loses nothing
     say(line)
     _check_backends(model, config, say)
     prior = read_prior(config.prior_path, data.train.classes) if config.prior_path not in (None, "auto") else None
@@ -115,7 +117,7 @@ def _train(config, lock, say):
     if config.prior_path == "auto":
         prior = _estimate_prior(config, data, full_labels, run, say)
         # The stage drew random numbers: begin again, so that the start is that of a run with a prior from a file.
-        model, _ = create_network(config, len(data.train.classes))
+        model, _ = create_network(config, classes)
     trainer = _create_trainer(model, config, data, run, prior, say)
     if prior is not None:
         for line in report.prior(prior, trainer.criterion.options.prior_threshold, data.train.groups):
@@ -202,8 +204,9 @@ def _check(config):
     check_used(config)
 
 
-def create_network(config: TrainConfig, num_classes: int) -> tuple[nn.Module, str]:
-    """The network with its starting weights, and a line that says where they are from."""
+def create_network(config: TrainConfig, classes: ClassSet) -> tuple[nn.Module, str]:
+    """The network of these classes with its starting weights, and a line that says where they are from."""
+    num_classes = len(classes.classes)
     torch.manual_seed(config.seed)
     model = create_model(
         _network_name(config), num_classes, head=config.head, dropout=config.dropout, image_size=config.image_size
@@ -215,7 +218,7 @@ def create_network(config: TrainConfig, num_classes: int) -> tuple[nn.Module, st
     elif path is None and config.model_name != "tresnet_m":
         weights = f", from scratch ({DEFAULT_BACKBONE} is of another network)"
     else:
-        weights = f"; {checkpoint.load_backbone(model, checkpoint.read(path or DEFAULT_BACKBONE, config.weights_key))}"
+        weights = f"; {checkpoint.load_backbone(model, checkpoint.read(path or DEFAULT_BACKBONE, config.weights_key), classes)}"
     parameters = sum(p.numel() for p in model.parameters())
     return model, report.network(_network_name(config), num_classes, parameters, weights)
 
@@ -261,7 +264,7 @@ def _estimate_prior(config, data, full_labels, run, say):
         folder.write_config(config_of(stage, {}, {}, None))
         if config.val_split is not None:
             shutil.copyfile(run.split, folder.split)
-    model, _ = create_network(stage, len(data.train.classes))
+    model, _ = create_network(stage, ClassSet(list(data.train.classes), list(data.train.keys)))
     # Weights change how often a class is seen, but the prior is how frequent it is: each image once.
     data = dataclasses.replace(data, train=dataclasses.replace(data.train, weights=None))
     trainer = _create_trainer(model, stage, data, folder, None, say)
