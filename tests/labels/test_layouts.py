@@ -151,14 +151,14 @@ def test_the_root_of_an_export_is_no_class():
         ]
         for image, positives in truth["first"].items():
             assert [found.classes[c] for c in np.flatnonzero(dense[truth["images"].index(image)])] == positives
-        assert found.notes == (
-            "category 0 'object' has no annotations and is the supercategory of the others: left out",
-        )
+        assert "category 0 'object' has no annotations and is the supercategory of the others: left out" in found.notes
 
 
 def test_training_and_whoever_reads_by_its_classes_has_one_order_and_says_what_differs(tmp_path):
     write(tmp_path / "train/labels.json", content("train"))
     write(tmp_path / "validation/labels.json", content("val", ("dog", "Cat", "fish")))
+    for folder in ("train/data/train_0.jpg", "validation/data/val_0.jpg"):
+        photo(tmp_path / folder)
     said = []
     data = load_data(TrainConfig(data=str(tmp_path)), said.append)
     assert data.val.classes == data.train.classes == ["cat", "dog", "bird"]

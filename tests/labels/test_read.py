@@ -165,7 +165,7 @@ WITHOUT_CATEGORIES = json.dumps({key: value for key, value in json.loads(COCO).i
 @pytest.mark.parametrize(
     ("files", "found", "lacks", "expected"),
     [
-        ({}, "nothing", "like no known format: missing annotations", "OpenImages, .*, a table, a folder a class, .*: --data"),
+        ({}, "nothing", "like no known format: missing annotations", "OpenImages, .*, a table, .*, a folder a class: --data"),
         (
             {**{f"{n:03}.jpg": "" for n in range(240)}, "labels.xlsx": "", "a/1.jpg": "", "b/1.jpg": ""},
             r"240 .jpg (000.jpg, ...), 1 .xlsx (labels.xlsx), folders a, b",
@@ -177,7 +177,8 @@ WITHOUT_CATEGORIES = json.dumps({key: value for key, value in json.loads(COCO).i
         ({"lvis_v1_train.json": COCO}, "1 .json (lvis_v1_train.json)",
          "most like LVIS: missing 'neg_category_ids' in lvis_v1_train.json",
          "--data .*lvis_v1_train.json, which is read as COCO"),
-        ({"labels.json": COCO}, "1 .json (labels.json)", "most like COCO: missing its usual name", "--data .*labels.json, "),
+        ({"x/labels.json": COCO}, "folder x", "most like COCO: missing its usual name",
+         r"--data \S*/x, which is read as COCO$"),
         ({"train.json": WITHOUT_CATEGORIES}, "1 .json (train.json)", "most like COCO: missing 'categories' in train.json",
          "annotations/instances_{train,val}"),
         ({"x/y/annotations/instances_train2014.json": COCO}, "folder x", "most like COCO: missing its usual place",

@@ -75,10 +75,12 @@ class Layout(NamedTuple):
 
         They lie in the folder itself, in `annotations` or `labels`, or in a folder that is called as a split (or in one of
         these in another), and have a word for the split in their name (`my_train.json`), else in that of their folder
-        (`valid/_annotations.coco.json`). Where no file has, those without are for training.
+        (`valid/_annotations.coco.json`). Where no file has, those without are for training. What is called as LVIS is of no
+        other format: all that an image of it does not list would be negative.
         """
         files: dict[str | None, list[Path]] = {}
-        for file in _json_files(folder):
+        own = [file for file in _json_files(folder) if "lvis" not in file.name.lower() or self is LVIS]
+        for file in own:
             files.setdefault(split_of(file, folder), []).append(file)
         unsplit = files.pop(None, [])
         found = list(filter(self.is_label_file, files.get(split, [])))

@@ -68,7 +68,7 @@ def _likeness(path, formats, entries):
         return "photos without labels: missing a table that names them, or other annotations", f"{table}; {_INSPECT}"
     return (
         "like no known format: missing annotations",
-        f"{', '.join(one.name for one in formats)}: --data FILE or DIR; {_INSPECT}",
+        f"{', '.join(dict.fromkeys(one.name for one in formats))}: --data FILE or DIR; {_INSPECT}",
     )
 
 
