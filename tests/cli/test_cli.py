@@ -23,18 +23,18 @@ FLAGS = {
         "keep_unlabelled_images classes_file strict_labels follow_links on_bad_image head dropout augment loss topk_scope "
         "prior_epochs prior_loss max_steps grad_accum optimizer schedule ema_decay amp resume save_every eval_every seed "
         "device recipe skip_nonfinite deterministic val_split "
-        "abn sync_abn compile cache weights_key"
+        "abn sync_abn compile cache weights_key background"
     ),
     validate: (
         "data model_name model_path num_classes workers image_size thre batch_size print_freq printfreq dataset_type "
         "split images metadata debug_mode attributes columns ignore_columns filename_column roles minus_one unlisted "
         "no_label vote_threshold keep_unlabelled_images classes_file strict_labels follow_links path_dest plots "
-        "plot_classes device amp abn compile cache weights_key"
+        "plot_classes device amp abn compile cache weights_key background"
     ),
     infer: (
         "model_path pic_path model_name input_size image_size dataset_type class_description_path th top_k num_classes "
         "all_val_inference data images follow_links path_dest output batch_size workers device amp abn compile cache "
-        "weights_key"
+        "weights_key background"
     ),
 }
 

@@ -66,6 +66,7 @@ EFFECT = {
     "augment": ({}, "fast"), "dropout": ({}, 0.5), "lr": ({}, 2e-3), "schedule": ({}, "constant"), "weight_decay": ({}, 1.0),
     "optimizer": ({}, "adamw"), "ema_decay": ({}, 0.0), "stop_epoch": ({"epochs": 2, "max_steps": 3}, 1),
     "max_steps": (TWO_STEPS, 1), "print_freq": (TWO_STEPS, 64), "save_every": (TWO_STEPS, 1), "eval_every": (TWO_STEPS, 1),
+    "background": ({"data": "table", "ignore_columns": ["share", "cat"]}, "white"),
     "skip_nonfinite": ({"lr": 1e30, "max_steps": 2}, 5), "resume": ({}, True),
 }  # fmt: skip
 
@@ -124,7 +125,7 @@ IDLE = {
 NEVER = """
     loss clip data follow_links on_bad_image num_classes debug_mode simulate_partial_type seed model_name model_path head
     image_size augment batch_size grad_accum workers device amp cache epochs max_steps lr schedule weight_decay optimizer
-    ema_decay print_freq save_every eval_every skip_nonfinite path_dest resume deterministic compile
+    ema_decay print_freq save_every eval_every skip_nonfinite path_dest resume deterministic compile background
 """
 FLAGS = {f.name for f in fields(TrainConfig)}
 
@@ -164,7 +165,7 @@ def place(garments, tmp_path_factory):
         lists = ["red|blue", "red", "blue|green", "green|red|blue", "healthy", "blue"]
         rows = [f"{n}.png,{1 - 2 * (n % 2)},{words},{n / 10}" for n, words in enumerate(lists)]
         for n in range(6):
-            photo(Path("table", f"{n}.png"))
+            photo(Path("table", f"{n}.png"), channels=4)  # all of it transparent
         Path("table", "labels.csv").write_text(
             "filename,cat,tags,share,split\n"
             + "".join(f"{row},{'train' if n < 4 else 'val'}\n" for n, row in enumerate(rows))
@@ -177,9 +178,9 @@ def place(garments, tmp_path_factory):
     return folder
 
 
-def photo(file):
+def photo(file, channels=3):
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros((24, 24, 3), np.uint8)).save(file)
+    Image.fromarray(np.zeros((24, 24, channels), np.uint8)).save(file)
 
 
 def config_of(place, settings):

@@ -18,7 +18,7 @@ DATA = (
 )  # fmt: skip
 """How annotations are read: the fields of `DataOptions` beside `data`."""
 
-NETWORK = ("model_path", "weights_key", "model_name", "num_classes", "image_size")
+NETWORK = ("model_path", "weights_key", "model_name", "num_classes", "image_size", "background")
 """Which trained network is used."""
 
 MACHINE = ("batch_size", "workers", "cache", "device", "amp", "abn", "compile")
@@ -107,6 +107,10 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "image_size": (
         ("--image_size",),
         {"type": parsing.size, "metavar": "PX", "help": "side, or HEIGHTxWIDTH (the run's; else 448)"},
+    ),
+    "background": (
+        ("--background",),
+        {"metavar": "COLOUR", "help": "laid under transparent images: white, #808080; none drops the transparency"},
     ),
     "batch_size": (("-b", "--batch_size"), {"type": int, "metavar": "B", "help": "images at a time"}),
     "workers": (

@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     g.shared("model_path", "weights_key", "model_name", "num_classes")
     g.add("--input_size", "--image_size", dest="image_size", type=parsing.size, metavar="PX",
           help="side, or HEIGHTxWIDTH (the run's; else 224)")  # fmt: skip
+    g.shared("background")
     g = group("names")
     g.add("--dataset_type", metavar="NAME", help="OpenImages turns MIDs into names; MS-COCO, flixstock")
     g.add("--class_description_path", metavar="FILE", help="names of MIDs (./data/oidv6-class-descriptions.csv)")

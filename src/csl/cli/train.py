@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     g.add("--head", metavar="HEAD", help="linear, bottleneck or ml_decoder")
     g.add("--dropout", type=float, metavar="P", help="before the classifier of a timm model")
     g.add("--image_size", type=parsing.size, metavar="PX", help="images are resized to this side, or HEIGHTxWIDTH")
+    g.shared("background")
     g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on the device), flip_affine, none")
 
     g = group("loss")

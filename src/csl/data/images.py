@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
 
 from csl.data import jpeg
 from csl.data.shards import find_member
@@ -39,7 +39,9 @@ def load_rgb(path: str | Path, roots: Sequence[str] = ()) -> Image.Image:
     return Image.fromarray(load_pixels(path, roots))
 
 
-def load_pixels(path: str | Path, roots: Sequence[str] = (), at_least: tuple[int, int] | None = None) -> np.ndarray:
+def load_pixels(
+    path: str | Path, roots: Sequence[str] = (), at_least: tuple[int, int] | None = None, background: str = "none"
+) -> np.ndarray:
     """Read the image at `path` (the first frame, where it has several) by the fastest decoder: RGB, uint8 [H, W, 3].
 
     Args:
@@ -47,9 +49,10 @@ def load_pixels(path: str | Path, roots: Sequence[str] = (), at_least: tuple[int
         roots: folders, links resolved, one of which the file has to lie in, wherever links on the way lead; () for anywhere.
         at_least: (H, W); a JPEG that is at least 2, 4 or 8 times as large in both directions, once upright, comes at that
             part of its size (`csl.data.jpeg.scale_for`), for a resize to follow. None for all pixels.
+        background: the colour that a transparent image is laid over (`colour_of`); "none": the colour that the file has under
+            a transparent pixel is what is seen, as in the original.
 
-    - Palette, CMYK, grey, bilevel: Pillow's `convert("RGB")`. Transparency is dropped, not composited: the colour
-      under a transparent pixel is what is seen, as in the original.
+    - Palette, CMYK, grey, bilevel: Pillow's `convert("RGB")`.
     - 16-bit grey keeps its high byte, as Pillow does for 16-bit colour; `convert("RGB")` may clip it to white instead.
     - Of Pillow's formats those of `csl.machine.image_formats` are read, whatever the file is called; HEIC by pillow-heif.
     - The EXIF orientation is applied. The original ignores it; images without the tag come out the same. An EXIF block
@@ -77,7 +80,7 @@ def load_pixels(path: str | Path, roots: Sequence[str] = (), at_least: tuple[int
                 if at_least is not None:
                     image.draft(None, at_least[::-1])  # (width, height)
                 image.load()
-                pixels = np.array(_to_rgb(image))
+                pixels = np.array(_to_rgb(image, colour_of(background)))
             orientation = _orientation(
                 image
             )  # only now: Pillow turns a TIFF upright, and drops the tag, as it loads it
@@ -86,6 +89,22 @@ def load_pixels(path: str | Path, roots: Sequence[str] = (), at_least: tuple[int
     if orientation in UPRIGHT:
         pixels = np.array(Image.fromarray(pixels).transpose(UPRIGHT[orientation]))
     return pixels
+
+
+@lru_cache
+def colour_of(background: str) -> tuple[int, int, int] | None:
+    """The red, green and blue, 0 to 255, of a name or code of CSS ("white", "#808080"); None for "none".
+
+    Raises:
+        InputError: no such colour.
+    """
+    if background == "none":
+        return None
+    try:
+        red, green, blue = ImageColor.getrgb(background)
+    except ValueError:  # unknown, or with a fourth number
+        raise InputError(f"--background {background}: expected a colour such as white or #808080, or none") from None
+    return red, green, blue
 
 
 def check_image(path: str | Path, roots: Sequence[str] = ()) -> str | None:
@@ -206,7 +225,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, background: tuple[int, int, int] | None) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels, expected 8 or 16 bits per channel")
     if image.mode.startswith("I"):  # "I;16", "I;16B", ...; "I", 32-bit, is also what some formats give for 16 bits
@@ -215,6 +234,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             raise ValueError(f"grey values from {grey.min()} to {grey.max()}, expected 0 to 65535")
         if image.mode == "I" and image.format == "TIFF" and 0 < grey.max() < 256:
             raise ValueError(f"32-bit grey values up to {grey.max()}: white may be 255 or 65535, expected 8 or 16 bits")
+        clear = image.info.get("transparency")  # a value of 16 bits
         image = Image.fromarray((grey >> 8).astype(np.uint8))
+        if clear is not None:
+            image.putalpha(Image.fromarray(np.where(grey == clear, 0, 255).astype(np.uint8)))
+    if background is not None and image.has_transparency_data:
+        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     image.info.pop("transparency", None)  # else converting a palette with an alpha table warns, once per file
     return image.convert("RGB")

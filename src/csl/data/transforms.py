@@ -28,7 +28,7 @@ from PIL import Image
 from csl.data import batch_augment
 from csl.data.augment import cutout, rand_augment
 from csl.data.flip_affine import flip_affine
-from csl.data.images import load_pixels
+from csl.data.images import colour_of, load_pixels
 from csl.errors import InputError
 from csl.machine.image_size import height_width
 
@@ -54,9 +54,14 @@ AUGMENTATIONS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Imag
 
 
 class _Resizing:
-    """The part that both transforms share: `size`, and how much of a photo they need."""
+    """The part that both transforms share: `size`, `background`, and how much of a photo they need."""
 
     size: int | tuple[int, int]
+    background: str
+
+    def __post_init__(self):
+        height_width(self.size)  # these raise InputError
+        colour_of(self.background)
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -77,14 +82,15 @@ class _Resizing:
     @property
     def rule(self) -> str:
         """The settings that change the pixels of `resized` beside the size, in words, for `csl.data.photo_cache`."""
-        return f"bilinear, at least {self.margin:g} x"
+        colour = colour_of(self.background)
+        return f"bilinear, at least {self.margin:g} x" + (f", on {colour}" if colour else "")
 
     def read(self, path: str | Path, roots: Sequence[str] = ()) -> np.ndarray:
         """The photo of a file at the transform's size, before any augmentation: uint8 [H, W, 3].
 
         path, roots: as `csl.data.images.load_pixels` takes them. Raises InputError for a photo that cannot be read.
         """
-        return self.resized(load_pixels(path, roots, self.at_least))
+        return self.resized(load_pixels(path, roots, self.at_least, self.background))
 
     def resized(self, image: Image.Image | np.ndarray) -> np.ndarray:
         """Pixels of any size, or an RGB image, to new ones of the transform's: uint8 [H, W, 3].
@@ -102,17 +108,19 @@ class TrainTransform(_Resizing):
     size: the side of a square, or (H, W), in pixels. The aspect ratio of the image is not kept.
     augment: "original" (cutout 0.5 and RandAugment, as CSL and ASL train), "flip_affine" (as the NUS-WIDE tutorial),
         "none" (as the fashion fork trains) or "fast" (as "none" here, with `draws` for what the device does then).
+    background: the colour that transparent images are laid over, as `csl.data.images.load_pixels` takes it.
 
     The image is uint8 [H, W, 3], such as `load_pixels` returns, or an RGB Pillow image. All randomness comes from `rng`, a
     `numpy.random.Generator`: equal generators give equal tensors. Raises InputError for a size that is not positive or
-    an unknown `augment`, ValueError for an image that is not RGB.
+    an unknown `augment` or colour, ValueError for an image that is not RGB.
     """
 
     size: int | tuple[int, int]
     augment: str = "original"
+    background: str = "none"
 
     def __post_init__(self):
-        height_width(self.size)  # raises InputError
+        super().__post_init__()
         if self.augment not in AUGMENTATIONS:
             raise InputError(f"unknown augmentation {self.augment!r}: expected one of {', '.join(AUGMENTATIONS)}")
 
@@ -141,13 +149,11 @@ class TrainTransform(_Resizing):
 class EvalTransform(_Resizing):
     """`transform(image) -> uint8 tensor [3, H, W]`: resize (bilinear), to tensor. For validation and inference alike.
 
-    size, errors: as in `TrainTransform`.
+    size, background, errors: as in `TrainTransform`.
     """
 
     size: int | tuple[int, int]
-
-    def __post_init__(self):
-        height_width(self.size)  # raises InputError
+    background: str = "none"
 
     def __call__(self, image: Image.Image | np.ndarray) -> torch.Tensor:
         """Image of any size -> uint8 tensor [3, H, W], channels-last."""

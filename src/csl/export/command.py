@@ -132,6 +132,7 @@ def _describe(loaded, options):
         class_set=loaded.class_set or ClassSet(numbered, numbered),
         image_size=loaded.image_size,
         sigmoid=options.sigmoid,
+        background=str(config.get("background") or "none"),
         version=version("csl"),
     )
 
@@ -147,7 +148,7 @@ def _photos(options, loaded, description, scratch):
         if not paths:
             folder = make_garments(Path(scratch, "garments"), num_train=1, num_val=PHOTOS, size=256, progress=False)
             paths, what = find_images(folder), "drawn garments"
-    transform, pixels = EvalTransform(description.image_size), []
+    transform, pixels = EvalTransform(description.image_size, description.background), []
     for path in paths:
         with contextlib.suppress(InputError):  # one of many; if none can be read, that is said below
             pixels.append(transform.augmented(transform.read(path)))
@@ -179,7 +180,7 @@ def _quantise(options, float32, int8, description, photos, loaded, say):
     """Quantise a checked float32 file; returns a line with what it costs."""
     paths = find_images(options.calibrate, say=lambda line: None)
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(CALIBRATION, len(paths))).astype(int))]
-    transform = EvalTransform(description.image_size)
+    transform = EvalTransform(description.image_size, description.background)
 
     def batches():
         for name in chosen:
@@ -199,6 +200,7 @@ def _quantise(options, float32, int8, description, photos, loaded, say):
     classes, maps = description.class_set, []
     for network, name in ((before, "float32"), (after, "int8")):
         predictor = Predictor(network, classes.classes, classes.groups, description.image_size, torch.device("cpu"))
+        predictor.background = description.background
         maps.append(evaluate(predictor, annotations, **config).numbers["mAP"])
         say(f"mAP {name:8}{maps[-1]:6.2f}")
     return f"{line}; mAP {maps[0]:.2f} -> {maps[1]:.2f} on {len(annotations):,} images of {annotations.source}"

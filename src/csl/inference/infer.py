@@ -229,6 +229,7 @@ def _plan(predictor, path, images, classes, threshold, options):
         "weights": [str(path), status.st_size, status.st_mtime_ns, options.weights_key],
         "classes": _digest(classes),
         "image_size": predictor.image_size,
+        "background": predictor.background,
         "device": predictor.device.type,
         "amp": predictor.amp,
         "threshold": threshold,

@@ -18,6 +18,8 @@ class NetworkOptions:
         model_name: the network's name, needed for a foreign file of a timm network.
         num_classes: the number of classes that the file is expected to have.
         image_size: side or (H, W) in pixels; None for the size that the network was trained with.
+        background: the colour that transparent images are laid over, or "none" (`csl.data.images.load_pixels`); None for that
+            of the training.
         device: "cuda", "cuda:1", "cpu"; None for a GPU if there is one.
         amp: "auto", "bf16", "fp16" or "off" (`csl.predict.scoring.autocast_dtype`).
         abn: None to fold InPlace-ABN into the convolutions, or the backend that runs its layers.
@@ -32,6 +34,7 @@ class NetworkOptions:
     model_name: str | None = None
     num_classes: int | None = None
     image_size: int | tuple[int, int] | None = None
+    background: str | None = None
     device: str | None = None
     amp: str = "auto"
     abn: str | None = None
@@ -53,6 +56,7 @@ def load_predictor(
     predictor = Predictor.load(
         path, options.model_name, options.num_classes, options.image_size, default_image_size,
         device=options.device, amp=options.amp, abn=options.abn, compile=options.compile, weights_key=options.weights_key,
+        background=options.background,
     )  # fmt: skip
     predictor.cache = options.cache
     for line in filter(None, (predictor.origin, predictor.abn)):

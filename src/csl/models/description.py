@@ -53,6 +53,7 @@ class Description:
         sigmoid: whether the network gives probabilities; else logits.
         precision: "float32" or "int8".
         version: of csl.
+        background: the colour that transparent images are laid over, or "none": what lies under is seen.
     """
 
     architecture: Architecture
@@ -61,6 +62,7 @@ class Description:
     sigmoid: bool = False
     precision: str = "float32"
     version: str = ""
+    background: str = "none"
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -85,6 +87,7 @@ class Description:
             "output": self.output,
             "precision": self.precision,
             "version": self.version,
+            "background": self.background,
         }
         return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
@@ -105,7 +108,7 @@ def read_description(metadata: Mapping[str, str], path: Path, outputs: int | Non
         values = {
             name: json.loads(text)
             for name, text in metadata.items()
-            if name in (*names, "classes", "keys", "groups", "image_size")
+            if name in (*names, "classes", "keys", "groups", "image_size", "background")
         }
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its metadata cannot be read ({' '.join(str(error).split())[:120]})") from error
@@ -122,6 +125,7 @@ def read_description(metadata: Mapping[str, str], path: Path, outputs: int | Non
         sigmoid=values["output"] == "probabilities",
         precision=values["precision"],
         version=values["version"],
+        background=str(values.get("background", "none")),  # files of older versions do not say it
     )
 
 

@@ -47,6 +47,7 @@ class Predictor:
         abn: one line that names the backend of InPlace-ABN, None if it is folded into the convolutions.
         cache: folder of resized photos (`csl.data.photo_cache`), None for no cache.
         origin: one line on which weights of the file were taken, None where nothing had to be chosen.
+        background: the colour that transparent images are laid over (`csl.data.images.load_pixels`).
     """
 
     model: nn.Module
@@ -59,6 +60,10 @@ class Predictor:
     abn: str | None = None
     cache: str | None = None
     origin: str | None = None
+    background: str = "none"
+
+    def __post_init__(self):
+        self._transform()  # raises InputError
 
     @classmethod
     def load(
@@ -73,6 +78,7 @@ class Predictor:
         abn: str | None = None,
         compile: bool = False,
         weights_key: str | None = None,
+        background: str | None = None,
     ) -> "Predictor":
         """Load the network of a checkpoint, at the image size of its training unless another is given.
 
@@ -88,6 +94,7 @@ class Predictor:
                 run on, here and in all of this process.
             compile: compile the network when it first runs.
             weights_key: which of the state dicts in the file, as in `csl.checkpoint.read`.
+            background: as the attribute; None for that of the training.
 
         Raises:
             InputError: as `csl.checkpoint.load_model`, a size that the network does not take, a backend that does not
@@ -103,7 +110,7 @@ class Predictor:
                 raise InputError(
                     f"{flag}: {path} is exported and runs as it is: run without {flag}, or give a checkpoint"
                 )
-            return cls._load_onnx(Path(path), model_name, num_classes, image_size, device)
+            return cls._load_onnx(Path(path), model_name, num_classes, image_size, device, background)
         if abn is not None:
             set_abn_backend(abn)
         model, loaded = checkpoint.load_model(
@@ -127,10 +134,11 @@ class Predictor:
             config=config,
             abn=line,
             origin=loaded.origin,
+            background=background or str(config.get("background") or "none"),
         )
 
     @classmethod
-    def _load_onnx(cls, path, model_name, num_classes, image_size, device):
+    def _load_onnx(cls, path, model_name, num_classes, image_size, device, background):
         if not path.is_file():
             raise InputError(f"{path}: no such file, expected an exported network")
         chosen = choose_device(device if device or _onnx_has_cuda() else "cpu")
@@ -152,6 +160,7 @@ class Predictor:
             device=chosen,
             amp="off",
             config=parse_json(config.read_bytes(), config) if config.is_file() else {},
+            background=background or found.background,
         )
 
     def score(
@@ -196,9 +205,12 @@ class Predictor:
         networks = copies(self.model, self.device) if len(images) > batch_size else [self.model]
         return stream(networks, loader, self.device, autocast_dtype(self.amp, self.device))
 
+    def _transform(self):
+        return EvalTransform(self.image_size, self.background)
+
     def _dataset(self, images, roots):
         labels = LabelMatrix.from_entries([], [], [], (len(images), len(self.classes)))
-        transform = EvalTransform(self.image_size)
+        transform = self._transform()
         cache = open_cache(self.cache, images, transform, distributed.on_rank0(print))
         return ImageDataset(Annotations(images, labels, self.classes, roots=tuple(roots)), transform, cache=cache)
 
@@ -207,7 +219,7 @@ class Predictor:
 
         A file gives what `score` gives. Of a large JPEG an image has more pixels than are read here: pass its path.
         """
-        transform = EvalTransform(self.image_size)
+        transform = self._transform()
         pixels = transform.resized(image) if isinstance(image, Image.Image) else transform.read(image)
         x = to_input(transform.augmented(pixels)[None], self.device)  # [1, 3, H, W]
         dtype = autocast_dtype(self.amp, self.device)

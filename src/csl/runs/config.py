@@ -47,6 +47,7 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
     dropout: float = 0.0
     image_size: int | tuple[int, int] = 448
     augment: str = "original"
+    background: str = "none"
     # class prior
     prior_path: str | None = None
     prior_epochs: int | None = None

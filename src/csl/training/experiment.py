@@ -186,7 +186,7 @@ def _check(config):
     check_ranges(vars(config))
     check_image_size(_network_name(config), config.image_size)
     autocast_dtype(config.amp, choose_device(config.device))
-    TrainTransform(config.image_size, config.augment)
+    TrainTransform(config.image_size, config.augment, config.background)
     if config.on_bad_image not in ("stop", "skip"):
         raise InputError(f"--on_bad_image {config.on_bad_image}: expected stop or skip")
     for name, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS)):
@@ -287,7 +287,8 @@ def _create_trainer(
     if distributed.rank() > 0:  # each process draws dropout of its own; rank 0 draws what it would on its own
         torch.manual_seed(int(np.random.SeedSequence((config.seed, distributed.rank())).generate_state(1)[0]))
     workers = default_workers() if config.workers is None else config.workers
-    transform, val_transform = TrainTransform(config.image_size, config.augment), EvalTransform(config.image_size)
+    transform = TrainTransform(config.image_size, config.augment, config.background)
+    val_transform = EvalTransform(config.image_size, config.background)
     train_cache = open_cache(config.cache, data.train.images, transform, say)
     val_cache = open_cache(config.cache, data.val.images, val_transform, say)
     train_set = ImageDataset(data.train, transform, seed=config.seed, cache=train_cache)
