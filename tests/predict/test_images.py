@@ -27,6 +27,7 @@ def folder(tmp_path):
     for name in (".DS_Store", "Thumbs.db", "README", "notes.txt", "more.txt", "Python"):
         (photos / name).write_text("Python is no picture, nor is BMP")
     (photos / "film").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(40))
+    PHOTO.save(photos / "raw.NEF", format="TIFF")  # in which a preview lies
     (photos / "draw.svg").write_text("<?xml version='1.0'?>\n<svg></svg>")
     return photos
 
@@ -60,6 +61,7 @@ def test_every_format_is_found_in_a_folder_by_name_or_content(folder):
     assert "2 without extension (Python, README)" in passed
     assert "1 video (film)" in passed
     assert "1 SVG (draw.svg)" in passed
+    assert "1 .nef (raw.NEF)" in passed
 
 
 def test_a_folder_of_photos_alone_says_nothing_and_one_without_says_what_is_there(tmp_path, folder):

@@ -24,6 +24,8 @@ _BEGINNINGS = {
     b"\x1a\x45\xdf\xa3": "video", b"\0\0\x01\xba": "video", b"\0\0\x01\xb3": "video", b"FLV": "video",
     b"\x30\x26\xb2\x75": "video", b"PK\x03\x04": "archive", b"\x1f\x8b": "archive",
 }  # fmt: skip
+_RAW = frozenset({".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raf"})
+"""Cameras' own files: some are TIFFs, in which Pillow finds the small preview."""
 _HEAD = 1024  # bytes: an SVG's first element stands behind comments
 
 
@@ -75,7 +77,7 @@ def kind_if_no_image(path: str | Path) -> str | None:
         return None
     suffix = os.path.splitext(path)[1].lower()
     kind = mimetypes.guess_type(os.path.basename(path))[0] or "image"
-    if kind.startswith("image") or kind == "application/octet-stream":
+    if suffix not in _RAW and (kind.startswith("image") or kind == "application/octet-stream"):
         try:
             with open(path, "rb") as file:
                 found = described(file.read(_HEAD))

@@ -69,17 +69,21 @@ def _in_folder(root, follow_links):
             passed["folder that cannot be opened"].append(folder)
             continue
         for entry in entries:
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself
+                is_folder = is_file = False
             kind = None
             if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
                 kind = "hidden"
-            elif os.path.isdir(entry.path):
+            elif is_folder:
                 if not entry.is_symlink():
                     folders.appendleft(entry.path)
                 elif follow_links:
                     folders.append(entry.path)  # after all that is no link, so that files have their own names
                 else:
                     kind = "linked folder (--follow_links)"
-            elif os.path.isfile(entry.path):
+            elif is_file:
                 kind = kind_if_no_image(entry.path)
                 if kind is None:
                     found.append(entry.path)
