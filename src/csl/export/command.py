@@ -132,7 +132,7 @@ def _describe(loaded, options):
         class_set=loaded.class_set or ClassSet(numbered, numbered),
         image_size=loaded.image_size,
         sigmoid=options.sigmoid,
-        background=str(config.get("background") or "none"),
+        background=str((loaded.extra.get("config") or {}).get("background") or "none"),
         version=version("csl"),
     )
 
