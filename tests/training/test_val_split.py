@@ -204,5 +204,8 @@ def test_without_val_test_is_taken_and_said(tmp_path, make):
     assert val.notes.count(TEST_AS_VAL) == 1
     assert TEST_AS_VAL not in test.notes + training.notes
     said = []
+    for image in (*training.images, *val.images):
+        Path(image).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9)).save(image)
     load_data(TrainConfig(data=str(tmp_path)), said.append)
     assert said.count(TEST_AS_VAL) == 1
