@@ -83,11 +83,10 @@ class Description:
             "num_classes": len(self.class_set.classes),
             **self.class_set.to_plain(),
             "image_size": list(self.height_width),
-            "preprocessing": PREPROCESSING,
+            "preprocessing": {**PREPROCESSING, "background": self.background},
             "output": self.output,
             "precision": self.precision,
             "version": self.version,
-            "background": self.background,
         }
         return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
@@ -108,7 +107,7 @@ def read_description(metadata: Mapping[str, str], path: Path, outputs: int | Non
         values = {
             name: json.loads(text)
             for name, text in metadata.items()
-            if name in (*names, "classes", "keys", "groups", "image_size", "background")
+            if name in (*names, "classes", "keys", "groups", "image_size", "preprocessing")
         }
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its metadata cannot be read ({' '.join(str(error).split())[:120]})") from error
@@ -125,8 +124,13 @@ def read_description(metadata: Mapping[str, str], path: Path, outputs: int | Non
         sigmoid=values["output"] == "probabilities",
         precision=values["precision"],
         version=values["version"],
-        background=str(values.get("background", "none")),  # files of older versions do not say it
+        background=_background(values.get("preprocessing")),
     )
+
+
+def _background(preprocessing):
+    """What files of older versions do not say is "none"."""
+    return str(preprocessing.get("background", "none")) if isinstance(preprocessing, dict) else "none"
 
 
 def checked_size(value: object, place: str | Path) -> int | tuple[int, int]:
