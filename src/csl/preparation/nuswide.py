@@ -8,6 +8,7 @@ import numpy as np
 from csl.errors import InputError
 from csl.labels.matching import few
 from csl.labels.nuswide import Listed, read_lists, read_nuswide
+from csl.labels.photos import clean_name
 from csl.machine.files import write_json
 from csl.machine.invocation import command
 
@@ -93,7 +94,7 @@ def _first(listed: Listed, columns: np.ndarray, wanted: int) -> list[dict]:
         present = columns[listed.labels[row][columns] == 1]
         if len(present):
             labels = [listed.classes[column] for column in present]
-            samples.append({"image_name": listed.names[row], "image_labels": labels})
+            samples.append({"image_name": clean_name(listed.names[row]), "image_labels": labels})
             if len(samples) == wanted:
                 break
     return samples
