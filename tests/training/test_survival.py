@@ -191,6 +191,27 @@ def test_other_settings_or_data_are_not_resumed(garments, tmp_path):
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["epoch"] == 2
 
 
+@pytest.mark.parametrize("limit", ["max_steps", "stop_epoch"])
+def test_a_run_that_ended_early_goes_on_with_the_prior_that_it_began_with(limit, garments, tmp_path):
+    options = {
+        "epochs": 2,
+        "partial_loss_mode": "selective",
+        "prior_path": "auto",
+        "prior_epochs": 2,
+        "prior_threshold": 0.5,
+    }
+    run_of(garments, tmp_path / "run", **{limit: 1}, **options)
+    first = tmp_path / "run" / "prior"
+    before = {path.name: path.read_bytes() for path in first.glob("*.c*")}
+    assert {"last.ckpt", "train_avg_preds.csv"} <= before.keys()
+    run_of(garments, tmp_path / "run", resume=True, **{limit: 2}, **options)
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["step"] > 1
+    assert {path.name: path.read_bytes() for path in first.glob("*.c*")} == before
+    with pytest.raises(InputError, match="other settings"):
+        run_of(garments, tmp_path / "run", resume=True, **{limit: 2}, **options | {"gamma_neg": 3.0})
+    assert {path.name: path.read_bytes() for path in first.glob("*.c*")} == before
+
+
 def test_another_prior_or_other_weights_are_not_resumed(garments, tmp_path):
     data = shutil.copytree(garments, tmp_path / "set")
     table = pd.read_csv(data / "attributes.csv", dtype=str, keep_default_na=False)

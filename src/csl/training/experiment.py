@@ -114,15 +114,16 @@ def _train(config, lock, say):
             lock.enter_context(run.locked())
             _begin(run, config, asked_to_resume, say)
         record()
+    saved = config.resume and distributed.broadcast_object(run.last.exists())
     if config.prior_path == "auto":
-        prior = _estimate_prior(config, data, full_labels, run, say)
+        prior = _prior_of(run, data) if saved else _estimate_prior(config, data, full_labels, run, say)
         # The stage drew random numbers: begin again, so that the start is that of a run with a prior from a file.
         model, _ = create_network(config, classes)
     trainer = _create_trainer(model, config, data, run, prior, say)
     if prior is not None:
         for line in report.prior(prior, trainer.criterion.options.prior_threshold, data.train.groups):
             say(line)
-    _resume_if(config.resume and distributed.broadcast_object(run.last.exists()), trainer, say)
+    _resume_if(saved, trainer, say)
     if config.resume:
         record()  # now: a run whose state is refused stays as it is
     best = trainer.fit()
@@ -243,6 +244,16 @@ def _check_backends(model, config, say):
         )
     if config.compile:
         check_compiler(device)
+
+
+def _prior_of(run, data):
+    """[C] the prior that the second stage was started with: the first, which ended before it, stays closed."""
+    prior = distributed.broadcast_object(
+        checkpoint.read(run.last).extra.get("prior") if distributed.is_main() else None
+    )
+    if prior is None:  # older files do not hold it
+        prior = read_prior(RunFolder(run.prior).train_prior, data.train.classes)
+    return prior
 
 
 def _estimate_prior(config, data, full_labels, run, say):
