@@ -107,7 +107,11 @@ def parser() -> argparse.ArgumentParser:
 
     g = group("run")
     g.add("--path_dest", metavar="DIR", help="folder of the run; an earlier run in it is moved aside")
-    g.add("--resume", action="store_true", help="go on with the run in --path_dest")
+    g.add(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --path_dest; with --schedule constant also for more epochs",
+    )
     g.add("--save_every", type=int, metavar="N", help="save every N steps, beside every epoch")
     g.add("--eval_every", type=int, metavar="N", help="validate every N steps, beside every epoch")
     g.add("--skip_nonfinite", type=int, metavar="N", help="skip up to N steps whose loss is not finite")

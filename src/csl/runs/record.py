@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,8 +41,8 @@ _BLOCK = 1 << 22  # labels at a time
 # ----------------------------------------------------------------------------------------------------------- the command
 
 
-def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The settings that affect the result and differ between two runs, as `--lr 0.1 (was 0.2)`.
+def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = FREE) -> list[str]:
+    """The settings, but for those that are free, that differ between two runs, as `--lr 0.1 (was 0.2)`.
 
     Meanings are compared and not spellings: a default that is written out, or a path in another form, is the same.
     Settings that only one of them knows of are those of another version of the program, and are not compared.
@@ -50,7 +50,7 @@ def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
     meant = [_meanings(settings) for settings in (then, now)]
     return [
         f"--{name} {_flat(now[name])} (was {_flat(then[name])})"
-        for name in sorted(then.keys() & now.keys() - FREE)
+        for name in sorted(then.keys() & now.keys() - set(free))
         if meant[0][name] != meant[1][name]
     ]
 
@@ -63,7 +63,7 @@ def _meanings(settings):
             meant[name] = default
     if meant.get("prior_path") not in (None, "auto"):
         meant["prior_path"] = "a file"  # whose values are compared
-    if meant.get("prior_epochs") is None:
+    if meant.get("prior_epochs") is None and meant.get("prior_path") == "auto":
         meant["prior_epochs"] = meant.get("epochs")
     if isinstance(meant.get("model_path"), str):
         meant["model_path"] = os.path.abspath(meant["model_path"])

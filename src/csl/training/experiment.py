@@ -77,6 +77,13 @@ def _train(config, lock, say):
     before = distributed.broadcast_object(run.read_config()) if config.resume else {}
     if config.resume and config.val_split is None:
         config = dataclasses.replace(config, val_split=before.get("val_split"))
+    if (
+        config.prior_path == "auto"
+        and config.prior_epochs is None
+        and before.get("epochs", config.epochs) != config.epochs
+    ):
+        # More epochs are for stage 2: stage 1 has its own already.
+        config = dataclasses.replace(config, prior_epochs=before.get("prior_epochs") or before["epochs"])
     with distributed.rank0_first():  # rank 0 may have to draw the demo set, and writes the caches
         data = load_data(config, say, run.split if config.resume else None)
     parts = {"train": data.train, "val": data.val}

@@ -11,7 +11,7 @@ from csl.checkpoint import Checkpoint
 from csl.errors import InputError
 from csl.machine import distributed
 from csl.prior import ClassPrior
-from csl.runs.record import changed_settings
+from csl.runs.record import FREE, changed_settings
 from csl.training.optim import contiguous_state
 
 
@@ -218,11 +218,7 @@ def check_resumable(
             "expected the same"
         )
     config = now.get("config") or {}
-    if then["scheduler"]["total_steps"] != total_steps:
-        raise InputError(
-            f"{path}: a schedule of {then['scheduler']['total_steps']} steps, this command has {total_steps}; resume "
-            "with the data, --epochs and --batch_size it was started with"
-        )
+    longer = _check_length(state, config, total_steps, steps_per_epoch)
     if then["scheduler"].keys() != now["scheduler"].keys():
         raise InputError(f"{path}: made with another schedule than --schedule {config.get('schedule')}")
     if (then["ema"] is None) != (now["ema"] is None):
@@ -231,7 +227,7 @@ def check_resumable(
             f"{path}: holds {found} of the weights, this command has --ema_decay {config.get('ema_decay', 0):g}; resume "
             "with the one it was started with"
         )
-    if changed := changed_settings(then.get("config") or {}, config):
+    if changed := changed_settings(then.get("config") or {}, config, FREE | {"epochs"} if longer else FREE):
         raise InputError(f"{path}: the run was started with other settings, expected the same: {', '.join(changed)}")
     if "prior" in then and not _equal(then["prior"], now["prior"]):  # older files do not hold it
         raise InputError(
@@ -239,6 +235,36 @@ def check_resumable(
             f"(--prior_path {config.get('prior_path')})"
         )
     _check_counts(state, total_steps, steps_per_epoch)
+
+
+def _check_length(state, config, total_steps, per_epoch):
+    """Check that the run may go on for the epochs of this command; returns whether these are others than it was started with.
+
+    A constant learning rate is that of any number of epochs, where the curve of another schedule is made for its own.
+    """
+    then, planned = state.extra["scheduler"]["total_steps"], (state.extra.get("config") or {}).get("epochs")
+    epochs, schedule, done = config.get("epochs"), config.get("schedule"), -(-state.extra["step"] // per_epoch)
+    if planned == epochs or type(planned) is not int or planned < 1:
+        if then != total_steps:
+            raise InputError(
+                f"{state.path}: a schedule of {then} steps, this command has {total_steps}; resume with the data, --epochs and "
+                "--batch_size it was started with"
+            )
+        return False
+    if epochs < done:
+        expected = f"{done} or more" if schedule == "constant" else planned
+        raise InputError(f"--epochs {epochs}: {state.path} has come to epoch {done} of {planned}, expected {expected}")
+    if schedule != "constant":
+        raise InputError(
+            f"--epochs {epochs}: the learning rate of --schedule {schedule} follows a curve over the {planned} epochs that "
+            f"{state.path} was started with; resume with --epochs {planned}, or start a new run from its weights, --model_path "
+            f"{state.path} and another --path_dest (--schedule constant has no such curve)"
+        )
+    if then != planned * per_epoch:
+        raise InputError(
+            f"{state.path}: {then // planned} steps an epoch, this command has {per_epoch}; expected the same"
+        )
+    return True
 
 
 def _check_counts(state, total_steps, per_epoch):

@@ -325,8 +325,10 @@ class Trainer:
         }
         batch = f"{self.processes} processes x --batch_size x --grad_accum"
         try:
-            check_resumable(state, now, self.schedule.total_steps, self.steps_per_epoch, batch)
+            total_steps = self.schedule.total_steps
+            check_resumable(state, now, total_steps, self.steps_per_epoch, batch)
             self.state.load(state)
+            self.schedule.total_steps = total_steps  # those of a longer run than the state was saved by
         except InputError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
