@@ -85,7 +85,7 @@ def find_source(data: Path, images: Images) -> tuple[Path, Images]:
             raise InputError(f"{csv.parent / folder}: no such folder, expected the images of {csv.name}")
     record = csv.parent / RECORD
     if (
-        images is None and record.is_file() and Table.read(csv).photos is None
+        images is None and record.is_file() and Table.read(csv).about.photos is None
     ):  # else links that it made are found first
         known = parse_json(record.read_bytes(), record)
         images = csv.parent / str(known.get("photos", ".") if isinstance(known, dict) else ".")
@@ -100,7 +100,6 @@ def read_photos(csv: Path, images: Images, options: dict[str, Any], follow_links
             one name.
     """
     annotations = read_attributes(csv, images=images, **options)
-    annotations.expect_photos()
     if not follow_links:
         folders = (annotations.folder, *annotations.folders)
         roots = require_inside(annotations.images, folders, csv.parent, annotations.source)
@@ -110,6 +109,7 @@ def read_photos(csv: Path, images: Images, options: dict[str, Any], follow_links
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise InputError(f"{csv}: found the image {name!r}, expected a path relative to {annotations.folder}")
+    annotations.expect_photos()
     if len(set(names)) < len(names):
         twice = next(name for row, name in enumerate(names) if names.index(name) < row)
         raise InputError(f"{csv}: two images are called {twice!r}, in several folders, expected names of their own")
