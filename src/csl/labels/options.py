@@ -23,7 +23,7 @@ class DataOptions:
         minus_one, unlisted: what -1 in a yes/no column, or a label that a list lacks, means: "negative" or "unknown".
         no_label: words for an empty list.
         vote_threshold: from which share of votes on a label is there.
-        keep_unlabelled_images: COCO, LVIS, NUS-WIDE: keep images without any annotation.
+        keep_unlabelled_images: COCO, Datumaro, LVIS, NUS-WIDE: keep images without any annotation.
         classes_file: OpenImages: a list of MIDs, instead of the trainable classes.
         strict_labels: OpenImages: stop at the first malformed row.
         follow_links: images may be named, and links may lead, outside of the data folder.
