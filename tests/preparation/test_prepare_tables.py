@@ -69,6 +69,7 @@ TABLES = {
     "signs": ("list_attr.csv", SIGNS, "--minus_one negative"),
     "a text file": ("list.txt", BLANKS, "--minus_one negative"),
     "several rows of an image": ("train_labels.csv", ROWS, ""),
+    "a row of sums": ("labels.csv", SIGNS.replace("-1", "0") + "Total,16,12\n", ""),
     "rare words": ("attributes.csv", WORDS, ""),
     "a column that is said": ("labels.csv", GROUPS, "--roles Group=split,hat=class --filename_column filename"),
     "copies": ("labels.csv", WORDS, "--balance original"),

@@ -84,9 +84,7 @@ def find_source(data: Path, images: Images) -> tuple[Path, Images]:
         if csv.name == SOURCES[0][0]:
             raise InputError(f"{csv.parent / folder}: no such folder, expected the images of {csv.name}")
     record = csv.parent / RECORD
-    if (
-        images is None and record.is_file() and Table.read(csv).about.photos is None
-    ):  # else links that it made are found first
+    if images is None and record.is_file() and Table.read(csv).about.photos is None:  # else the links of then are found
         known = parse_json(record.read_bytes(), record)
         images = csv.parent / str(known.get("photos", ".") if isinstance(known, dict) else ".")
     return csv, images
@@ -113,10 +111,11 @@ def read_photos(csv: Path, images: Images, options: dict[str, Any], follow_links
     if len(set(names)) < len(names):
         twice = next(name for row, name in enumerate(names) if names.index(name) < row)
         raise InputError(f"{csv}: two images are called {twice!r}, in several folders, expected names of their own")
-    photos = TablePhotos(annotations, Table.read(csv), np.arange(len(annotations)))
+    column = next(one.name for one in annotations.columns if one.role == "image")
+    table = Table.read(csv).without_sums(column)
     number = {path: row for row, path in enumerate(annotations.images)}
-    paths = Photos(annotations.folders or [annotations.folder]).paths(photos.table.text(photos.column("image")))
-    return replace(photos, image_of_row=np.array([number[path] for path in paths]))
+    paths = Photos(annotations.folders or [annotations.folder]).paths(table.text(column))
+    return TablePhotos(annotations, table, np.array([number[path] for path in paths]))
 
 
 def readable(
