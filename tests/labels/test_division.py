@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from csl.errors import InputError
 from csl.labels import LabelMatrix
-from csl.labels.division import validation_rows
+from csl.labels.division import joined, validation_rows
 
 
 def draw(seed, count, classes, shares=(0.1, 0.3, 0.6)):
@@ -55,6 +55,12 @@ def test_what_one_image_alone_has_is_for_training():
     assert len(validation_rows(every_one_another, np.arange(20), 0.2, 0)) == 4
     nothing_known = LabelMatrix.from_dense(np.full((20, 1), -1, np.int8), -1)
     assert len(validation_rows(nothing_known, np.arange(20), 0.2, 0)) == 4
+
+
+def test_what_either_grouping_joins_is_one_group():
+    groups = joined(np.array([0, 0, 1, 2, 3]), np.array(["a", "b", "b", "c", "d"]))
+    assert len(set(groups[:3])) == 1
+    assert len(set(groups[2:])) == 3
 
 
 def test_one_image_cannot_be_split():

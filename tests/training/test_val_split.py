@@ -72,7 +72,7 @@ def test_a_split_is_made_once_and_found_again(photos, data, no_pictures, capsys)
         f"--val_split 0.3: {sizes['train']} images for training, {sizes['val']} for validation, kept in split.csv"
         in said
     )
-    assert "--val_split: 2 images have the bytes of another, and stay on its side" in said
+    assert "--val_split: 2 images have the bytes or the name of another, and stay on its side" in said
 
     before = Path("outputs/split.csv").read_bytes()
     train(replace(config, resume=True, max_steps=2), said.append)

@@ -48,6 +48,18 @@ def validation_rows(labels: LabelMatrix, groups: np.ndarray, share: float, seed:
     return np.flatnonzero(np.isin(group, val))
 
 
+def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Groups [N] of what either of two groupings [N] puts together, int64."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    _, left = np.unique(first, return_inverse=True)
+    _, right = np.unique(second, return_inverse=True)
+    count = len(left) + len(right)  # nodes: the groups of either, joined by each image
+    edges = coo_array((np.ones(len(left)), (left, len(left) + right)), shape=(count, count))
+    return connected_components(edges, directed=False)[1][left].astype(np.int64)
+
+
 def _known(labels, group, count):
     """int8 [groups, labels]: whether an image of the group has a known label, of the rarest classes, positive or negative."""
     counts = labels.counts()

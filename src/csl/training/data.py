@@ -16,7 +16,7 @@ from csl.data.duplicates import same_photos
 from csl.errors import InputError, NoSplit, printable
 from csl.garments import make_garments
 from csl.labels import Annotations, LabelMatrix, simulate
-from csl.labels.division import validation_rows
+from csl.labels.division import joined, validation_rows
 from csl.labels.inspection import column_lines, images_in_both, label_warnings
 from csl.labels.matching import few
 from csl.labels.options import DataOptions
@@ -120,9 +120,9 @@ def _validation(options, train, val_split):
 
 def _divided(part, config, say):
     """{split: rows} of a split by `val_split`, whose sizes are printed."""
-    groups = same_photos(part.images, part.roots)
+    groups = joined(same_photos(part.images, part.roots), np.array(part.names))  # by which split.csv tells them apart
     if copies := len(groups) - len(np.unique(groups)):
-        say(f"--val_split: {copies:,} images have the bytes of another, and stay on its side")
+        say(f"--val_split: {copies:,} images have the bytes or the name of another, and stay on its side")
     val = validation_rows(part.labels, groups, config.val_split, config.seed)
     train = np.setdiff1d(np.arange(len(part)), val)
     say(
