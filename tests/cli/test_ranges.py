@@ -8,6 +8,7 @@ import torch
 from csl import InputError, TrainConfig, train
 from csl.__main__ import COMMANDS
 from csl.cli import parsing
+from csl.labels.simulation import WITHOUT_PARAM, schemes
 from csl.losses import PartialSelectiveLoss
 from csl.predict.scoring import choose_device
 from csl.ranges import RANGES
@@ -100,3 +101,10 @@ def test_flags_are_looked_at_before_data_is_read_or_an_earlier_run_moves(flag, v
     with pytest.raises(InputError, match=f"^--{flag}\\b"):
         train(TrainConfig(data="nowhere", path_dest=str(tmp_path), **settings, **{flag: value}), lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+@pytest.mark.parametrize("scheme", schemes)
+def test_every_scheme_of_partial_labels_is_looked_at_without_data(scheme):
+    param = None if scheme in WITHOUT_PARAM else 1.0
+    with pytest.raises(InputError, match="^nowhere: "):
+        train(TrainConfig(data="nowhere", simulate_partial_type=scheme, simulate_partial_param=param), lambda _: None)

@@ -204,7 +204,7 @@ def _check(config):
         raise InputError(f"--prior_loss {config.prior_loss}: expected bce or focal")
     if config.simulate_partial_type is not None:
         simulate(
-            LabelMatrix.from_entries([], [], [], (0, 0)), config.simulate_partial_type, config.simulate_partial_param
+            LabelMatrix.from_entries([], [], [], (1, 1)), config.simulate_partial_type, config.simulate_partial_param
         )
     if config.cache is not None:
         check_folder(config.cache)
