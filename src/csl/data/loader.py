@@ -35,6 +35,7 @@ class EpochBatches(Sampler[list[Key]]):
         global_batch: A * W * B, samples of a step.
         num_batches: steps of an epoch, the same for all ways to share a global batch.
         left_out: samples of an epoch's last step that are not seen, 0 mostly.
+        smallest: samples of the smallest batch that has any.
 
     Raises:
         InputError: fewer samples than the parts that a step is cut into.
@@ -67,6 +68,9 @@ class EpochBatches(Sampler[list[Key]]):
         too_few = rest < 2 or rest // parts < min(2, batch_size)
         self.left_out = rest if full and too_few else 0
         self.num_batches = full + (rest > 1 or not full)
+        self.smallest = batch_size if full else rest // parts
+        if rest > self.left_out:
+            self.smallest = min(self.smallest, rest // parts)
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:

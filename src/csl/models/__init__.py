@@ -1,5 +1,8 @@
 """Networks by name: TResNet with its heads, and every image model of timm."""
 
+from functools import cache
+
+import torch
 from torch import nn
 
 from csl.errors import InputError
@@ -83,6 +86,27 @@ def check_image_size(name: str, size: int | tuple[int, int]) -> None:
         check_timm_size(name, size)
 
 
+@cache
+def fewest_images(name: str, size: int | tuple[int, int], head: str = "linear") -> int:
+    """The fewest images of a batch that a network can be trained on: 2 if batch norm has one value a channel of one, else 1.
+
+    It is tried, without any values.
+
+    Raises:
+        InputError: as `check_image_size`.
+    """
+    check_image_size(name, size)
+    with torch.device("meta"):
+        model = create_model(name, head=head, image_size=size).train()
+        try:
+            model(torch.empty(1, 3, *height_width(size)))
+        except ValueError as error:  # of PyTorch's layers, or of InPlace-ABN
+            if "value per channel" not in str(error):
+                raise
+            return 2
+    return 1
+
+
 __all__ = [
     "CONFIGS",
     "HEADS",
@@ -92,6 +116,7 @@ __all__ = [
     "architecture",
     "check_image_size",
     "create_model",
+    "fewest_images",
     "fuse",
     "name_with_tag",
     "own_size",

@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from csl import checkpoint
 from csl.data.dataset import ImageDataset
-from csl.data.loader import create_loader, default_workers
+from csl.data.loader import EpochBatches, create_loader, default_workers
 from csl.data.photo_cache import check_folder, open_cache
 from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import InputError
 from csl.labels import LabelMatrix, simulate
 from csl.labels.class_set import ClassSet
 from csl.machine import distributed
-from csl.models import CONFIGS, architecture, check_image_size, create_model, name_with_tag
+from csl.models import CONFIGS, architecture, check_image_size, create_model, fewest_images, name_with_tag
 from csl.models.abn import describe_abn, synchronise_abn
 from csl.models.compiling import check_compiler
 from csl.ops import set_abn_backend
@@ -116,6 +116,7 @@ def _train(config, lock, say):
                 data.train.labels.save(run.partial_labels)
             run.set_latest()
 
+    _check_batches(config, data.train)
     if not config.resume:
         if distributed.is_main():
             lock.enter_context(run.locked())
@@ -263,6 +264,25 @@ def _prior_of(run, data):
     return prior
 
 
+def _fewest_images(config):
+    """Of a batch of one process that the network can be trained on."""
+    if config.sync_abn and distributed.world_size() > 1:  # its batch norm sees the images of all processes
+        return 1
+    return fewest_images(_network_name(config), config.image_size, config.head)
+
+
+def _check_batches(config, train):
+    """Raise InputError if an epoch has no batches, or one that the network cannot be trained on."""
+    rank, processes = distributed.rank(), distributed.world_size()
+    batches = EpochBatches(len(train), config.batch_size, config.seed, config.grad_accum, rank, processes)
+    if batches.smallest < _fewest_images(config):
+        raise InputError(
+            f"{train.source}: {len(train):,} images to train on give a batch of one image (--batch_size {config.batch_size}, "
+            f"--grad_accum {config.grad_accum}, {processes} processes), of which the batch norm of {config.model_name} has one "
+            f"value a channel at --image_size {config.image_size}; expected two images in each batch, or larger images"
+        )
+
+
 def _estimate_prior(config, data, full_labels, run, say):
     """The first stage: a temporary model in "ignore" mode, whose mean prediction over its last epoch is the prior."""
     folder = RunFolder(run.prior)
@@ -330,6 +350,7 @@ def _create_trainer(
         config,
         say,
         {"model_name": _network_name(config), "head": config.head, "config": config.to_dict()},
+        _fewest_images(config),
     )
     say(
         report.start(

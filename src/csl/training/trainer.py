@@ -54,6 +54,7 @@ class Trainer:
         device: where to train.
         options: how to train.
         description: what every checkpoint says of the run beside its classes: model_name, head, config.
+        fewest: images of a batch that the model can be trained on: steps with fewer, as others are bad, are left out.
         say: prints one line.
 
     Attributes:
@@ -72,7 +73,9 @@ class Trainer:
         options: TrainOptions,
         say: Callable[[str], None] = tqdm.write,
         description: Mapping[str, Any] | None = None,
+        fewest: int = 1,
     ):
+        self.fewest = fewest
         self.model = model.to(device, memory_format=torch.channels_last)
         self.criterion = criterion.to(device)
         self.train_loader, self.val_loader, self.val = train_loader, val_loader, val
@@ -142,11 +145,13 @@ class Trainer:
         options, counts = self.options, self.counts
         self.model.train()
         done = counts.step - counts.epoch * self.steps_per_epoch  # not 0 where training resumes within an epoch
+        taken = done
         self.train_loader.batch_sampler.set_epoch(counts.epoch, done)
         with EpochProgress(f"epoch {counts.epoch + 1}", self.steps_per_epoch, done) as progress:
             for batches in self.steps():
                 if self._agree_on(batches):
                     self.train_step(batches)
+                    taken += 1
                 counts.step += 1
                 progress.update(sum(map(len, batches)) * self.processes)
                 if progress.line_is_due(counts.step, options.print_freq):
@@ -157,6 +162,8 @@ class Trainer:
                 if _every(options.save_every, counts.step):
                     self.save()
         self._leave_on(*distributed.all_reduce_max(self.signals.number or 0))
+        if not taken:  # by any process: they agree on each step
+            raise InputError(f"no batch had {self.fewest} or more images that can be read {self._where()}")
         return progress.rate
 
     def steps(self) -> Iterator[list[Batch]]:
@@ -198,18 +205,18 @@ class Trainer:
         """Whether all processes take this step: the one message between them before it.
 
         A signal, a non-finite loss of the step before or (under `on_bad_image` "stop") a bad image on any process ends
-        all. A step is left out if a batch of any process has no image.
+        all. A step is left out if a batch of any process has too few images.
         """
         bad = [image for batch in batches for image in batch.bad]
-        signal_number, some_bad, empty, nonfinite = distributed.all_reduce_max(
-            self.signals.number or 0, bool(bad), not all(map(len, batches)), self.finite.nonfinite()
+        signal_number, some_bad, too_few, nonfinite = distributed.all_reduce_max(
+            self.signals.number or 0, bool(bad), min(map(len, batches)) < self.fewest, self.finite.nonfinite()
         )
         if nonfinite:
             self.finite.stop()
         self._leave_on(signal_number)
         if some_bad:
             self._report_bad(bad)
-        return not empty
+        return not too_few
 
     # ---------------------------------------------------------------------------------------------------- evaluation
 
@@ -225,6 +232,8 @@ class Trainer:
         part = score(forms, self.val_loader, self.device, self.amp_dtype, "validation", after_batch)
         if any(distributed.all_reduce_max(len(part.bad))):
             self._report_bad(part.bad)
+        if not any(distributed.all_reduce_max(len(part.indices))):
+            raise InputError(f"none of the {len(self.val):,} validation images can be read {self._where()}")
         self.finite.check_scores(part, self.val.images, self._place())
         self._scores = gather_scores(part)
         return distributed.broadcast_object(None if self._scores is None else self._results(self._scores))
