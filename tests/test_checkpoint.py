@@ -164,6 +164,7 @@ OF_THE_WILD = {
     "one layer compiled": (lambda s: {k.replace("conv1.", "conv1._orig_mod."): v for k, v in s.items()}, None),
     "beside counts": (lambda s: {**s, "epoch": 3}, None),
     "an optimizer's": (with_others, None),
+    "a tuple": (lambda s: (s, with_others(zeros(s))["optimizer"]), "weights of '0' taken"),
     "a plain one": (lambda s: {"state_dict": s}, None),
     "other facts": (lambda s: {"state_dict": s, "config": ["a"], "head": {"type": "x"}, "model_name": 5, "groups": 3,
                                "classes": 80}, None),
@@ -220,6 +221,8 @@ def test_a_whole_pickled_network_is_read_by_its_parts(resnet, tmp_path):
     assert list(read.state_dict) == list(resnet.state_dict())
     assert all(torch.equal(value, resnet.state_dict()[key]) for key, value in loaded.state_dict().items())
     assert "csl.models.heads.Classifier" in read.origin
+    torch.save(resnet, tmp_path / "bare.pth")
+    assert list(checkpoint.read(tmp_path / "bare.pth").state_dict) == list(resnet.state_dict())
 
 
 def test_damaged_files_are_one_line(state, tmp_path):

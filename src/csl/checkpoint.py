@@ -395,10 +395,12 @@ def _read_safetensors(path):
 
 def _split(content, path, weights_key, notes):
     """The state dict of a file's content, and the rest; what was chosen is noted."""
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__}, expected a state dict")
-    ours = content.get("format") == FORMAT
     states = find_states(content)
+    if not isinstance(content, Mapping):
+        if not states:
+            raise InputError(f"{path}: holds a {type(content).__name__}, expected a state dict")
+        content = {}
+    ours = content.get("format") == FORMAT
     if not states:
         keys = sorted(printable(key) if isinstance(key, str) else shown(key) for key in content)
         raise InputError("; ".join([f"{path}: keys {_few(keys)}, expected a state dict of tensors", *notes]))

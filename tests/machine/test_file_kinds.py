@@ -9,7 +9,7 @@ from csl.models import create_model
 
 
 def a_page(path, _):
-    path.write_text("\n<!DOCTYPE html><html><head><title>Sign in</title></head></html>")
+    path.write_text("\ufeff\n<!DOCTYPE html><html><head><title>Sign in</title></head></html>")
 
 
 def a_pointer(path, _):

@@ -226,7 +226,7 @@ def _plan(predictor, path, images, classes, threshold, options):
     status = Path(path).stat()
     return {
         "images": _digest(map(str, images)),
-        "weights": [str(path), status.st_size, status.st_mtime_ns, options.weights_key],
+        "weights": [str(path), status.st_size, status.st_mtime_ns, *filter(None, [options.weights_key])],
         "classes": _digest(classes),
         "image_size": predictor.image_size,
         "background": predictor.background,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 _STARTS = (
     (re.compile(rb"version https://git-lfs"), "a pointer of git-lfs and not the file itself: `git lfs pull` fetches that"),
-    (re.compile(rb"\s*(<!doctype|<html|<head|<\?xml)", re.I), "a web page and not weights: download the file itself"),
-    (re.compile(rb"\x08[\x01-\x20](\x12|:)"), "an ONNX network, which infer.py and validate.py run under a name in .onnx"),
+    (re.compile(rb"(\xef\xbb\xbf)?\s*<[a-z!?]", re.I), "a web page and not weights: download the file itself"),
+    (re.compile(rb"\x08[\x01-\x20][\x12:B]"), "an ONNX network, which infer.py and validate.py run under a name in .onnx"),
     (re.compile(rb"\x89HDF"), "HDF5, as Keras writes it"),
     (re.compile(rb"\x1f\x8b|7z\xbc|Rar!|BZh|\xfd7zXZ"), "a compressed archive: unpack it"),
     (re.compile(rb".{257}ustar", re.S), "a .tar archive: unpack it"),
