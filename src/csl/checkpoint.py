@@ -167,7 +167,7 @@ def read(path: str | Path, weights_key: str | None = None) -> Checkpoint:
         raise InputError(f"{path}: tensors of no known network ({type(error).__name__}: {reason})") from error
     _check_facts(extra, state, num_classes, path)
     architecture = Architecture(recorded or model_name, head, num_classes or extra.get("num_classes"), num_groups)
-    return Checkpoint(path, state, architecture, _class_set(extra, num_classes, path), extra, notes)
+    return Checkpoint(path, state, architecture, _class_set(extra, num_classes, path), extra, notes=notes)
 
 
 def write(path: str | Path, content: Mapping[str, Any]) -> None:
