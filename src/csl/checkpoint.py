@@ -52,6 +52,8 @@ from csl.models.state_dicts import (
 )
 
 FORMAT = "csl-1"
+WITH_NORM = "with_norm"
+"""The key by which a checkpoint of today is told from an older one: see `Checkpoint.with_norm`."""
 
 # What a fact may be in a file of another program, where the key may mean something else: other values are passed over.
 _FACTS = {"model_name": str, "classes": list | tuple | Mapping, "head": (), "config": (), "groups": ()}
@@ -79,6 +81,11 @@ class Checkpoint:
     extra: dict[str, Any] = field(default_factory=dict)
     image_size: int | tuple[int, int] | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def with_norm(self) -> bool:
+        """Whether a timm network with a head of ours applies its body's final norm: older files were trained without."""
+        return bool(self.extra.get(WITH_NORM))
 
     @property
     def made_for(self) -> int | tuple[int, int] | None:
@@ -241,6 +248,8 @@ def load_model(
         check_image_size(name, size)
     checkpoint.image_size = size
     model = create_model(**vars(checkpoint.architecture), image_size=size)
+    if isinstance(model, TimmWithHead):
+        model.applies_norm = checkpoint.with_norm
     load_weights(model, checkpoint)
     return model.eval(), checkpoint
 

@@ -35,7 +35,12 @@ def test_case_alone_is_no_difference_and_is_said():
     [
         (["dog", "cat", "birds"], ["cat", "dog", "bird"], r"2 of 3 classes .* and 'birds' not \(there: 'bird'\)"),
         (["aeroplane", "boat", "bus"], ["boat", "bus", "car"], r"2 of 3 classes .*'aeroplane' not \(there: 'car'\)"),
-        (["a", "a", "b"], ["b", "a", "a"], r"'b' is class 3 here and class 1 of the network; names repeat"),
+        (["a", "a", "b", "c"], ["b", "a", "a", "d"], r"'b' is class 3 here and class 1 of the network; names repeat"),
+        (
+            ["Cat", "cat", "x", "x"],
+            ["cat", "Cat", "y", "y"],
+            r"'cat' is class 2 here and class 1 of the network; names repeat",
+        ),
         (["a", "b"], ["x", "y", "z"], r"photos.csv: 2 classes, the network has 3"),
     ],
 )
@@ -57,6 +62,23 @@ def test_by_position_where_no_name_agrees_or_names_repeat_in_order(wanted, found
     assert columns == list(range(len(wanted)))
     assert why in said[0]
     assert said[0].endswith(f"the {len(wanted)} classes are matched by position")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "columns"),
+    [
+        (["a", "a", "b"], ["b", "a", "a"], [1, 2, 0]),
+        (["a", "a", "b", "b"], ["b", "b", "a", "a"], [2, 3, 0, 1]),
+        (["Cat", "cat"], ["cat", "Cat"], [1, 0]),
+        (["class 1", "class 0"], ["class 0", "class 1"], [1, 0]),
+    ],
+)
+def test_a_name_that_repeats_is_matched_among_its_own(wanted, found, columns):
+    assert match(wanted, found) == (columns, [])
+
+
+def test_names_that_a_file_without_names_is_given_are_none():
+    assert match(["class 1", "class 2", "class 3"], ["class 0", "class 1", "class 2"]) == ([0, 1, 2], [])
 
 
 def test_a_network_without_names_is_matched_by_position_as_before():

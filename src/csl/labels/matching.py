@@ -13,8 +13,9 @@ def match_classes(
 ) -> list[int]:
     """The position in `found` of each wanted class.
 
-    Names are compared as they are, then without their case. Names that repeat are matched by position, if each that agrees
-    with another stands at its place; so are lists of one length in which no name agrees.
+    Names are compared as they are, then without their case. Of a name that repeats on both sides as often, the first is the
+    first, the second the second. Names that repeat otherwise are matched by position, if each that agrees with another stands
+    at its place; so are lists of one length in which no name agrees, and a file without names ("class 0", "class 1", ...).
 
     Args:
         wanted: C names.
@@ -26,21 +27,18 @@ def match_classes(
     Raises:
         InputError: some names agree and others do not, or the order of repeated names contradicts the positions.
     """
-    if list(wanted) == list(found):
-        return list(range(len(found)))
     for ours, theirs, note in (
         (wanted, found, ""),
         (_folded(wanted), _folded(found), ", in upper or lower case alike"),
     ):
-        unique = len(set(theirs)) == len(theirs) and len(set(ours)) == len(ours)
-        if unique and set(ours) <= set(theirs):
+        if (columns := _by_name(ours, theirs)) is not None:
             if note:
                 say(f"{place}: classes are matched to those of {whose} by name{note}")
-            column = {name: position for position, name in enumerate(theirs)}
-            return [column[name] for name in ours]
+            return columns
     ours, theirs = _folded(wanted), _folded(found)
-    agree = set(ours) & set(theirs)
-    if agree and len(set(theirs)) == len(theirs) and len(set(ours)) == len(ours):
+    nameless = list(found) == [f"class {number}" for number in range(len(found))]
+    agree = set() if nameless else set(ours) & set(theirs)
+    if agree and not _repeats(ours) and not _repeats(theirs):
         missing = [name for name in wanted if name.casefold() not in agree]
         others = [name for name in found if name.casefold() not in agree]
         raise InputError(
@@ -49,17 +47,33 @@ def match_classes(
         )
     if len(wanted) != len(found):
         raise InputError(f"{place}: {len(wanted)} classes, {whose} has {len(found)}; expected the same")
-    in_theirs, in_ours = Counter(theirs), Counter(ours)
-    for position, name in enumerate(theirs):
-        if in_theirs[name] == in_ours[name] == 1 and ours[position] != name:
-            raise InputError(
-                f"{place}: {found[position]!r} is class {ours.index(name) + 1} here and class {position + 1} of {whose}; names "
-                "repeat, so that only the same order can be read"
-            )
-    if not all(name.startswith("class ") for name in found):  # which a file without names has
+    for ours, theirs in ((wanted, found), (_folded(wanted), _folded(found))):
+        in_theirs, in_ours = Counter(theirs), Counter(ours)
+        for position, name in enumerate(theirs):
+            if agree and in_theirs[name] == in_ours[name] and ours[position] != name:
+                raise InputError(
+                    f"{place}: {found[position]!r} is class {ours.index(name) + 1} here and class {position + 1} of {whose}; "
+                    "names repeat, so that only the same order can be read"
+                )
+    if not nameless:
         why = "class names repeat" if agree else f"no class is called as {whose} calls it ({few_names(found)})"
         say(f"{place}: {why}, so the {len(found)} classes are matched by position")
     return list(range(len(found)))
+
+
+def _by_name(ours, theirs):
+    """The position in `theirs` of each of ours, if each name is there, as often as here; else None."""
+    places: dict[str, list[int]] = {}
+    for position, name in enumerate(theirs):
+        places.setdefault(name, []).append(position)
+    if any(len(places.get(name, ())) != count for name, count in Counter(ours).items()):
+        return None
+    left = {name: iter(positions) for name, positions in places.items()}
+    return [next(left[name]) for name in ours]
+
+
+def _repeats(names):
+    return len(set(names)) < len(names)
 
 
 def same_names(wanted: Sequence[str], found: Sequence[str]) -> dict[int, int]:
@@ -90,13 +104,10 @@ def with_classes(annotations: Annotations, classes: Sequence[str]) -> Annotation
     found, wanted = list(annotations.classes), list(classes)
     if annotations.groups or list(annotations.keys) != found or found == wanted:
         return annotations
-    ours, theirs = _folded(wanted), _folded(found)
-    if len(set(ours)) < len(ours) or len(set(theirs)) < len(theirs):
-        ours, theirs = wanted, found
-    number = {name: position for position, name in enumerate(ours)}
-    columns = [number.get(name, -1) for name in theirs]
+    same = {theirs: ours for ours, theirs in same_names(wanted, found).items()}
+    columns = [same.get(position, -1) for position in range(len(found))]
     others = [name for name, column in zip(found, columns, strict=True) if column < 0]
-    if 2 * len(others) > len(found) or len(number) < len(ours) or len(set(theirs)) < len(theirs):
+    if 2 * len(others) > len(found) or _repeats(wanted) or _repeats(found):
         return annotations
     notes, missing = [], [wanted[k] for k in sorted(set(range(len(wanted))) - set(columns))]
     if missing:

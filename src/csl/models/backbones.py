@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from csl.errors import InputError, in_words
 from csl.machine.image_size import height_width
-from csl.models.heads import Classifier, create_head
+from csl.models.heads import create_head, in_float32
 
 Size = int | tuple[int, int]
 """A side, or (height, width), in pixels."""
@@ -136,7 +136,12 @@ class TimmWithHead(nn.Module):
         head: "bottleneck" or "ml_decoder".
         num_groups: queries of the ML-Decoder head.
         image_size: that the body was made for, None for its own.
+
+    Attributes:
+        applies_norm: whether the final norm is applied. Networks of older versions were trained without it.
     """
+
+    applies_norm = True
 
     def __init__(
         self,
@@ -155,7 +160,12 @@ class TimmWithHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] to logits [B, C]."""
         (x,) = _normalise(self.body, (x,))
-        return self.head(self._as_map(_features(self.body, x)))
+        return self.head(self._as_map(_features(self.body, x, self.applies_norm)))
+
+    @property
+    def has_norm(self) -> bool:
+        """Whether the body has a final norm that `forward_features` leaves out."""
+        return bool(_final_norms(self.body))
 
     def _as_map(self, features):
         """Features of any form to [B, F, H, W]; tokens [B, N, F] become [B, F, N, 1]."""
@@ -166,17 +176,20 @@ class TimmWithHead(nn.Module):
         return features
 
 
-def _features(body, x):
+def _features(body, x, normalised=True):
     """Features as timm's classifier sees them, unpooled: ConvNeXt and its kin normalise after `forward_features`."""
     features = body.forward_features(x)
     if not isinstance(features, Tensor):
         raise InputError(f"{body.pretrained_cfg['architecture']}: has several features, expected --head linear")
-    for norm in (getattr(body, "fc_norm", None), getattr(getattr(body, "head", None), "norm", None)):
-        if isinstance(features, Tensor) and getattr(norm, "normalized_shape", None) == (
-            body.num_features,
-        ):  # a layer norm of these very channels
-            features = norm(features)
+    for norm in _final_norms(body) if normalised else ():
+        features = norm(features)
     return features
+
+
+def _final_norms(body):
+    """The layer norms of a network's very features that timm keeps with its classifier."""
+    norms = (getattr(body, "fc_norm", None), getattr(getattr(body, "head", None), "norm", None))
+    return [norm for norm in norms if getattr(norm, "normalized_shape", None) == (body.num_features,)]
 
 
 @torch.enable_grad()
@@ -242,15 +255,18 @@ def _taking(name, image_size):
 
 
 def _with_classifier(model):
-    """The model with its last linear layer as a `Classifier`, of the same weights and names."""
-    last = model.get_classifier()
-    for name, module in model.named_modules():
-        if module is last and type(last) is nn.Linear:
-            layer = Classifier(last.in_features, last.out_features, last.bias is not None, device="meta")
-            layer.weight, layer.bias = last.weight, last.bias
-            model.set_submodule(name, layer)
-            break
+    """The model with its last layers in float32 where scores are compared; weights and their names stay."""
+    for layer in _last_layers(model.get_classifier()):
+        layer.__class__ = in_float32(type(layer))
     return model
+
+
+def _last_layers(classifier):
+    """The layers of which timm's classifier ends in one: it may be a layer, a module around one, or several of these."""
+    if isinstance(classifier, tuple | list | nn.ModuleList):
+        return [layer for one in classifier for layer in _last_layers(one)]
+    layers = [one for one in classifier.modules() if isinstance(one, nn.Linear | nn.Conv2d)] if classifier else []
+    return layers[-1:]
 
 
 def _normalised(model, name):

@@ -5,6 +5,7 @@ Parameter names are those of the published files, so that their state dicts load
 
 import math
 from collections import OrderedDict
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -25,19 +26,29 @@ def create_head(name: str, features: int, num_classes: int, num_groups: int | No
     return (BottleneckHead if name == "bottleneck" else LinearHead)(features, num_classes)
 
 
-class Classifier(nn.Linear):
-    """The last layer, whose logits are scores that are compared: outside of training in float32, also under autocast.
+class _InFloat32:
+    """A last layer, whose logits are scores that are compared: outside of training in float32, also under autocast.
 
     bfloat16 has 256 values between two powers of two, so that scores which differ would be equal. In training low precision
     stays, as the published training has it: the noise of rounding averages out over steps, and scores are not ranked.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., F] -> [..., C]."""
+        """As the layer itself."""
         if self.training or not is_autocast_available(x.device.type):  # the meta device has none
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x.to(self.weight.dtype))
+
+
+class Classifier(_InFloat32, nn.Linear):
+    """The last linear layer: [..., F] -> [..., C]."""
+
+
+@cache
+def in_float32(layer: type[nn.Module]) -> type[nn.Module]:
+    """The class of a last layer that is one of `layer`, linear or convolutional: to be set as the layer's own."""
+    return Classifier if layer is nn.Linear else type(f"{layer.__name__}InFloat32", (_InFloat32, layer), {})
 
 
 class LinearHead(nn.Sequential):

@@ -349,7 +349,12 @@ def _create_trainer(
         device,
         config,
         say,
-        {"model_name": _network_name(config), "head": config.head, "config": config.to_dict()},
+        {
+            "model_name": _network_name(config),
+            "head": config.head,
+            "config": config.to_dict(),
+            checkpoint.WITH_NORM: True,
+        },
         _fewest_images(config),
     )
     say(

@@ -23,7 +23,7 @@ from csl.labels import Annotations
 from csl.machine import distributed
 from csl.machine.faults import in_one_line
 from csl.machine.signals import DeferredSignals, Interrupted
-from csl.models import fuse
+from csl.models import TimmWithHead, fuse
 from csl.models.compiling import compile_network
 from csl.predict.scoring import Scores, autocast_dtype, gather_scores, score, to_input
 from csl.prior import write_prior
@@ -325,6 +325,11 @@ class Trainer:
             InputError: there is none, or it is of another network, data set, schedule or other settings.
         """
         state = checkpoint.read(self.run.last)
+        if isinstance(self.model, TimmWithHead) and self.model.has_norm and not state.with_norm:
+            raise InputError(
+                f"{state.path}: of an older version, which left out the network's final norm; expected a new run, which may "
+                f"start from it: --model_path {state.path}"
+            )
         now = {
             **self.description,
             "global_batch": self.global_batch,
