@@ -76,7 +76,7 @@ def test_describe_counts_without_weights(capsys):
         ("zoo get csl_opim_86.72 --head linear", "zoo get: takes no --head"),
         ("zoo describe tresnet_m --layer layer9", "layer layer9: no layer9, expected one of SpaceToDepth, conv1"),
         ("zoo describe tresnet_m --image_size 30", "expected height and width that divide by 4"),
-        ("zoo describe vit_tiny_patch16_224 --image_size 100", "not counted for images of 100x100"),
+        ("zoo describe vit_tiny_patch16_224 --image_size 8", "not counted for images of 8x8"),
         ("zoo describe csl_opim_86.72 --num_classes 3", "says its head and classes itself"),
         ("zoo describe asl_opim_l_448", "expected `zoo get asl_opim_l_448` before"),
         ("zoo describe nothing", "--model_name nothing: unknown"),
