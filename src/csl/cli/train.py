@@ -63,9 +63,7 @@ def parser() -> argparse.ArgumentParser:
     g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on the device), flip_affine, none")
 
     g = group("loss")
-    g.add(
-        "--loss", metavar="NAME", help="csl, asl or asl_optimized (the gradient flows through the focusing weight, too)"
-    )
+    g.add("--loss", metavar="NAME", help="csl, asl or asl_optimized (gradient through the focusing weight, too)")
     _add_loss(g, "partial_loss_mode", parsing.mode, "MODE",
               "un-annotated labels: negative, ignore, ignore_normalize_classes or selective")  # fmt: skip
     for what, kind in (("pos", "positive"), ("neg", "negative"), ("unann", "un-annotated")):
