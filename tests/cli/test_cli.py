@@ -21,8 +21,8 @@ FLAGS = {
         "alpha_neg alpha_unann likelihood_topk prior_path prior_threshold batch_size print_freq printfreq path_dest debug_mode "
         "images attributes columns ignore_columns filename_column roles minus_one unlisted no_label vote_threshold "
         "keep_unlabelled_images classes_file strict_labels follow_links on_bad_image head dropout augment loss topk_scope "
-        "prior_epochs prior_loss max_steps grad_accum optimizer schedule ema_decay amp resume save_every eval_every seed "
-        "device recipe skip_nonfinite deterministic val_split "
+        "prior_epochs prior_loss prior_estimator max_steps grad_accum optimizer schedule ema_decay amp resume save_every "
+        "eval_every seed device recipe skip_nonfinite deterministic val_split "
         "abn sync_abn compile cache weights_key background"
     ),
     validate: (

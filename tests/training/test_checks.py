@@ -45,6 +45,7 @@ TWO_STEPS = {"max_steps": 2, "print_freq": 1}
 EFFECT = {
     "prior_epochs": ({**SELECTIVE, "prior_path": "auto"}, 2, START),
     "prior_loss": ({**SELECTIVE, "prior_path": "auto"}, "focal"),
+    "prior_estimator": ({**SELECTIVE, "prior_path": "auto"}, "em"),
     "data": (EARLY, "coco"), "images": (EARLY, "nowhere"), "metadata": (EARLY, "nowhere"), "debug_mode": (EARLY, "hyperml"),
     "attributes": (EARLY, "neck:9"), "ignore_columns": (EARLY, ["neck"]), "columns": (EARLY, ["neck"]),
     "filename_column": (EARLY, "neck"), "roles": (EARLY, "neck=ignored"),
@@ -76,7 +77,7 @@ OF_THE_LOSS = {
     "gamma_neg": [2.0], "gamma_unann": [5.0], "alpha_pos": [0.0, 2.0], "alpha_neg": [0.5], "alpha_unann": [0.0, 2.0],
     "likelihood_topk": [0, 2], "topk_scope": ["sample"], "prior_threshold": [0.0, 0.5, 1.0], "prior_path": ["FILE"],
 }  # fmt: skip
-LOSSES = ("csl", "asl", "asl_optimized")
+LOSSES = ("csl", "annotation", "asl", "asl_optimized")
 
 ELSEWHERE = {"compile": "models/test_backends.py::test_training_compiled_is_the_same_training"}  # takes a minute
 
@@ -100,6 +101,7 @@ IDLE = {
     "prior_epochs": [{"prior_epochs": 3, **other} for other in ({}, SELECTIVE, PRIOR)],
     "prior_loss": [{"prior_loss": "focal", **other} for other in (
         {}, SELECTIVE, PRIOR, {**SELECTIVE, "prior_path": "auto", "gamma_neg": 0.0})],
+    "prior_estimator": [{"prior_estimator": "em", **other} for other in ({}, SELECTIVE, PRIOR)],
     "simulate_partial_param": [{"simulate_partial_param": 0.5, "simulate_partial_type": scheme}
                                for scheme in (None, "single_positive", "positives_only")],
     "dropout": [{"dropout": 0.1, "model_name": "tresnet_m"}, {"dropout": 0.1, "head": "ml_decoder"}],
@@ -273,7 +275,8 @@ def loss_of(settings, logits, targets, prior):
     """Value and gradient of the loss of `settings`, as bytes."""
     config = TrainConfig(**settings)
     x = logits.clone().requires_grad_()
-    loss = config.create_loss(prior if config.prior_path else None)(x, targets)
+    known = torch.stack([(targets == y).float().mean(0) for y in (1, 0)])
+    loss = config.create_loss(prior if config.prior_path else None, known)(x, targets)
     loss.backward()
     return loss.item(), x.grad.numpy().tobytes()
 

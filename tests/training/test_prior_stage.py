@@ -4,9 +4,15 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from csl import InputError
+from csl.labels.options import DataOptions
+from csl.labels.read import read_split
+from csl.losses.annotation import MOST_ANNOTATED
+from csl.prior import read_prior
 from csl.runs.config import TrainConfig
 from csl.training import report
 from csl.training.experiment import train
@@ -90,3 +96,43 @@ def test_all_or_none_of_the_classes_is_a_warning():
     assert report.prior(prior, 0.05)[1].startswith("warning: all of them, which is ignore mode")
     assert "none of them" in report.prior(prior, 0)[1]
     assert report.prior(prior, 0.15, {"a": slice(0, 2), "b": slice(2, 3)})[1].endswith("a 0.30, b 0.60")
+
+
+ANNOTATION = {
+    "model_name": "test_resnet", "image_size": 32, "batch_size": 8, "epochs": 1, "workers": 0, "augment": "none",
+    "device": "cpu", "loss": "annotation", "gamma_neg": 1.0, "lr": 1e-3,
+}  # fmt: skip
+
+
+def test_the_annotation_model_is_estimated_on_images_that_stage_1_is_not_trained_on(garments, tmp_path, no_pictures):
+    said = []
+    best = train(
+        TrainConfig(data=str(garments), path_dest=str(tmp_path / "a"), prior_path="auto", **ANNOTATION), said.append
+    )
+    stage = json.loads((tmp_path / "a" / "prior" / "config.json").read_text())
+    assert (stage["loss"], stage["gamma_neg"], stage["partial_loss_mode"]) == ("csl", 0, "ignore")
+    number = len(read_split(DataOptions(data=str(garments)), "train"))
+    assert any(f" {-(-number // 5)} of {number} images are not trained on" in line for line in said)
+    assert any(line.startswith("annotation model (medians over classes): ") for line in said)
+
+    estimate = tmp_path / "a" / "prior" / "estimated_prior.csv"
+    train_split = read_split(DataOptions(data=str(garments)), "train")
+    prior, counts = read_prior(estimate, train_split.classes), train_split.labels.counts()
+    model = pd.read_csv(tmp_path / "a" / "annotation_model.csv")
+    assert list(model["class"]) == train_split.classes
+    pi = np.clip(prior.numpy(), counts.positives / number, 1 - counts.negatives / number)
+    e1 = np.clip(counts.positives / number / np.maximum(pi, 1e-12), 0, MOST_ANNOTATED)
+    e0 = np.clip(counts.negatives / number / np.maximum(1 - pi, 1e-12), 0, MOST_ANNOTATED)
+    np.testing.assert_allclose(model["annotated_positives"], e1, rtol=1e-3)
+    np.testing.assert_allclose(model["delta"], np.log((1 - e0) / (1 - e1)), rtol=1e-2, atol=1e-3)
+
+    again = TrainConfig(data=str(garments), path_dest=str(tmp_path / "b"), prior_path=str(estimate), **ANNOTATION)
+    assert train(again, said.append) == best
+
+
+def test_the_annotation_loss_needs_a_prior(garments, tmp_path):
+    with pytest.raises(
+        InputError, match="--loss annotation: needs the class prior, expected --prior_path auto or FILE"
+    ):
+        train(TrainConfig(data=str(garments), path_dest=str(tmp_path / "run"), **ANNOTATION))
+    assert not (tmp_path / "run").exists()

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on the device), flip_affine, none")
 
     g = group("loss")
-    g.add("--loss", metavar="NAME", help="csl, asl or asl_optimized (gradient through the focusing weight, too)")
+    g.add("--loss", metavar="NAME", help="csl, annotation (needs --prior_path), asl or asl_optimized (docs/data.md)")
     _add_loss(g, "partial_loss_mode", parsing.mode, "MODE",
               "un-annotated labels: negative, ignore, ignore_normalize_classes or selective")  # fmt: skip
     for what, kind in (("pos", "positive"), ("neg", "negative"), ("unann", "un-annotated")):
@@ -79,13 +79,17 @@ def parser() -> argparse.ArgumentParser:
         "--prior_path",
         type=parsing.mode,
         metavar="FILE",
-        help="selective: CSV of the class prior, or auto to estimate it first",
+        help="selective, annotation: CSV of the class prior, or auto to estimate it first",
     )
     _add_loss(g, "prior_threshold", float, "P",
               "selective: un-annotated labels of classes with a higher prior are ignored")  # fmt: skip
     g.add("--prior_epochs", type=int, metavar="N", help="epochs of the run that --prior_path auto makes (--epochs)")
-
     g.add("--prior_loss", metavar="NAME", help="of that run: bce (plain cross-entropy) or focal (exponents as here)")
+    g.add(
+        "--prior_estimator",
+        metavar="NAME",
+        help="mean (its mean prediction, as published) or em (from images it is not trained on; --loss annotation's default)",
+    )
 
     g = group("optimisation")
     g.add("--epochs", type=int, metavar="N", help="epochs of the learning-rate schedule")

@@ -5,11 +5,13 @@ from typing import Any
 from torch import nn
 
 from csl.errors import InputError
+from csl.losses.annotation import AnnotationLoss
 from csl.losses.asymmetric import ASLSingleLabel, AsymmetricLoss, AsymmetricLossOptimized
 from csl.losses.selective import PartialSelectiveLoss
 
 LOSSES: dict[str, type[nn.Module]] = {
     "csl": PartialSelectiveLoss,
+    "annotation": AnnotationLoss,
     "asl": AsymmetricLoss,  # as the papers train with it: no gradient through the focusing weight
     "asl_optimized": AsymmetricLossOptimized,
 }
@@ -29,6 +31,7 @@ def create_loss(name: str, **options: Any) -> nn.Module:
 __all__ = [
     "LOSSES",
     "ASLSingleLabel",
+    "AnnotationLoss",
     "AsymmetricLoss",
     "AsymmetricLossOptimized",
     "PartialSelectiveLoss",

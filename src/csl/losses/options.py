@@ -39,11 +39,12 @@ class LossOptions:
         """Whether un-annotated labels take no part in the loss."""
         return (self.partial_loss_mode or "").startswith("ignore")
 
-    def create_loss(self, prior: Tensor | None = None) -> nn.Module:
+    def create_loss(self, prior: Tensor | None = None, known: Tensor | None = None) -> nn.Module:
         """The loss of these settings.
 
         Args:
             prior: [C] the class prior, for a loss that takes one.
+            known: [2, C] the shares of images in which a class is known to be there, and known not to be, likewise.
 
         Raises:
             InputError: an unknown loss, a setting or prior that it does not take, or a value out of range.
@@ -52,6 +53,8 @@ class LossOptions:
         takes = settings_of(given.pop("loss"))
         if prior is not None:
             given["prior"] = prior
+            if "known" in takes:
+                given["known"] = known
         for name in given:
             if name not in takes:
                 others = [f"--loss {loss}" for loss in LOSSES if name in settings_of(loss)]

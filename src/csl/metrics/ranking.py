@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from csl.errors import InputError
 from csl.metrics.arrays import POSITIVE, UNANNOTATED, as_int8, check_labels, inputs, is_tensor, labels_beside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import pandas as pd
 
@@ -127,18 +127,38 @@ def _ranked(scores, targets, *, unannotated_is_negative=False):
         rank, workers, width = _rank_on_host, None, _HOST_BLOCK
 
     by_class = targets.T
-
-    def rank_block(first):
-        classes = slice(first, min(first + width, num_classes))
-        return rank(scores, by_class, classes, unannotated_is_negative)
-
-    # Threads, not processes: copying and sorting release the interpreter lock, and nothing is pickled.
-    with ThreadPoolExecutor(workers) as pool:
-        blocks = list(pool.map(rank_block, range(0, num_classes if num_samples else 0, width)))
+    blocks = in_blocks(
+        lambda classes: rank(scores, by_class, classes, unannotated_is_negative),
+        num_classes if num_samples else 0,
+        width,
+        workers,
+    )
     if not blocks:
         return np.zeros(num_classes), np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
     ap, positives, annotated = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     return ap, positives, annotated - positives
+
+
+def in_blocks(
+    rank: Callable[[slice], Any], num_classes: int, width: int = _HOST_BLOCK, workers: int | None = None
+) -> list[Any]:
+    """What `rank` returns for each slice of up to `width` of the classes, in order; several are ranked at once."""
+    starts = range(0, num_classes, width)
+    # Threads, not processes: copying and sorting release the interpreter lock, and nothing is pickled.
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(lambda first: rank(slice(first, min(first + width, num_classes))), starts))
+
+
+def columns(scores: np.ndarray, by_class: Any, classes: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and int8 labels, both [B, N], of some classes of scores [N, C] and labels [C, N].
+
+    Raises:
+        InputError: a label that is not 1, 0 or -1.
+    """
+    labels = as_int8(np.ascontiguousarray(by_class[classes]))  # [B, N]
+    check_labels(labels, classes)
+    values = np.ascontiguousarray(scores[:, classes].T)  # [B, N]
+    return (values.astype(np.float32) if values.dtype == np.float16 else values), labels  # which sorts faster
 
 
 def _rank_on_host(scores, by_class, classes, unannotated_is_negative):
@@ -147,11 +167,7 @@ def _rank_on_host(scores, by_class, classes, unannotated_is_negative):
     The precision at a threshold s is #{positives >= s} / #{entries >= s}, and only thresholds at a positive's score
     add to AP. Both counts are places in sorted scores, so that no labels have to follow the sorting.
     """
-    labels = as_int8(np.ascontiguousarray(by_class[classes]))  # [B, N]
-    check_labels(labels, classes)
-    values = np.ascontiguousarray(scores[:, classes].T)  # [B, N]
-    if values.dtype == np.float16:
-        values = values.astype(np.float32)  # which sorts faster
+    values, labels = columns(scores, by_class, classes)  # [B, N] both
     ap = np.zeros(len(labels))
     positives, annotated = np.zeros((2, len(labels)), np.int64)
     for c in range(len(labels)):
@@ -159,7 +175,7 @@ def _rank_on_host(scores, by_class, classes, unannotated_is_negative):
         entries = np.sort(values[c] if unannotated_is_negative else values[c, labels[c] != UNANNOTATED])
         positives[c], annotated[c] = len(hits), len(entries)
         if np.isnan(entries[-1:]).any():  # NaN sorts last
-            raise _found_nan(classes.start + c)
+            raise found_nan(classes.start + c)
         if not len(hits):
             continue
         starts = np.flatnonzero(np.append(True, hits[1:] != hits[:-1]))  # one threshold per distinct score
@@ -184,7 +200,7 @@ def _rank_on_device(scores, by_class, classes, unannotated_is_negative):
     values = scores[:, classes].t().contiguous()  # [B, N]
     bad = ((values != values) & (labels != UNANNOTATED)).any(dim=1)
     if bad.any():
-        raise _found_nan(classes.start + int(bad.int().argmax()))
+        raise found_nan(classes.start + int(bad.int().argmax()))
 
     values, order = values.sort(dim=1, descending=True)
     labels = labels.gather(1, order)
@@ -203,5 +219,6 @@ def _rank_on_device(scores, by_class, classes, unannotated_is_negative):
     return ap.cpu().numpy() / np.maximum(positives, 1), positives, annotated
 
 
-def _found_nan(column):
+def found_nan(column: int) -> InputError:
+    """The error of a score that has no order."""
     return InputError(f"scores: found NaN in column {column}, expected numbers")

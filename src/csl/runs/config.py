@@ -52,6 +52,7 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
     prior_path: str | None = None
     prior_epochs: int | None = None
     prior_loss: str = "bce"
+    prior_estimator: str | None = None
     # machine
     batch_size: int = 64
     abn: str = "auto"
@@ -73,9 +74,19 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
         of frequency f is where f / p = (1 - f) p ^ gamma_neg / (1 - p). None is that of this run.
         """
         unused = dict.fromkeys(("gamma_unann", "alpha_unann", "likelihood_topk", "topk_scope", "prior_threshold"))
-        unused["prior_loss"] = TrainConfig.prior_loss
+        unused |= {"prior_loss": TrainConfig.prior_loss, "prior_estimator": None}
         plain = {"gamma_pos": 0.0, "gamma_neg": 0.0, "alpha_pos": 1.0, "alpha_neg": 1.0, "clip": 0.0}
-        return {**unused, "partial_loss_mode": "ignore", **(plain if (prior_loss or self.prior_loss) == "bce" else {})}
+        kept = {} if (prior_loss or self.prior_loss) == "focal" else plain
+        return {**unused, "loss": "csl", "partial_loss_mode": "ignore", **kept}
+
+    @property
+    def prior_by_em(self) -> bool:
+        """Whether `prior_path` "auto" estimates the prior on held-out images (`csl.prior.estimate_prior`).
+
+        Else it is the mean prediction, as published, which CSL's thresholds are made for. The annotation model needs the
+        frequency itself.
+        """
+        return (self.prior_estimator or ("em" if self.loss == "annotation" else "mean")) == "em"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `config.json` and checkpoints hold them."""

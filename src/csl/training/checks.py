@@ -8,7 +8,8 @@ from csl.losses.options import LossOptions, settings_of
 from csl.models import CONFIGS, architecture
 from csl.runs.config import TrainConfig
 
-PRIOR = ("prior_path", "prior_threshold", "prior_epochs", "prior_loss")
+STAGE_1 = ("prior_epochs", "prior_loss", "prior_estimator")
+PRIOR = ("prior_path", "prior_threshold", *STAGE_1)
 SELECTIVE = ("likelihood_topk", "topk_scope", *PRIOR)
 
 
@@ -38,7 +39,7 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
         needs(field.name in {"loss", *takes}, of_this_loss, field.name)
     needs("prior" in takes, of_this_loss, *PRIOR)
     needs(mode != "selective" or "likelihood_topk" in takes, of_this_loss, "partial_loss_mode")
-    needs(mode == "selective", "without --partial_loss_mode selective", *SELECTIVE)
+    needs(mode == "selective" or "known" in takes, "without --partial_loss_mode selective", *SELECTIVE)
     needs(mode not in ("ignore", "ignore_normalize_classes"), f"with --partial_loss_mode {mode}",
           "gamma_unann", "alpha_unann")  # fmt: skip
     for kind in ("pos", "neg", "unann"):
@@ -48,8 +49,8 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     needs(config.likelihood_topk != 0, "with --likelihood_topk 0", "topk_scope")
     needs(config.prior_path is not None or threshold == 0, "without --prior_path", "prior_threshold")
     needs(threshold is None or (threshold < 1 and threshold != 0), f"with --prior_threshold {threshold or 0:g}",
-          "prior_path", "prior_epochs", "prior_loss")  # fmt: skip
-    needs(config.prior_path == "auto", "without --prior_path auto", "prior_epochs", "prior_loss")
+          "prior_path", *STAGE_1)  # fmt: skip
+    needs(config.prior_path == "auto", "without --prior_path auto", *STAGE_1)
     plain = {name: value for name, value in config.prior_loss_settings("bce").items() if name in takes}
     focal = {name: takes[name] if getattr(config, name) is None else getattr(config, name) for name in plain}
     of_known = ("gamma_pos", "gamma_neg", "alpha_pos", "alpha_neg", "clip")

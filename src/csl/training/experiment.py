@@ -20,19 +20,21 @@ from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import InputError
 from csl.labels import LabelMatrix, simulate
 from csl.labels.class_set import ClassSet
+from csl.losses.options import settings_of as settings_of_loss
 from csl.machine import distributed
+from csl.machine.draws import generator
 from csl.models import CONFIGS, architecture, check_image_size, create_model, fewest_images, name_with_tag
 from csl.models.abn import describe_abn, synchronise_abn
 from csl.models.compiling import check_compiler
 from csl.ops import set_abn_backend
-from csl.predict.scoring import autocast_dtype, choose_device
-from csl.prior import read_prior
+from csl.predict.scoring import autocast_dtype, choose_device, gather_scores, score
+from csl.prior import estimate_prior, read_prior, write_prior
 from csl.ranges import check_ranges
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.runs.record import changed_settings, config_of, deterministic, label_hash, settings_of
 from csl.runs.split import write_split
-from csl.training import report, selection
+from csl.training import annotation, report, selection
 from csl.training.checks import check_used
 from csl.training.data import (
     Data,
@@ -128,7 +130,12 @@ def _train(config, lock, say):
         # The stage drew random numbers: begin again, so that the start is that of a run with a prior from a file.
         model, _ = create_network(config, classes)
     trainer = _create_trainer(model, config, data, run, prior, say)
-    if prior is not None:
+    if config.loss == "annotation":
+        table = annotation.table(data.train, prior)
+        if distributed.is_main():
+            annotation.write(run.annotation_model, table)
+        say(annotation.line(table))
+    elif prior is not None:
         for line in report.prior(prior, trainer.criterion.options.prior_threshold, data.train.groups):
             say(line)
     _resume_if(saved, trainer, say)
@@ -209,6 +216,10 @@ def _check(config):
         )
     if config.cache is not None:
         check_folder(config.cache)
+    if config.prior_estimator not in (None, "mean", "em"):
+        raise InputError(f"--prior_estimator {config.prior_estimator}: expected mean or em")
+    if config.prior_path is None and "known" in settings_of_loss(config.loss):
+        raise InputError(f"--loss {config.loss}: needs the class prior, expected --prior_path auto or FILE")
     config.create_loss()
     check_used(config)
 
@@ -304,18 +315,55 @@ def _estimate_prior(config, data, full_labels, run, say):
             shutil.copyfile(run.split, folder.split)
     model, _ = create_network(stage, ClassSet(list(data.train.classes), list(data.train.keys)))
     # Weights change how often a class is seen, but the prior is how frequent it is: each image once.
-    data = dataclasses.replace(data, train=dataclasses.replace(data.train, weights=None))
-    trainer = _create_trainer(model, stage, data, folder, None, say)
+    train = dataclasses.replace(data.train, weights=None)
+    held_out = _held_out(len(train), config.seed) if config.prior_by_em else np.zeros(len(train), bool)
+    if config.prior_by_em:
+        say(
+            f"stage 1 of 2: {held_out.sum():,} of {len(train):,} images are not trained on: the prior is estimated from them"
+        )
+    trainer = _create_trainer(model, stage, dataclasses.replace(data, train=train.select(~held_out)), folder, None, say)
     _resume_if(stage.resume, trainer, say)
     trainer.fit()
+    if config.prior_by_em:
+        _estimate_on(train.select(held_out), trainer, stage, folder)
+    path = folder.estimated_prior if config.prior_by_em else folder.train_prior
     with distributed.rank0_first():  # which is the one that writes it
-        prior = read_prior(folder.train_prior, data.train.classes)
+        prior = read_prior(path, data.train.classes)
     if distributed.is_main():
         from csl.plots import plot_run_prior
 
         plot_run_prior(folder, data.train, full_labels if data.train_truth is None else data.train_truth)
-    say(f"stage 2 of 2: {config.partial_loss_mode or 'negative'} mode with the prior of {folder.train_prior}")
+    what = f"{config.partial_loss_mode or 'negative'} mode" if config.loss == "csl" else f"--loss {config.loss}"
+    say(f"stage 2 of 2: {what} with the prior of {path}")
     return prior
+
+
+HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 20_000
+"""Of the training images, how many stage 1 is not trained on where the prior is estimated from them."""
+
+
+def _held_out(images, seed):
+    """bool [N]: the images that stage 1 is not trained on."""
+    chosen = np.zeros(images, dtype=bool)
+    number = min(int(np.ceil(HELD_OUT_SHARE * images)), MOST_HELD_OUT)
+    chosen[generator("held out", seed).permutation(images)[:number]] = True
+    return chosen
+
+
+def _estimate_on(images, trainer, stage, folder):
+    """Write the prior by label-shift EM on images that stage 1 was not trained on."""
+    loader = create_loader(
+        ImageDataset(images, EvalTransform(stage.image_size)),
+        stage.batch_size,
+        trainer.val_loader.num_workers,
+        shared=True,
+    )
+    network = trainer.networks[trainer.counts.best.get("weights", "model")]
+    scores = gather_scores(score([network], loader, trainer.device, trainer.amp_dtype, "prior"))
+    if scores is not None:
+        p = torch.from_numpy(scores.probabilities[0])  # [N, C]
+        logits = torch.logit(p, eps=torch.finfo(p.dtype).eps)
+        write_prior(folder.estimated_prior, images.classes, estimate_prior(logits, images.labels[scores.indices]))
 
 
 def _create_trainer(
@@ -333,7 +381,7 @@ def _create_trainer(
     val_set = ImageDataset(data.val, val_transform, cache=val_cache)
     trainer = Trainer(
         model,
-        config.create_loss(prior),
+        config.create_loss(prior, annotation.shares_known(data.train.labels)),
         create_loader(
             train_set,
             config.batch_size,

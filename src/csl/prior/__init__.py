@@ -1,0 +1,11 @@
+"""The class prior: the estimated frequency of each class, annotated or not (arXiv 2110.10955, section 3.3).
+
+A temporary model trained on annotated labels alone gives two estimates: the mean over its last epoch of sigmoid(train-mode
+logits), which is the published one, and label-shift expectation maximisation on images that it was not trained on.
+"""
+
+from csl.prior.file import read_prior, write_prior
+from csl.prior.mean import ClassPrior
+from csl.prior.shift import estimate_prior
+
+__all__ = ["ClassPrior", "estimate_prior", "read_prior", "write_prior"]
