@@ -5,6 +5,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from csl.garments import make_garments
@@ -27,3 +28,18 @@ def test_scaling_measures_a_step_of_one_process(tmp_path, monkeypatch):
     found = load("scaling", monkeypatch).measure(torch.device("cpu"), tmp_path, args)
     assert found["seconds"]["alone"] > 0
     assert found["loader_images_per_s"]["alone"] > 0
+
+
+@pytest.mark.parametrize("protocol", ["fpc_30", "single_positive"])
+def test_partial_labels_chooses_among_the_settings_of_a_method_by_what_is_known(protocol, monkeypatch):
+    torch.manual_seed(0)
+    weights, x = torch.randn(6, 4), torch.randn(400, 6)
+    y = (x @ weights > 2).to(torch.int8)
+    data = {"train": (x[:300], y[:300]), "val": (x[300:], y[300:])}
+    benchmark = load("partial_labels", monkeypatch)
+    for method in ("annotation", "csl", "all labels known"):
+        row = benchmark.run(data, protocol, 0, method)
+        assert len(row["candidates"]) == 8
+        assert row["mAP"] in [c["mAP"] for c in row["candidates"]]
+        assert row["estimated_mAP"] == max(c["estimated_mAP"] for c in row["candidates"])
+        assert row["mAP"] > 50

@@ -29,13 +29,16 @@ _HOME = {
     "simulate": "csl.labels",
     "make_garments": "csl.garments",
     # losses, the class prior, metrics
+    "AnnotationLoss": "csl.losses",
     "AsymmetricLoss": "csl.losses",
     "PartialSelectiveLoss": "csl.losses",
     "create_loss": "csl.losses",
     "ClassPrior": "csl.prior",
+    "estimate_prior": "csl.prior",
     "read_prior": "csl.prior",
     "write_prior": "csl.prior",
     "average_precision": "csl.metrics",
+    "estimated_average_precision": "csl.metrics",
     "mean_average_precision": "csl.metrics",
 }
 
