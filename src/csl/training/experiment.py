@@ -353,7 +353,7 @@ def _held_out(images, seed):
 def _estimate_on(images, trainer, stage, folder):
     """Write the prior by label-shift EM on images that stage 1 was not trained on."""
     loader = create_loader(
-        ImageDataset(images, EvalTransform(stage.image_size)),
+        ImageDataset(images, EvalTransform(stage.image_size, stage.background)),
         stage.batch_size,
         trainer.val_loader.num_workers,
         shared=True,
