@@ -131,16 +131,16 @@ def _train(config, lock, say):
         model, _ = create_network(config, classes)
     trainer = _create_trainer(model, config, data, run, prior, say)
     if config.loss == "annotation":
-        table = annotation.table(data.train, prior)
-        if distributed.is_main():
-            annotation.write(run.annotation_model, table)
-        say(annotation.line(table))
+        model_of_labels = annotation.table(data.train, prior)
+        say(annotation.line(model_of_labels))
     elif prior is not None:
         for line in report.prior(prior, trainer.criterion.options.prior_threshold, data.train.groups):
             say(line)
     _resume_if(saved, trainer, say)
     if config.resume:
         record()  # now: a run whose state is refused stays as it is
+    if config.loss == "annotation" and distributed.is_main():
+        annotation.write(run.annotation_model, model_of_labels)
     best = trainer.fit()
     scores = best_scores(config, data, run, trainer.best_scores)
     if scores is not None:
