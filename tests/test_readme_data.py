@@ -13,7 +13,10 @@ from PIL import Image
 from csl import __main__ as tools
 from csl.cli import infer, parsing, train, validate
 from csl.labels import read_annotations
+from csl.runs.config import TrainConfig
+from csl.training.data import load_data
 
+README = Path(__file__).parents[1] / "README.md"
 COUNTS = {"train": 8, "val": 4}
 SMALL = {
     "model_name": "test_resnet", "model_path": None, "image_size": 32, "epochs": 1, "max_steps": 1, "batch_size": 4,
@@ -23,7 +26,7 @@ SMALL = {
 
 def photo(file):
     file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(len(file.name)).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(list(file.name.encode())).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file)
 
 
@@ -144,7 +147,7 @@ def fork(folder):
 
 
 def test_the_table_of_the_readme_is_read(tmp_path):
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = README.read_text()
     (table,) = re.findall(r"^    (filename,.*(?:\n    \S.*)+)", readme, re.MULTILINE)
     write(tmp_path / "attributes.csv", table.replace("    ", "") + "\n")
     for name in re.findall(r"\d+\.jpg", table):
@@ -154,6 +157,47 @@ def test_the_table_of_the_readme_is_read(tmp_path):
     assert list(found[0].classes) == names
     assert found[0].labels.to_dense().tolist() == [[0, 0, 0, 1, 0, 1, 1], [-1, -1, -1, -1, 1, 0, -1]]
     assert found[1].labels.to_dense().tolist() == [[1, 0, 0, 0, -1, -1, 0]]
+
+
+OWN = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `(--data \w+)([^`]*)` \|$", README.read_text(), re.MULTILINE)
+WORDS = {"haze primary": "clear", "-1": "1", "0.9": "0.2", "0.1": "0.7", "rot": "blau", "1,5": "2"}  # in other rows
+READ = [
+    ["haze", "primary", "clear"], ["Bald", "Young"], ["smooth", "edge"], ["Farbe:blau", "Farbe:rot"],
+    *(3 * [["cat", "dog"]]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "classes"), list(zip(OWN, READ, strict=True)), ids=[row[0] for row in OWN])
+def test_data_of_your_own_as_the_readme_shows_it(row, classes, tmp_path, monkeypatch):
+    _, shown, place, flags = row
+    monkeypatch.chdir(tmp_path)
+    folder, (first, second) = Path(place.split()[1]), re.findall("`([^`]+)`", shown)
+    names = [f"{n}.jpg" for n in range(10)]
+    if "/" not in first:  # a table, whose rows have other words, too
+        mark = ";" if ";" in first else ","
+        other = mark.join(WORDS.get(cell, cell) for cell in second.split(mark))
+        thirds = (second, other, other.replace("clear", "clear primary"))
+        rows = [thirds[n % 3].replace("a.jpg", name, 1) for n, name in enumerate(names)]
+        write(folder / "labels.csv", "\n".join([first, *rows, ""]))
+        for name in names:
+            photo(folder / name)
+    for split in (part.split("/")[0] for part in (first, second) if "/" in part):
+        if "json" in first:
+            images = [{"id": n, "file_name": name} for n, name in enumerate(names)]
+            labelled = [{"id": n, "image_id": n, "category_id": n % 2} for n in range(len(names))]
+            categories = [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]
+            content = {"images": images, "annotations": labelled, "categories": categories}
+            write(folder / first.replace("train", split), content)
+        elif "csv" in first:
+            table = [f"{name},{n % 2},{1 - n % 2}" for n, name in enumerate(names)]
+            write(folder / first.replace("train", split), "\n".join(["file_name,cat,dog", *table, ""]))
+        for n, name in enumerate(names):
+            photo(folder / split / (("cat", "dog")[n % 2] if "." not in first.split("/")[1] else "") / name)
+    config = TrainConfig(**parsing.parse(train.parser(), [*place.split(), *flags.split()]))
+    data = load_data(config, say=lambda line: None)
+    assert sorted(data.train.classes) == sorted(classes)
+    assert all(Path(image).is_file() for image in (*data.train.images, *data.val.images))
+    assert len(data.val) >= 2
 
 
 def trained(folder, line, run):
