@@ -176,8 +176,9 @@ def test_data_of_your_own_as_the_readme_shows_it(row, classes, tmp_path, monkeyp
     if "/" not in first:  # a table, whose rows have other words, too
         mark = ";" if ";" in first else ","
         other = mark.join(WORDS.get(cell, cell) for cell in second.split(mark))
-        thirds = (second, other, other.replace("clear", "clear primary"))
-        rows = [thirds[n % 3].replace("a.jpg", name, 1) for n, name in enumerate(names)]
+        lists = ("clear", "haze", "clear primary", "haze clear", "primary", "haze primary clear")
+        rows = (second, *(other.replace("clear", some) for some in (lists if "clear" in other else "-")))
+        rows = [rows[n % len(rows)].replace("a.jpg", name, 1) for n, name in enumerate(names)]
         write(folder / "labels.csv", "\n".join([first, *rows, ""]))
         for name in names:
             photo(folder / name)
