@@ -15,8 +15,8 @@ that choice on the validation photos, all labels known.
 
 The prior, of the criterion and of the annotation loss, is `csl.prior.estimate_prior` by two heads of mode "ignore", each on
 the half of the photos that it was not trained on. With one positive an image no negative is known: then it is the mean number
-of labels an image (here from the truth; a person has it after looking at 30 photos) times the share of the class among them. CSL
-has the published prior, the mean prediction.
+of labels an image (here from the truth; a person has it after looking at 30 photos) times the share of the class among them.
+CSL has the published prior, the mean prediction.
 To add a method: a line in `METHODS`. Writes benchmarks/results/partial_labels.json and prints a table.
 """
 
