@@ -225,7 +225,7 @@ def test_a_table_that_somebody_waited_for_is_moved_aside_and_said(tmp_path):
     assert said[1:] == [f"the table of other images that was {output} is now in {aside}"]
     assert len(pd.read_csv(aside / "predictions.csv")) == 1000
     output.write_text("somebody's own file")
-    (tmp_path / ".predictions.csv.plan").unlink()
+    (tmp_path / ".predictions.plan").unlink()
     job(output, {"of": "another"}, 1, said)
     assert [len(list(folder.iterdir())) for folder in sorted(tmp_path.glob("earlier-*"))] == [1, 1]
 
@@ -240,8 +240,8 @@ def test_what_others_wrote_in_a_table_or_beside_it_is_moved_aside(tmp_path):
     for plan in ({"of": "photo"}, {"of": "another"}):  # of one image, and of these settings: replaced if untouched
         job(output, plan, 1, said)
     assert [line.partition(" is now in ")[0] for line in said] == [
-        f"what others wrote that was {tmp_path / 'out_bad_images.csv'}",
-        f"what others wrote that was {output}",
+        f"what others or an earlier version wrote that was {tmp_path / 'out_bad_images.csv'}",
+        f"what others or an earlier version wrote that was {output}",
         f"{output}: replaces the table of 1 other images",
     ]
     assert any("corrected" in file.read_text() for file in tmp_path.glob("earlier-*/out.csv"))
@@ -274,7 +274,7 @@ def test_a_torn_last_line_is_cut(tmp_path, tail):
     assert job.finish() == 3
     rows = "".join(f'{i}.jpg,"ä,b",0.25\n' for i in range(3))
     assert (tmp_path / "p.csv").read_text() == "filename,class,score\n" + rows
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".p.csv.plan", "p.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".p.lock", ".p.plan", "p.csv"]
 
 
 def test_nothing_readable_is_an_error_and_writes_nothing(weights, tmp_path):
@@ -284,7 +284,7 @@ def test_nothing_readable_is_an_error_and_writes_nothing(weights, tmp_path):
         (folder / f"{i}.jpg").write_text("no photo")
     with pytest.raises(InputError, match="nor any other of 3 images can be read"):
         run(weights, folder, tmp_path)
-    assert not list((tmp_path / "results").iterdir())
+    assert not [path for path in (tmp_path / "results").iterdir() if path.name != ".predictions.lock"]
     with pytest.raises(InputError, match=r"--output .*out\.txt: expected a name that ends in \.csv or \.parquet"):
         run(weights, folder, tmp_path, output=str(tmp_path / "out.txt"))
 

@@ -124,7 +124,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     columns = {PREDICTIONS: ("filename", "class", SCORE), BAD: ("filename", "reason")}
     columns |= {ATTRIBUTES: keep.columns} if keep else {}
     plan = _plan(predictor, path, images, classes, threshold, options)
-    with closing(Results(output, plan, len(images), columns, [PICTURE], say)) as results:
+    with closing(Results(output, plan, len(images), columns, [PICTURE, f"{ATTRIBUTES}.csv"], say)) as results:
         if distributed.all_reduce_max(results.done)[0]:
             done = sum(distributed.gather_objects(results.done))
             say(f"{done:,} of {len(images):,} images were done before: going on in {results.folder}")
@@ -251,7 +251,7 @@ class _Shown:
     def __init__(self, results, say):
         self.say, self._results = say, results
         # The picture of a job that goes on was drawn before.
-        self.ready = bool(results.done) or not distributed.is_main()
+        self.ready = results.draft(PICTURE).exists() or not distributed.is_main()
         self._images, self._found, self.bad = [], [], 0
 
     def add(self, image, found):
@@ -270,9 +270,8 @@ class _Shown:
 
     def draw(self):
         if not self.ready and self._images:
-            self._results.make_room()
-            with tried(path := self._results.path(PICTURE)):
-                plot_predictions(self._images, self._found, path)
+            with tried(self._results.path(PICTURE)):
+                plot_predictions(self._images, self._found, self._results.draft(PICTURE))
         self.ready = True
 
 

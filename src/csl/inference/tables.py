@@ -3,8 +3,9 @@
 While a job runs, each process appends to a file of its own, `.NAME.PLAN.progress/RANK.jsonl` beside the output NAME. PLAN is
 a hash of all that the rows depend on, so that jobs of other plans have folders of their own. The first line is the plan. Each
 further line holds the rows of one image, table -> rows, in the order of the images. The same job goes on after the last whole
-line. At the end the files of all processes are joined into the tables, and the folder goes. `.NAME.plan` tells of which plan
-the tables are, and what was written last: those of another one, or changed since, are not overwritten but moved aside.
+line. At the end the files of all processes are joined into tables in the folder, these are moved to their places, and the
+folder goes. `.STEM.plan`, one of NAME.csv and NAME.parquet, which share their other files, tells of which plan the files there
+are, and how each was written last: those of another one, or changed since, are not overwritten but moved aside.
 """
 
 import csv
@@ -18,8 +19,9 @@ from typing import Any
 
 from csl.errors import InputError
 from csl.machine import distributed
-from csl.machine.files import locked, replacing, set_aside, write_json
+from csl.machine.files import flush_folder, locked, replacing, set_aside, write_json
 
+SUFFIXES = (".csv", ".parquet")
 SMALL = 12
 """Images of a table that is replaced by that of another job: nobody waited for it."""
 
@@ -36,7 +38,7 @@ class Results:
         plan: all that the rows depend on, as plain values; a job with another plan starts afresh.
         num_images: N.
         columns: of each table by name; "predictions" goes to `output`, any other NAME to `path(NAME.csv)`.
-        others: names of other files of the job beside the output, such as pictures.
+        others: names of other files of the job beside the output, such as pictures, which it writes to their `draft`.
         say: told where tables of another plan are moved.
 
     Attributes:
@@ -58,19 +60,22 @@ class Results:
         say: Callable[[str], None] = print,
     ):
         self.output = Path(output)
-        if self.output.suffix not in (".csv", ".parquet"):
+        if self.output.suffix not in SUFFIXES:
             raise InputError(f"--output {output}: expected a name that ends in .csv or .parquet")
         rank, world = distributed.rank(), distributed.world_size()
         self.images = range(rank * num_images // world, (rank + 1) * num_images // world)
         plan = {**plan, "num_images": num_images, "columns": dict(columns)}
         self._plan = {"plan": hashlib.sha256(_line(plan)).hexdigest()[:16], "images": num_images}
         self.folder = self.output.parent / f".{self.output.name}.{self._plan['plan']}.progress"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._record = self.output.with_name(f".{self.output.name}.plan")
-        self._columns, self._others, self._say = columns, others, say
-        self._has_room = False
+        self._columns, self._say = columns, say
+        self._tables = {name: self.output if name == PREDICTIONS else self.path(f"{name}.csv") for name in columns}
+        self._others = [self.path(name) for name in others]
+        self._lock = self.output.with_name(f".{self.output.stem}.lock")
         self._open = ExitStack()
-        self._open.enter_context(locked(self.folder / f"{rank}.lock"))
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self._lock, wait=True):  # else the folder may go before its lock is held
+            self.folder.mkdir(exist_ok=True)
+            self._open.enter_context(locked(self.folder / f"{rank}.lock"))
         self._file = self._open.enter_context(open(self._part(rank), "a+b"))  # noqa: SIM115 (closed by the stack)
         self.done, self.named = self._go_on({**plan, "world_size": world})
         self._waiting: list[bytes] = []
@@ -80,29 +85,9 @@ class Results:
         stem = self.output.stem
         return self.output.parent / (name if stem == PREDICTIONS else f"{stem}_{name}")
 
-    def make_room(self) -> None:
-        """Before a file of the job is written to its place: move those of another plan aside, or say that they go.
-
-        A table of up to `SMALL` images took seconds, and is replaced.
-        """
-        if self._has_room:
-            return
-        self._has_room = True
-        before = (_rows(self._record.read_bytes()) if self._record.is_file() else None) or {}
-        ours = before.pop("table", None) in (None, _stamp(self.output)) and before  # nobody wrote in it since
-        images = before.get("images")
-        of_tables = (self.path(f"{name}.csv") for name in self._columns if name != PREDICTIONS)
-        names = [path for path in (self.output, *of_tables, *map(self.path, self._others)) if path.exists()]
-        if ours and before == self._plan:
-            if self.output.exists():
-                self._say(f"{self.output}: replaces the table of the same images and settings")
-        elif ours and isinstance(images, int) and images <= SMALL:
-            if names:
-                self._say(f"{self.output}: replaces the table of {images:,} other images")
-        elif names:
-            what = "the table of other images" if ours else "what others wrote"
-            self._say(f"{what} that was {names[0]} is now in {set_aside(names)}")
-        write_json(self._record, self._plan)
+    def draft(self, name: str) -> Path:
+        """Where the job writes the file that goes to `path(name)` at the end."""
+        return self.folder / self.path(name).name
 
     def add(self, rows: Mapping[str, Sequence[Sequence[Any]]]) -> None:
         """Add the rows of the next image by table. An image without rows of predictions could not be read."""
@@ -121,15 +106,18 @@ class Results:
         Every process calls it. If no image could be read, no table is written; the folder goes in any case.
         """
         self.write()
-        self.close()
+        self._file.close()
+        if not distributed.is_main():
+            self.close()
         named = sum(distributed.gather_objects(self.named))
         if distributed.is_main():
-            if named:
-                self.make_room()
-                for name in self._columns:
-                    self._join(name, self.output if name == PREDICTIONS else self.path(f"{name}.csv"))
-                write_json(self._record, {**self._plan, "table": _stamp(self.output)})
-            shutil.rmtree(self.folder)
+            for name, path in self._tables.items() if named else ():
+                self._join(name, self.folder / path.name)
+            with locked(self._lock, wait=True):
+                if named:
+                    self._place()
+                self.close()
+                shutil.rmtree(self.folder)
         distributed.barrier()
         return named
 
@@ -156,9 +144,39 @@ class Results:
             self._file.write(plan)
         return done, named
 
+    def _place(self):
+        """Move the files of the job to their places. What is there is replaced if it is a table of the same plan, or one of
+        up to `SMALL` images, which took seconds, with no file that would stay beside the new ones; else it is moved aside.
+        """
+        ours = [*self._tables.values(), *self._others]
+        written = {path.name: _stamp(self.folder / path.name) for path in ours if (self.folder / path.name).exists()}
+        record = self.output.with_name(f".{self.output.stem}.plan")
+        before = (_rows(record.read_bytes()) if record.is_file() else None) or {}
+        known = before.get("files")
+        known = (
+            {n: s for n, s in known.items() if Path(n).name == n and Path(n).suffix} if isinstance(known, dict) else {}
+        )
+        names = dict.fromkeys([*known, *(path.name for path in ours)])
+        here = [path for name in names if (path := self.output.with_name(name)).exists()]
+        untouched = all(known.get(path.name) == _stamp(path) for path in here)
+        images, same = before.get("images"), before.get("plan") == self._plan["plan"]
+        replaced = {*written} | ({f"{self.output.stem}{suffix}" for suffix in SUFFIXES} if same else set())
+        small = isinstance(images, int) and images <= SMALL
+        what = "the table of the same images and settings" if same else "the table of other images"
+        if untouched and (same or small) and {path.name for path in here} <= replaced:
+            if self.output in here:
+                self._say(f"{self.output}: replaces {what if same else f'the table of {images:,} other images'}")
+        elif here:
+            what = what if untouched else "what others or an earlier version wrote"
+            self._say(f"{what} that was {here[0]} is now in {set_aside(here)}")
+        kept = {path.name: known[path.name] for path in here if path.exists()}
+        write_json(record, {**self._plan, "files": kept | written})  # before they move: a kill between loses nothing
+        for name in written:
+            (self.folder / name).replace(self.output.with_name(name))
+        flush_folder(self.output.parent)
+
     def _join(self, name, target):
         if name == BAD and not any(self._all_rows(name)):
-            target.unlink(missing_ok=True)  # of an earlier job
             return
         with replacing(target) as temporary:
             as_csv = temporary if target.suffix == ".csv" else self.folder / "table.csv"
@@ -178,8 +196,8 @@ class Results:
 
 
 def _stamp(file):
-    """Size and time of change of a file, None where there is none."""
-    return [file.stat().st_size, file.stat().st_mtime_ns] if file.exists() else None
+    """Size and time of change of a file."""
+    return [file.stat().st_size, file.stat().st_mtime_ns]
 
 
 def _line(content):

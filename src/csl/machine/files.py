@@ -39,7 +39,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         if error.errno in _MACHINE:
             before = "the file that was there before is whole" if path.exists() else "nothing was left of it"
@@ -87,14 +87,14 @@ def remove_stale(folder: str | Path) -> list[Path]:
 
 
 @contextmanager
-def locked(path: str | Path) -> Iterator[None]:
+def locked(path: str | Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path` for the block; children of this process do not inherit the lock.
 
     Where files cannot be locked (Windows, some network file systems) the block runs without a lock. The file stays, with
     the number of the process in it.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, and `wait` does not ask to wait for that one.
     """
     try:
         import fcntl
@@ -103,7 +103,7 @@ def locked(path: str | Path) -> Iterator[None]:
         return
     with open(path, "a+") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except (BlockingIOError, PermissionError):
             file.seek(0)
             raise InputError(
@@ -163,7 +163,7 @@ def parse_json(text: str | bytes, place: str | Path) -> Any:
         raise InputError(f"{place}: cannot be read as JSON: {error}") from None
 
 
-def _flush_folder(folder):
+def flush_folder(folder: str | Path) -> None:
     """Flush a folder to disk, so that a rename in it survives a power cut."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
