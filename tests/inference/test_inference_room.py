@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+from contextlib import closing
 
 import pytest
 
@@ -162,3 +163,23 @@ def test_tables_whose_record_is_old_or_broken_are_moved_aside(tmp_path, record):
     assert [path.name for path in aside.iterdir()] == ["predictions.csv"]
     assert (tmp_path / "own.csv").read_text() == "own"
     assert said[0].startswith("what others or an earlier version wrote that was ")
+
+
+@pytest.mark.parametrize("of_earlier_version", [False, True])
+def test_an_unfinished_table_survives_another_number_of_processes(tmp_path, monkeypatch, of_earlier_version):
+    said, output = [], tmp_path / "predictions.csv"
+
+    def start(rank, world, rows=None):
+        monkeypatch.setattr("csl.machine.distributed.rank", lambda: rank)
+        monkeypatch.setattr("csl.machine.distributed.world_size", lambda: world)
+        with closing(begin(output, "A", 1000, said, rows=rows)) as job:
+            return job.folder, job.done
+
+    folder, _ = start(0, 2, 400)
+    start(1, 2, 400)
+    if of_earlier_version:
+        folder.rename(tmp_path / folder.name.replace(".2.progress", ".progress"))
+    assert start(0, 1, 5)[1] == 0
+    assert said == [f"{folder}: unfinished, by another number of processes; that number would go on with it"]
+    assert [start(rank, 2, 400)[1] for rank in (0, 1)] == [400, 400]
+    assert start(0, 1, 5)[1] == 5

@@ -1,14 +1,16 @@
 """Tables of results that are written image by image; a job that is killed goes on where it stopped.
 
-While a job runs, each process appends to a file of its own, `.NAME.PLAN.progress/RANK.jsonl` beside the output NAME. PLAN is
-a hash of all that the rows depend on, so that jobs of other plans have folders of their own. The first line is the plan. Each
-further line holds the rows of one image, table -> rows, in the order of the images. The same job goes on after the last whole
-line. At the end the files of all processes are joined into tables in the folder, these are moved to their places, and the
-folder goes. `.STEM.plan`, one of NAME.csv and NAME.parquet, which share their other files, tells of which plan the files there
-are, and how each was written last: those of another one, or changed since, are not overwritten but moved aside.
+While a job runs, each process appends to a file of its own, `.NAME.PLAN.progress/RANK.jsonl` beside the output NAME. PLAN is a
+hash of all that the rows depend on, and the number of processes if there are several: other jobs have other folders. The first
+line is the plan. Each further line holds the rows of one image, table -> rows, in the order of the images. The same job goes
+on after the last whole line. At the end the files of all processes are joined into tables in the folder, these are moved to
+their places, and the folder goes. `.STEM.plan`, one of NAME.csv and NAME.parquet, which share their other files, tells of
+which plan the files there are, and how each was written last: those of another one, or changed since, are not overwritten but
+moved aside.
 """
 
 import csv
+import glob
 import hashlib
 import json
 import shutil
@@ -66,7 +68,7 @@ class Results:
         self.images = range(rank * num_images // world, (rank + 1) * num_images // world)
         plan = {**plan, "num_images": num_images, "columns": dict(columns)}
         self._plan = {"plan": hashlib.sha256(_line(plan)).hexdigest()[:16], "images": num_images}
-        self.folder = self.output.parent / f".{self.output.name}.{self._plan['plan']}.progress"
+        self.folder = self._folder_of(world)
         self._columns, self._say = columns, say
         self._tables = {name: self.output if name == PREDICTIONS else self.path(f"{name}.csv") for name in columns}
         self._others = [self.path(name) for name in others]
@@ -74,6 +76,12 @@ class Results:
         self._open = ExitStack()
         self.output.parent.mkdir(parents=True, exist_ok=True)
         with locked(self._lock, wait=True):  # else the folder may go before its lock is held
+            before = len(list(self._folder_of(1).glob("*.jsonl")))
+            if before > 1 and not self._folder_of(before).exists():  # an earlier version had one folder for all numbers
+                self._folder_of(1).rename(self._folder_of(before))
+            for other in self.output.parent.glob(f".{glob.escape(self.output.name)}.{self._plan['plan']}*.progress"):
+                if other != self.folder:
+                    say(f"{other}: unfinished, by another number of processes; that number would go on with it")
             self.folder.mkdir(exist_ok=True)
             self._open.enter_context(locked(self.folder / f"{rank}.lock"))
         self._file = self._open.enter_context(open(self._part(rank), "a+b"))  # noqa: SIM115 (closed by the stack)
@@ -124,6 +132,10 @@ class Results:
     def close(self) -> None:
         """Let another process work on the output."""
         self._open.close()
+
+    def _folder_of(self, world):
+        plan = self._plan["plan"] + (f".{world}" if world > 1 else "")
+        return self.output.parent / f".{self.output.name}.{plan}.progress"
 
     def _part(self, rank):
         return self.folder / f"{rank}.jsonl"
