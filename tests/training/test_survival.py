@@ -26,6 +26,7 @@ from csl.prior import write_prior
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.training.experiment import train
+from csl.training.reproduction import reproduce
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--model_name", "test_resnet", "--image_size", 32, "-b", 4, "--device", "cpu", "--save_every", 1]
@@ -387,3 +388,39 @@ def test_the_log_is_rewound_by_lines_and_survives_a_cut_one(tmp_path):
     run.rewind_log(2)
     assert [json.loads(line)["step"] for line in run.log.read_text().splitlines()] == [2, 4]
     assert run.log.stat().st_mtime > 1  # written anew, and not dated back
+
+
+# A run of the version before `prior_loss`, whose `asl` had a gradient through its weight and whose first stage had exponents.
+OLDER = {
+    "--loss asl_optimized": {"loss": "asl"},
+    "--prior_loss focal": {"partial_loss_mode": "selective", "prior_path": "auto", "prior_threshold": 0.5},
+}
+
+
+@pytest.mark.parametrize("flag", OLDER)
+def test_a_run_of_an_older_version_is_resumed_as_what_it_was(flag, garments, tmp_path):
+    name, value = flag.removeprefix("--").split()
+    options = {"epochs": 2, **OLDER[flag]}
+    run_of(garments, tmp_path / "run", max_steps=1, **options | {name: value})
+    folders = [folder for folder in (tmp_path / "run", tmp_path / "run" / "prior") if folder.exists()]
+    if len(folders) == 2:  # the first stage is under way
+        for file in ("last.ckpt", "best.ckpt"):
+            (tmp_path / "run" / file).unlink()
+    for folder in folders:
+        older = json.loads((folder / "config.json").read_text())
+        state = torch.load(folder / "last.ckpt", weights_only=True) if (folder / "last.ckpt").exists() else None
+        for config in (older, *([state["config"]] if state else [])):
+            del config["prior_loss"]
+            config["loss"] = options.get("loss", "csl")
+            if folder.name == "prior":  # which had what the flags said
+                config.update(dict.fromkeys(("gamma_pos", "gamma_neg", "alpha_pos", "alpha_neg", "clip")))
+        (folder / "config.json").write_text(json.dumps(older))
+        if state:
+            torch.save(state, folder / "last.ckpt")
+    assert flag in reproduce(tmp_path / "run", look_at_data=False).command
+    with pytest.raises(InputError, match=f"was started with {flag}, .* --resume {flag} goes on") as refusal:
+        run_of(garments, tmp_path / "run", resume=True, **options)
+    assert "\n" not in str(refusal.value)
+    assert "gamma" not in str(refusal.value)
+    run_of(garments, tmp_path / "run", resume=True, **options | {name: value})
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["epoch"] == 2

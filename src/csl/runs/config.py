@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from csl.labels.options import DataOptions
-from csl.losses.options import LossOptions
+from csl.losses.options import LossOptions, settings_of
 
 
 @dataclass(kw_only=True)
@@ -87,6 +87,19 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
         frequency itself.
         """
         return (self.prior_estimator or ("em" if self.loss == "annotation" else "mean")) == "em"
+
+    @property
+    def changes_prior_loss(self) -> bool:
+        """Whether the loss has an exponent, a weight or a margin for annotated labels, which `prior_loss` keeps or not."""
+        takes, plain = settings_of(self.loss), self.prior_loss_settings("bce")
+        own = {
+            name: takes[name] if getattr(self, name) is None else getattr(self, name) for name in plain if name in takes
+        }
+        return any(
+            own[name] != plain[name]
+            for name in ("gamma_pos", "gamma_neg", "alpha_pos", "alpha_neg", "clip")
+            if name in own
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `config.json` and checkpoints hold them."""

@@ -55,6 +55,30 @@ def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any], free: Coll
     ]
 
 
+def check_same_settings(
+    path: Path, then: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = FREE
+) -> None:
+    """Raise InputError, one line, where `changed_settings` are those of a run and of the command that resumes it.
+
+    Args:
+        path: where the run's settings are held, as in the message.
+        then: what it holds.
+        now, free: as `changed_settings` takes them.
+    """
+    settings = settings_of(then)
+    if not (changed := changed_settings(settings, now, free)):
+        return
+    older = [
+        f"--{name} {value}"
+        for name, value in settings.items()
+        if then.get(name) != value and any(words.startswith(f"--{name} ") for words in changed)
+    ]
+    said = (
+        f"{' '.join(older)}, as this version calls it: --resume {' '.join(older)} goes on; these are " if older else ""
+    )
+    raise InputError(f"{path}: the run was started with {said}other settings, expected the same: {', '.join(changed)}")
+
+
 def _meanings(settings):
     """The settings with defaults filled in and one spelling for each value."""
     meant = {name: _flat(value) for name, value in settings.items()}
@@ -280,6 +304,15 @@ def deterministic() -> Iterator[None]:
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run, out of the content of its `config.json`."""
+    """The settings of a run, out of the content of its `config.json` or of a state, in the words of this version.
+
+    Before there was `prior_loss`, the first stage kept the exponents, and `asl` was what is `asl_optimized` now.
+    """
     names = {field.name for field in dataclasses.fields(TrainConfig)}
-    return {name: value for name, value in config.items() if name in names}
+    settings = {name: value for name, value in config.items() if name in names}
+    if settings and "prior_loss" not in settings:
+        if settings.get("loss") == "asl":
+            settings["loss"] = "asl_optimized"
+        if settings.get("prior_path") == "auto" and TrainConfig(**settings).changes_prior_loss:
+            settings["prior_loss"] = "focal"
+    return settings

@@ -51,11 +51,7 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     needs(threshold is None or (threshold < 1 and threshold != 0), f"with --prior_threshold {threshold or 0:g}",
           "prior_path", *STAGE_1)  # fmt: skip
     needs(config.prior_path == "auto", "without --prior_path auto", *STAGE_1)
-    plain = {name: value for name, value in config.prior_loss_settings("bce").items() if name in takes}
-    focal = {name: takes[name] if getattr(config, name) is None else getattr(config, name) for name in plain}
-    of_known = ("gamma_pos", "gamma_neg", "alpha_pos", "alpha_neg", "clip")
-    needs(any(plain[name] != focal[name] for name in of_known if name in plain), "without exponents, weights or margin",
-          "prior_loss")  # fmt: skip
+    needs(config.changes_prior_loss, "without exponents, weights or margin", "prior_loss")
 
     needs(config.model_path is not None, "without --model_path", "weights_key")
     scheme = config.simulate_partial_type

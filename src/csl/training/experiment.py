@@ -32,7 +32,7 @@ from csl.prior import estimate_prior, read_prior, write_prior
 from csl.ranges import check_ranges
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
-from csl.runs.record import changed_settings, config_of, deterministic, label_hash, settings_of
+from csl.runs.record import changed_settings, check_same_settings, config_of, deterministic, label_hash, settings_of
 from csl.runs.split import write_split
 from csl.training import annotation, report, selection
 from csl.training.checks import check_used
@@ -126,7 +126,7 @@ def _train(config, lock, say):
         record()
     saved = config.resume and distributed.broadcast_object(run.last.exists())
     if config.prior_path == "auto":
-        prior = _prior_of(run, data) if saved else _estimate_prior(config, data, full_labels, run, say)
+        prior = _prior_of(run, data) if saved else _estimate_prior(config, data, full_labels, run, before, say)
         # The stage drew random numbers: begin again, so that the start is that of a run with a prior from a file.
         model, _ = create_network(config, classes)
     trainer = _create_trainer(model, config, data, run, prior, say)
@@ -294,7 +294,7 @@ def _check_batches(config, train):
         )
 
 
-def _estimate_prior(config, data, full_labels, run, say):
+def _estimate_prior(config, data, full_labels, run, before, say):
     """The first stage: a temporary model in "ignore" mode, whose mean prediction over its last epoch is the prior."""
     folder = RunFolder(run.prior)
     stage = dataclasses.replace(
@@ -306,6 +306,8 @@ def _estimate_prior(config, data, full_labels, run, say):
         path_dest=str(run.prior),
         resume=config.resume and distributed.broadcast_object(folder.last.exists()),
     )
+    if stage.resume:
+        check_same_settings(run.config, before, config.to_dict())  # in the words of the flags: the stage has its own
     loss = "plain cross-entropy" if config.prior_loss == "bce" else "the loss of stage 2"
     say(f"stage 1 of 2: the class prior, from {stage.epochs} epochs of {loss} on annotated labels, in {folder.path}")
     if not stage.resume and distributed.is_main():

@@ -11,7 +11,7 @@ from csl.checkpoint import Checkpoint
 from csl.errors import InputError
 from csl.machine import distributed
 from csl.prior import ClassPrior
-from csl.runs.record import FREE, changed_settings
+from csl.runs.record import FREE, check_same_settings
 from csl.training.optim import contiguous_state
 
 
@@ -227,8 +227,7 @@ def check_resumable(
             f"{path}: holds {found} of the weights, this command has --ema_decay {config.get('ema_decay', 0):g}; resume "
             "with the one it was started with"
         )
-    if changed := changed_settings(then.get("config") or {}, config, FREE | {"epochs"} if longer else FREE):
-        raise InputError(f"{path}: the run was started with other settings, expected the same: {', '.join(changed)}")
+    check_same_settings(path, then.get("config") or {}, config, FREE | {"epochs"} if longer else FREE)
     if "prior" in then and not _equal(then["prior"], now["prior"]):  # older files do not hold it
         raise InputError(
             f"{path}: the run was started with a class prior of other values, expected the same "
