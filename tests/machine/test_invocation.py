@@ -52,17 +52,18 @@ def run_printed(text, more=()):
     assert main([*words[3:], *more]) == 0
 
 
-@pytest.mark.parametrize("path_dest", ["outputs", "runs/my first"])
+@pytest.mark.parametrize("path_dest", ["outputs", "runs/my first", "-dash", "outputs/blank "])
 def test_what_a_run_prints_next_works(garments, tmp_path, path_dest, no_pictures):
     flags = ["-j", "0", "--device", "cpu"]
     said = []
     with chdir(tmp_path):
+        Path(path_dest).parent.mkdir(exist_ok=True)
         train(TrainConfig(**TINY, data=str(garments), path_dest=path_dest, epochs=1), said.append)
         line = next(line for line in said if line.startswith("next: "))
         validate, infer, board = line.removeprefix("next: ").split("    ")
         run_printed(validate, flags)
         run_printed(infer, flags)
-        assert shlex.split(board) == ["tensorboard", "--logdir", path_dest]
+        assert shlex.split(board) == ["tensorboard", "--logdir", "./-dash" if path_dest == "-dash" else path_dest]
         assert (tmp_path / path_dest / "validation.json").exists()
         assert (tmp_path / path_dest / "results" / "predictions.csv").exists()
 

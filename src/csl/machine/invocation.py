@@ -14,7 +14,7 @@ def command(name: str, *arguments: str | Path) -> str:
 
     Args:
         name: train, validate, infer or inspect.
-        arguments: its flags and their values.
+        arguments: its flags and their values; paths as `quoted` takes them.
     """
     started = Path(sys.argv[0])
     script = (started.parent if started.name in _SCRIPTS else Path()) / f"{name}.py"
@@ -22,4 +22,11 @@ def command(name: str, *arguments: str | Path) -> str:
         words = ["csl", name]
     else:
         words = ["python", str(script)] if script.is_file() else ["python", "-m", "csl", name]
-    return shlex.join([*words, *map(str, arguments)])
+    return quoted(*words, *arguments)
+
+
+def quoted(*words: str | Path) -> str:
+    """Words of a command, quoted for a shell; a `Path` that begins with a dash as `./-name`, which is no flag."""
+    return shlex.join(
+        f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words
+    )

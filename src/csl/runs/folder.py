@@ -170,7 +170,7 @@ def find_latest() -> RunFolder:
         InputError: there is none.
     """
     if LATEST.exists():
-        run = RunFolder(LATEST.read_text(**_PATH).replace("\0", "\\0").strip())
+        run = RunFolder(LATEST.read_text(**_PATH).replace("\0", "\\0").removesuffix("\n"))
         if run.best.exists() or run.last.exists():
             return run
         raise InputError(f"{LATEST}: names {run.path}, which holds no checkpoint yet, expected a run of train.py")

@@ -1,7 +1,6 @@
 """The lines that a run prints, from its first to its last."""
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from csl.labels import Annotations
-from csl.machine.invocation import command
+from csl.machine.invocation import command, quoted
 from csl.runs.config import TrainConfig
 
 Results = Mapping[str, Mapping[str, float]]
@@ -136,12 +135,12 @@ def result(
     if all_labels is not None:
         lines.append(f"mAP with all labels known {all_labels:.2f}")
     names = ", ".join(["best.ckpt", "log.jsonl", *(path.name for path in plots)])
-    of_run = [] if latest else ["--model_path", folder]
+    of_run = [] if latest else ["--model_path", Path(folder)]
     next_commands = [command(name, *of_run) for name in ("validate", "infer")]
     return [
         *lines,
         f"took {seconds:.0f} s; results in {folder}: {names}",
-        "next: " + "    ".join([*next_commands, shlex.join(["tensorboard", "--logdir", str(folder)])]),
+        "next: " + "    ".join([*next_commands, quoted("tensorboard", "--logdir", Path(folder))]),
     ]
 
 
