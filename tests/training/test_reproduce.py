@@ -232,6 +232,23 @@ def test_settings_that_may_not_change_are_named():
     assert changed_settings(TrainConfig(image_size=(1, 2)).to_dict(), TrainConfig(image_size=[1, 2]).to_dict()) == []
 
 
+def test_one_meaning_in_two_spellings_is_no_change():
+    fpc = {"simulate_partial_type": "fpc"}
+    for then, now, other in (
+        (fpc, {**fpc, "simulate_partial_param": 1000.0}, {**fpc, "simulate_partial_param": 999.0}),
+        ({"simulate_partial_type": "rps"}, {"simulate_partial_type": "rps", "simulate_partial_param": 0.5}, fpc),
+        ({"classes_file": "a.txt"}, {"classes_file": "./a.txt"}, {"classes_file": "b/a.txt"}),
+        ({"attributes": "a:2,b:3"}, {"attributes": "a:2, b:3"}, {"attributes": "a:2,b:4"}),
+        ({"ignore_columns": ["a", "b"]}, {"ignore_columns": ["b", "a"]}, {"ignore_columns": ["a"]}),
+        ({"columns": ["a", "b"]}, {"columns": ["b", "a"]}, {"columns": ["a"]}),
+        ({"no_label": ["a", "b"]}, {"no_label": ["b", "a"]}, {"no_label": ["a"]}),
+        ({"roles": "a=list,b=ignored"}, {"roles": "b=ignored, a=list"}, {"roles": "a=list,b=list"}),
+    ):
+        first, second, third = (TrainConfig(**settings).to_dict() for settings in (then, now, other))
+        assert changed_settings(first, second) == changed_settings(second, first) == []
+        assert changed_settings(first, third)
+
+
 def test_revision_is_of_this_code(monkeypatch):
     found = revision()
     assert found is None or len(found.removesuffix("-dirty")) == 40

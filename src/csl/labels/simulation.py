@@ -14,6 +14,7 @@ from csl.machine.draws import generator
 
 Rng = np.random.Generator | np.random.RandomState
 
+DEFAULT_LIMIT, DEFAULT_SHARE = 1000, 0.5  # the param of fpc, and of every other scheme that takes one
 _BLOCK = 1 << 22  # labels at a time
 
 
@@ -48,7 +49,7 @@ def fix_per_class(labels: LabelMatrix, param: float | None, rng: Rng) -> LabelMa
 
     Where the matrix is un-annotated by default (fill -1) the work follows the listed labels, not N x C.
     """
-    limit = 1000 if param is None else param
+    limit = DEFAULT_LIMIT if param is None else param
     if isinstance(limit, bool) or not _is_number(limit) or limit != int(limit) or limit < 1:
         raise InputError(f"--simulate_partial_param: found {limit!r}, expected a positive integer for fpc")
     limit = int(limit)
@@ -222,7 +223,7 @@ def _is_number(param):
 
 
 def _share(param, what):
-    share = 0.5 if param is None else param
+    share = DEFAULT_SHARE if param is None else param
     if not _is_number(share) or not 0 <= share <= 1:
         raise InputError(f"--simulate_partial_param: found {share!r}, expected {what}, from 0 to 1")
     return float(share)

@@ -17,7 +17,8 @@ import torch
 
 from csl.errors import InputError
 from csl.labels import Annotations, ImagePaths, LabelMatrix
-from csl.labels.simulation import schemes
+from csl.labels.attributes import parse_attributes, parse_roles
+from csl.labels.simulation import DEFAULT_LIMIT, DEFAULT_SHARE, WITHOUT_PARAM, fix_per_class, schemes
 from csl.losses.options import settings_of as loss_settings
 from csl.machine import distributed
 from csl.runs.config import TrainConfig
@@ -89,12 +90,21 @@ def _meanings(settings):
         meant["prior_path"] = "a file"  # whose values are compared
     if meant.get("prior_epochs") is None and meant.get("prior_path") == "auto":
         meant["prior_epochs"] = meant.get("epochs")
-    if isinstance(meant.get("model_path"), str):
-        meant["model_path"] = os.path.abspath(meant["model_path"])
+    for name in ("model_path", "classes_file"):
+        if isinstance(meant.get(name), str):
+            meant[name] = os.path.abspath(meant[name])
+    for name, parse in (("attributes", parse_attributes), ("roles", parse_roles)):
+        if isinstance(meant.get(name), str):
+            meant[name] = parse(meant[name])
+    for name in ("ignore_columns", "columns", "no_label"):
+        if isinstance(meant.get(name), list):
+            meant[name] = sorted(map(str, meant[name]))
     if isinstance(size := meant.get("image_size"), int):
         meant["image_size"] = [size, size]
     scheme = meant.get("simulate_partial_type")
     meant["simulate_partial_type"] = getattr(schemes.get(str(scheme)), "__name__", scheme)  # two names for one scheme
+    if meant.get("simulate_partial_param") is None and scheme is not None and scheme not in WITHOUT_PARAM:
+        meant["simulate_partial_param"] = DEFAULT_LIMIT if schemes.get(str(scheme)) is fix_per_class else DEFAULT_SHARE
     return meant
 
 
