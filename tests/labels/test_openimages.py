@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -435,6 +435,7 @@ def test_written_csl_labels_read_back(tmp_path, monkeypatch, labels, block):
 @given(
     st.lists(st.sampled_from(["good", "bad", "short", "blank", "long"]), min_size=1, max_size=40), st.integers(64, 200)
 )
+@example(kinds=["good", "good", "bad", "short"], block=64)
 def test_line_numbers_across_blocks(tmp_path, monkeypatch, kinds, block):
     text = {"good": "a,v,/m/00,1", "bad": "a,v,/m/00,2", "short": "a,v", "blank": "", "long": "a,v,/m/00,1,1,1"}
     file = official(tmp_path / TRAIN, [*(text[kind] for kind in kinds), "z,v,/m/00,1"])

@@ -1,6 +1,7 @@
 """Reads columns of a large CSV block by block, with the line of each row, and collects malformed rows."""
 
 import array
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -34,14 +35,15 @@ class Problems:
             self.counts[kind] += int(count)
             self.first = sorted({*self.first, *rows[:NAMED_ROWS]})[:NAMED_ROWS]
 
-    def check(self) -> None:
-        """In strict mode, stop at the first problem.
+    def check(self, up_to: float = math.inf) -> None:
+        """In strict mode, stop at the first problem in the lines up to that one.
 
         Raises:
             InputError: there is one.
         """
-        if self.strict and self.first:
-            line, found = self.first[0]
+        known = [problem for problem in self.first if problem[0] <= up_to]
+        if self.strict and known:
+            line, found = known[0]
             raise InputError(f"{self.file}, line {line}: {found}")
 
     def warn(self) -> None:
@@ -96,9 +98,11 @@ class CsvStream:
             with self._open() as reader:
                 rows = 0
                 for batch in reader:
-                    yield batch, self._lines(rows, len(batch))
+                    lines = self._lines(rows, len(batch))
+                    yield batch, lines
                     rows += len(batch)
-                    self.problems.check()
+                    # Invalid rows of the next block are known already, but not what is wrong in those before them.
+                    self.problems.check(int(lines[-1]) if len(lines) else 0)
                 self.problems.check()
         except pa.ArrowInvalid as error:
             reason = str(error).splitlines()[0]
