@@ -31,9 +31,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         prog: the command's name in its messages, such as "train.py"; None for `csl NAME`.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a name that a terminal or a log has no letters for is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that a terminal or a log has no letters for is no reason to stop.
             stream.reconfigure(errors="backslashreplace")
     argv = sys.argv[1:] if argv is None else argv
     program = "csl" if Path(sys.argv[0]).stem == "csl" else "python -m csl"

@@ -383,7 +383,7 @@ def _create_trainer(
     val_set = ImageDataset(data.val, val_transform, cache=val_cache)
     trainer = Trainer(
         model,
-        config.create_loss(prior, annotation.shares_known(data.train.labels)),
+        config.create_loss(prior, _shares_known(config, data)),
         create_loader(
             train_set,
             config.batch_size,
@@ -417,6 +417,11 @@ def _create_trainer(
             f"each epoch leaves out {left_out} of its {len(data.train):,} images, others each time: too few for a last step"
         )
     return trainer
+
+
+def _shares_known(config, data):
+    """What a loss of the annotation model knows of the labels beside the prior; None for any other: counting takes its time."""
+    return annotation.shares_known(data.train.labels) if "known" in settings_of_loss(config.loss) else None
 
 
 def _resume_if(resume, trainer, say):
