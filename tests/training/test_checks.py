@@ -74,7 +74,7 @@ EFFECT = {
 # The settings of the loss, on fixed logits: `test_a_setting_of_the_loss_is_refused_exactly_where_it_changes_nothing`.
 OF_THE_LOSS = {
     "partial_loss_mode": ["ignore", "ignore_normalize_classes", "selective"], "clip": [0.1], "gamma_pos": [3.0],
-    "gamma_neg": [2.0], "gamma_unann": [5.0], "alpha_pos": [0.0, 2.0], "alpha_neg": [0.5], "alpha_unann": [0.0, 2.0],
+    "gamma_neg": [2.0], "gamma_unann": [5.0], "alpha_pos": [0.0, 2.0], "alpha_neg": [0.0, 0.5], "alpha_unann": [0.0, 2.0],
     "likelihood_topk": [0, 2], "topk_scope": ["sample"], "prior_threshold": [0.0, 0.5, 1.0], "prior_path": ["FILE"],
 }  # fmt: skip
 LOSSES = ("csl", "annotation", "asl", "asl_optimized")
@@ -84,7 +84,9 @@ ELSEWHERE = {"compile": "models/test_backends.py::test_training_compiled_is_the_
 IGNORING = [{"partial_loss_mode": mode} for mode in ("ignore", "ignore_normalize_classes")]
 # flag -> settings, with its value, in which it would change nothing
 IDLE = {
-    "partial_loss_mode": [{"loss": "asl", **SELECTIVE}, {"alpha_unann": 0.0, **SELECTIVE}],
+    "partial_loss_mode": [{"loss": "asl", **SELECTIVE}, {"alpha_unann": 0.0, **SELECTIVE},
+        {"likelihood_topk": 0, **SELECTIVE}],
+    "clip": [{"clip": 0.1, "alpha_neg": 0.0, **other} for other in ({"alpha_unann": 0.0}, *IGNORING)],
     "gamma_pos": [{"gamma_pos": 2.0, "alpha_pos": 0.0}],
     "gamma_neg": [{"gamma_neg": 2.0, "alpha_neg": 0.0}],
     "gamma_unann": [{"gamma_unann": 4.0, **other} for other in ({"loss": "asl"}, {"alpha_unann": 0.0}, *IGNORING)],
@@ -125,7 +127,7 @@ IDLE = {
 
 # Choices and quantities that always have a part, permissions, and limits that are kept to where they are not reached.
 NEVER = """
-    loss clip data follow_links on_bad_image num_classes debug_mode simulate_partial_type seed model_name model_path head
+    loss data follow_links on_bad_image num_classes debug_mode simulate_partial_type seed model_name model_path head
     image_size augment batch_size grad_accum workers device amp cache epochs max_steps lr schedule weight_decay optimizer
     ema_decay print_freq save_every eval_every skip_nonfinite path_dest resume deterministic compile background
 """
@@ -290,7 +292,7 @@ def test_a_setting_of_the_loss_is_refused_exactly_where_it_changes_nothing():
     assert values.keys() == {f.name for f in fields(LossOptions)} - {"loss"} | {"prior_path"}
     assert set(LOSSES) == set(csl.losses.LOSSES)
     context = {name: [None, *values[name]] for name in ("partial_loss_mode", "prior_path", "prior_threshold", "likelihood_topk",
-                                                        "alpha_unann", "alpha_pos")}  # fmt: skip
+                                                        "alpha_unann", "alpha_pos", "alpha_neg")}  # fmt: skip
     used = idle = refused = 0
     for loss, *of_context in itertools.product(LOSSES, *context.values()):
         settings = {"loss": loss, **dict(zip(context, of_context, strict=True))}
@@ -334,6 +336,14 @@ def test_what_given_flags_make_idle_in_a_recipe_is_left_out_and_said(name):
         said = idle_line(name, flags)
         assert (said is None) == (not gone)
         assert all(f"--{setting} (" in said and f"--{setting} " not in recipe_line(name, flags) for setting in gone)
+
+
+@pytest.mark.parametrize("threshold", [0, 1])
+def test_a_threshold_that_switches_off_the_prior_of_a_recipe_is_taken(threshold):
+    for name in ("demo", "csl_coco_fpc"):
+        settings = with_recipe(name, {"data": "DIR", "prior_threshold": float(threshold)})
+        assert "prior_path" not in settings
+        check_used(TrainConfig(**settings))
 
 
 def test_a_flag_over_the_demo_or_a_recipe_says_what_it_leaves_out(monkeypatch, capsys):
