@@ -325,5 +325,7 @@ def test_asl_counts_unknown_labels_as_its_mode_says(name, mode):
 def test_asl_has_no_selective_mode_and_no_prior():
     with pytest.raises(InputError, match="--partial_loss_mode selective: ASL has no such mode, expected --loss csl"):
         LossOptions(loss="asl", partial_loss_mode="selective").create_loss()
-    with pytest.raises(InputError, match="--prior: --loss asl does not take it; leave it out or use --loss csl"):
+    with pytest.raises(
+        InputError, match="--prior: no option of --loss asl; expected one of gamma_neg, gamma_pos, clip"
+    ):
         LossOptions(loss="asl").create_loss(torch.ones(3))

@@ -63,7 +63,12 @@ def parser() -> argparse.ArgumentParser:
     g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on the device), flip_affine, none")
 
     g = group("loss")
-    g.add("--loss", metavar="NAME", help="csl, annotation (needs --prior_path), asl or asl_optimized (docs/data.md)")
+    g.add("--loss", metavar="NAME", help=f"{', '.join(LOSSES)} (docs/data.md)")
+    g.add(
+        "--loss_options",
+        metavar="A=X,...",
+        help="options of this loss that have no flag here, such as tau=0.6,margin=1",
+    )
     _add_loss(g, "partial_loss_mode", parsing.mode, "MODE",
               "un-annotated labels: negative, ignore, ignore_normalize_classes or selective")  # fmt: skip
     for what, kind in (("pos", "positive"), ("neg", "negative"), ("unann", "un-annotated")):

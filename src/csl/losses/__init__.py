@@ -1,5 +1,8 @@
 """Losses for multi-label classification with partial labels, by name."""
 
+import difflib
+import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -21,11 +24,31 @@ def create_loss(name: str, **options: Any) -> nn.Module:
     """Create the loss of that name in `LOSSES` with its constructor's options.
 
     Raises:
+        InputError: an unknown name, an option that the loss does not have, or a value out of range.
+    """
+    takes = options_of(name)
+    for option in options:
+        if option not in takes:
+            raise no_such_option(option, name, takes)
+    return LOSSES[name](**options)
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The options of the loss of that name, with their defaults: the arguments of its class.
+
+    Raises:
         InputError: an unknown name.
     """
     if name not in LOSSES:
         raise InputError(f"--loss {name}: unknown, expected one of {', '.join(sorted(LOSSES))}")
-    return LOSSES[name](**options)
+    return {option: p.default for option, p in inspect.signature(LOSSES[name]).parameters.items()}
+
+
+def no_such_option(option: str, loss: str, takes: Iterable[str]) -> InputError:
+    """The error that names what a loss `takes` in place of an option that it does not have, the nearest first."""
+    near = difflib.get_close_matches(option, takes, 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return InputError(f"{option}: no option of --loss {loss}; {meant}expected one of {', '.join(takes) or 'none'}")
 
 
 __all__ = [
@@ -36,4 +59,6 @@ __all__ = [
     "AsymmetricLossOptimized",
     "PartialSelectiveLoss",
     "create_loss",
+    "no_such_option",
+    "options_of",
 ]

@@ -1,13 +1,15 @@
 """Which loss, and its settings: the flags under "loss" of `train.py`."""
 
-import inspect
 from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor, nn
 
 from csl.errors import InputError
-from csl.losses import LOSSES, create_loss
+from csl.losses import LOSSES, create_loss, no_such_option, options_of
+
+OF_THE_RUN = ("prior", "known")
+"""Arguments of losses that a run finds out: `LossOptions.create_loss`."""
 
 
 @dataclass(kw_only=True)
@@ -16,12 +18,14 @@ class LossOptions:
 
     Attributes:
         loss: a name in `LOSSES`.
+        loss_options: options of this loss that have no flag of their own, as `parse_options` takes them.
         partial_loss_mode: what un-annotated labels count as; the `mode` of `PartialSelectiveLoss`.
 
     The other attributes are keyword arguments of the losses, which explain them.
     """
 
     loss: str = "csl"
+    loss_options: str | None = None
     partial_loss_mode: str | None = None
     clip: float | None = None
     gamma_pos: float | None = None
@@ -50,23 +54,48 @@ class LossOptions:
             InputError: an unknown loss, a setting or prior that it does not take, or a value out of range.
         """
         given = {f.name: getattr(self, f.name) for f in fields(LossOptions) if getattr(self, f.name) is not None}
-        takes = settings_of(given.pop("loss"))
+        own = parse_options(given.pop("loss_options", None), given.pop("loss"))
+        takes = settings_of(self.loss)
         if prior is not None:
-            given["prior"] = prior
-            if "known" in takes:
-                given["known"] = known
+            given |= {"prior": prior} | ({"known": known} if "known" in takes else {})
         for name in given:
             if name not in takes:
-                others = [f"--loss {loss}" for loss in LOSSES if name in settings_of(loss)]
-                raise InputError(
-                    f"--{name}: --loss {self.loss} does not take it; leave it out or use {', '.join(others)}"
-                )
+                raise InputError(f"--{no_such_option(name, self.loss, [n for n in takes if n not in OF_THE_RUN])}")
         if "partial_loss_mode" in given:
             given["mode"] = given.pop("partial_loss_mode")
-        return create_loss(self.loss, **given)
+        return create_loss(self.loss, **given, **own)
 
 
 def settings_of(loss: str) -> dict[str, Any]:
     """The settings that a loss takes, by the names of their flags, with its defaults; {} for an unknown name."""
-    parameters = inspect.signature(LOSSES[loss]).parameters if loss in LOSSES else {}
-    return {"partial_loss_mode" if name == "mode" else name: p.default for name, p in parameters.items()}
+    takes = options_of(loss) if loss in LOSSES else {}
+    return {"partial_loss_mode" if name == "mode" else name: default for name, default in takes.items()}
+
+
+def own_options(loss: str) -> dict[str, Any]:
+    """The options of a loss that have no flag of their own, with its defaults; {} for an unknown name."""
+    elsewhere = {*OF_THE_RUN, *(f.name for f in fields(LossOptions))}
+    return {name: default for name, default in settings_of(loss).items() if name not in elsewhere}
+
+
+def parse_options(text: str | None, loss: str) -> dict[str, Any]:
+    """The options in "tau=0.6,change_epoch=1", each of the type of its default.
+
+    Raises:
+        InputError: an unknown loss, an option that it does not have or that has a flag, or a value of another type.
+    """
+    options_of(loss)
+    takes, found = own_options(loss), {}
+    for part in text.split(",") if text is not None else ():
+        name, _, value = (word.strip() for word in part.partition("="))
+        if name in settings_of(loss).keys() - {*takes, *OF_THE_RUN}:
+            raise InputError(f"--loss_options {name}: a setting with a flag of its own, expected --{name}")
+        if name not in takes:
+            raise InputError(f"--loss_options {no_such_option(name, loss, takes)}")
+        kind = type(takes[name])
+        try:
+            found[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+        except (KeyError, ValueError):
+            words = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+            raise InputError(f"--loss_options {name}: found {value!r}, expected {words}") from None
+    return found

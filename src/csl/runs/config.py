@@ -73,7 +73,8 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
         weight, which "focal" keeps as the published code does, moves the minimum: with gamma_pos 0 the prediction p of a class
         of frequency f is where f / p = (1 - f) p ^ gamma_neg / (1 - p). None is that of this run.
         """
-        unused = dict.fromkeys(("gamma_unann", "alpha_unann", "likelihood_topk", "topk_scope", "prior_threshold"))
+        of_unknown = ("gamma_unann", "alpha_unann", "likelihood_topk", "topk_scope", "prior_threshold")
+        unused = dict.fromkeys(("loss_options", *of_unknown))
         unused |= {"prior_loss": TrainConfig.prior_loss, "prior_estimator": None}
         plain = {"gamma_pos": 0.0, "gamma_neg": 0.0, "alpha_pos": 1.0, "alpha_neg": 1.0, "clip": 0.0}
         kept = {} if (prior_loss or self.prior_loss) == "focal" else plain

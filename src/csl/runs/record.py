@@ -19,6 +19,7 @@ from csl.errors import InputError
 from csl.labels import Annotations, ImagePaths, LabelMatrix
 from csl.labels.attributes import parse_attributes, parse_roles
 from csl.labels.simulation import DEFAULT_LIMIT, DEFAULT_SHARE, WITHOUT_PARAM, fix_per_class, schemes
+from csl.losses.options import own_options, parse_options
 from csl.losses.options import settings_of as loss_settings
 from csl.machine import distributed
 from csl.runs.config import TrainConfig
@@ -86,6 +87,9 @@ def _meanings(settings):
     for name, default in loss_settings(str(meant.get("loss"))).items():
         if meant.get(name) is None:
             meant[name] = default
+    if "loss_options" in meant:
+        loss = str(meant["loss"])
+        meant["loss_options"] = own_options(loss) | parse_options(meant["loss_options"], loss)
     if meant.get("prior_path") not in (None, "auto"):
         meant["prior_path"] = "a file"  # whose values are compared
     if meant.get("prior_epochs") is None and meant.get("prior_path") == "auto":

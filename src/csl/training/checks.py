@@ -36,7 +36,7 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
         return {}
     of_this_loss = f"with --loss {config.loss}"
     for field in fields(LossOptions):
-        needs(field.name in {"loss", *takes}, of_this_loss, field.name)
+        needs(field.name in {"loss", "loss_options", *takes}, of_this_loss, field.name)
     needs("prior" in takes, of_this_loss, *PRIOR)
     needs(mode != "selective" or "likelihood_topk" in takes, of_this_loss, "partial_loss_mode")
     needs(mode == "selective" or "known" in takes, "without --partial_loss_mode selective", *SELECTIVE)
