@@ -1,6 +1,6 @@
 """What each loss learns from partial labels, against the hidden truth: a linear head on features of a frozen network.
 
-    python benchmarks/partial_labels.py --photos DIR --weights FILE           # about 25 minutes on two CPU cores; resumable
+    python benchmarks/partial_labels.py --photos DIR --weights FILE           # about 50 minutes on two CPU cores; resumable
     python benchmarks/partial_labels.py --photos DIR --weights FILE --seeds 0 --protocols fpc_100 --results quick.json
 
 Expected: the annotation loss is ahead of CSL where annotation depends on the label (FPC, one positive an image) and equal to it
@@ -17,6 +17,7 @@ The prior, of the criterion and of the annotation loss, is `csl.prior.estimate_p
 the half of the photos that it was not trained on. With one positive an image no negative is known: then it is the mean number
 of labels an image (here from the truth; a person has it after looking at 30 photos) times the share of the class among them.
 CSL has the published prior, the mean prediction.
+The losses of other papers have their own defaults (docs/losses.md).
 To add a method: a line in `METHODS`. Writes benchmarks/results/partial_labels.json and prints a table.
 """
 
@@ -39,7 +40,7 @@ from csl.data.loader import create_loader
 from csl.data.transforms import EvalTransform
 from csl.labels import LabelMatrix, read_annotations
 from csl.labels.simulation import simulate
-from csl.losses import AnnotationLoss, PartialSelectiveLoss
+from csl.losses import AnnotationLoss, PartialSelectiveLoss, create_loss
 from csl.machine.draws import generator
 from csl.metrics import estimated_average_precision, mean_average_precision
 from csl.predict.scoring import to_input
@@ -73,6 +74,10 @@ def mode(name, gamma, priors, known):
     return PartialSelectiveLoss(name, gamma_neg=gamma, gamma_unann=0)
 
 
+def of_paper(name, gamma, priors, known, **options):
+    return create_loss(name, **options)
+
+
 # name: (loss of (exponent of known negatives, priors, shares known), exponents to choose from)
 METHODS = {
     "annotation": (annotation, (0.0, 1.0)),
@@ -80,9 +85,22 @@ METHODS = {
     "ignore": (partial(mode, "ignore"), (0.0,)),
     "ignore, exponent chosen": (partial(mode, "ignore"), (0.0, 1.0)),
     "negative": (partial(mode, "negative"), (0.0,)),
+    "AN-LS": (partial(of_paper, "label_smoothing"), (0.0,)),
+    "WAN": (partial(of_paper, "wan"), (0.0,)),
+    "partial BCE": (partial(of_paper, "partial_bce"), (0.0,)),
+    "Hill": (partial(of_paper, "hill"), (0.0,)),
+    "SPLC": (partial(of_paper, "splc"), (0.0,)),
+    "EM": (partial(of_paper, "em"), (0.0,)),
+    "GR": (partial(of_paper, "gr"), (0.0,)),
+    "LL-R": (partial(of_paper, "ll_r"), (0.0,)),
+    "LL-Ct": (partial(of_paper, "ll_ct"), (0.0,)),
     "all labels known": (partial(mode, "negative"), (0.0, 1.0)),
 }
-OF_KNOWN_NEGATIVES = {"ignore", "ignore, exponent chosen"}  # without any they learn that every class is always there
+OF_KNOWN_NEGATIVES = {
+    "ignore",
+    "ignore, exponent chosen",
+    "partial BCE",
+}  # without any: every class is always there
 
 
 # ------------------------------------------------------------------------------------------------------------ features
@@ -133,7 +151,9 @@ def fit(x, y, criterion, l2, seed):
     batches = EPOCHS * -(-len(x) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=batches, pct_start=0.1)
     order = torch.Generator().manual_seed(seed)
-    for _ in range(EPOCHS):
+    for epoch in range(EPOCHS):
+        if hasattr(criterion, "begin_epoch"):
+            criterion.begin_epoch(epoch + 1)
         for rows in torch.randperm(len(x), generator=order).split(BATCH):
             loss = criterion(head(x[rows]), y[rows]) / len(rows) + l2 * head.weight.square().sum()
             optimizer.zero_grad()

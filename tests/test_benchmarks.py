@@ -43,3 +43,7 @@ def test_partial_labels_chooses_among_the_settings_of_a_method_by_what_is_known(
         assert row["mAP"] in [c["mAP"] for c in row["candidates"]]
         assert row["estimated_mAP"] == max(c["estimated_mAP"] for c in row["candidates"])
         assert row["mAP"] > 50
+    for method in ("SPLC", "LL-Ct"):  # which change with the epoch
+        row = benchmark.run(data, protocol, 0, method)
+        assert len(row["candidates"]) == 4
+        assert 0 < row["mAP"] <= 100

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on the device), flip_affine, none")
 
     g = group("loss")
-    g.add("--loss", metavar="NAME", help=f"{', '.join(LOSSES)} (docs/data.md)")
+    g.add("--loss", metavar="NAME", help=f"docs/losses.md explains {', '.join(LOSSES)}")
     g.add(
         "--loss_options",
         metavar="A=X,...",

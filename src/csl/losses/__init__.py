@@ -10,13 +10,32 @@ from torch import nn
 from csl.errors import InputError
 from csl.losses.annotation import AnnotationLoss
 from csl.losses.asymmetric import ASLSingleLabel, AsymmetricLoss, AsymmetricLossOptimized
+from csl.losses.entropy import EntropyMaximisation
+from csl.losses.expected_positives import ExpectedPositives
+from csl.losses.generalized_robust import GeneralizedRobustLoss
+from csl.losses.hill import HillLoss
+from csl.losses.label_smoothing import LabelSmoothing
+from csl.losses.large_loss import LargeLossRejection, TemporaryCorrection
+from csl.losses.partial_bce import PartialBCE
 from csl.losses.selective import PartialSelectiveLoss
+from csl.losses.splc import SelfPacedLossCorrection
+from csl.losses.weak_negative import WeakNegatives
 
 LOSSES: dict[str, type[nn.Module]] = {
     "csl": PartialSelectiveLoss,
     "annotation": AnnotationLoss,
     "asl": AsymmetricLoss,  # as the papers train with it: no gradient through the focusing weight
     "asl_optimized": AsymmetricLossOptimized,
+    "label_smoothing": LabelSmoothing,
+    "wan": WeakNegatives,
+    "partial_bce": PartialBCE,
+    "epr": ExpectedPositives,
+    "hill": HillLoss,
+    "splc": SelfPacedLossCorrection,
+    "em": EntropyMaximisation,
+    "gr": GeneralizedRobustLoss,
+    "ll_r": LargeLossRejection,
+    "ll_ct": TemporaryCorrection,
 }
 
 

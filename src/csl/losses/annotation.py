@@ -17,17 +17,16 @@ delta infinite (every positive is annotated) makes it a negative. With e0 = 0 it
 """
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from csl.errors import InputError
-from csl.losses.targets import check_targets
+from csl.losses.partial import PartialLoss, by_target, softplus
 
 MOST_ANNOTATED = 1 - 1e-4
 """The largest e1 and e0: an estimate of 1 would make a missing label a proof."""
 
 
-class AnnotationLoss(nn.Module):
+class AnnotationLoss(PartialLoss):
     """Cross-entropy over annotated entries and the annotation model's likelihood over the others, summed.
 
     Args:
@@ -55,20 +54,13 @@ class AnnotationLoss(nn.Module):
         delta = None if self.prior is None else annotation_delta(*annotated_shares(prior, known)).float()
         self.register_buffer("delta", delta, persistent=False)
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Logits [B, C] and targets [B, C] in {1, 0, -1} to the summed loss, a scalar."""
-        check_targets(logits, targets, (-1, 0, 1))
-        with torch.autocast(logits.device.type, enabled=False):
-            s = logits if logits.dtype == torch.float64 else logits.float()  # [B, C]
-            positive, negative = _softplus(-s), _softplus(s)
-            if self.gamma_neg:
-                negative = negative * torch.sigmoid(s.detach()) ** self.gamma_neg
-            unknown = torch.zeros_like(s) if self.delta is None else _softplus(s) - _softplus(s - self.delta)
-            return torch.where(targets == 1, positive, torch.where(targets == 0, negative, unknown)).sum()
-
-    def extra_repr(self) -> str:
-        """The settings, for `print(loss)`."""
-        return f"gamma_neg={self.gamma_neg}"
+    def value(self, s: Tensor, targets: Tensor) -> Tensor:
+        """The sum over entries."""
+        negative = softplus(s)
+        if self.gamma_neg:
+            negative = negative * torch.sigmoid(s.detach()) ** self.gamma_neg
+        unknown = torch.zeros_like(s) if self.delta is None else softplus(s) - softplus(s - self.delta)
+        return by_target(targets, softplus(-s), negative, unknown).sum()
 
 
 def annotated_shares(prior: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,8 +94,3 @@ def annotated_shares(prior: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 def annotation_delta(of_positives: Tensor, of_negatives: Tensor) -> Tensor:
     """[C] delta = log((1 - e0) / (1 - e1)) of e1 and e0, both [C] in [0, 1)."""
     return torch.log1p(-of_negatives) - torch.log1p(-of_positives)
-
-
-def _softplus(x):
-    """log(1 + exp(x)) to the last digit; `F.softplus` is linear from 20 on."""
-    return -F.logsigmoid(-x)

@@ -41,7 +41,8 @@ class LossOptions:
     @property
     def learns_from_known_alone(self) -> bool:
         """Whether un-annotated labels take no part in the loss."""
-        return (self.partial_loss_mode or "").startswith("ignore")
+        mode = self.partial_loss_mode or ""
+        return mode.startswith("ignore") or self.alpha_unann == 0 or self.loss == "partial_bce"
 
     def create_loss(self, prior: Tensor | None = None, known: Tensor | None = None) -> nn.Module:
         """The loss of these settings.

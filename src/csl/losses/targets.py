@@ -1,4 +1,6 @@
-"""The check that every loss makes of its targets: a wrong label must not train on, silently."""
+"""The checks that every loss makes: a wrong label or option must not train on, silently."""
+
+import math
 
 import torch
 from torch import Tensor
@@ -23,3 +25,10 @@ def check_targets(logits: Tensor, targets: Tensor, allowed: tuple[int, ...]) -> 
     if not (whole and low >= min(allowed) and high <= max(allowed)):
         wrong = next(value for value in torch.unique(targets).tolist() if value not in allowed)
         raise InputError(f"loss: a target of {wrong:g}, expected one of {', '.join(map(str, allowed))}")
+
+
+def check_option(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise InputError unless an option of a loss is a finite number from `low` to `high`."""
+    if not (low <= value <= high and math.isfinite(value)):
+        words = f"a finite number, {low:g} or more" if high == math.inf else f"a number from {low:g} to {high:g}"
+        raise InputError(f"--loss_options {name}={value:g}: expected {words}")

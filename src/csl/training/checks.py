@@ -50,7 +50,7 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     if mode == "selective" and config.likelihood_topk == 0:
         used = config.prior_path is not None and threshold not in (0, 1)
         needs(used, "with --likelihood_topk 0 and no prior", "partial_loss_mode")
-    of_negatives = config.alpha_neg == 0 and (config.alpha_unann == 0 or config.learns_from_known_alone)
+    of_negatives = config.alpha_neg == 0 and config.learns_from_known_alone
     needs(not of_negatives, "without weights of negatives (--alpha_neg, --alpha_unann)", "clip")
     needs(config.prior_path is not None or threshold in (0, 1), "without --prior_path", "prior_threshold")
     needs(threshold is None or (threshold < 1 and threshold != 0), f"with --prior_threshold {threshold or 0:g}",

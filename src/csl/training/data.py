@@ -261,5 +261,6 @@ def check_known_labels(data: Data, config: TrainConfig, say: Say) -> None:
         )
     if config.learns_from_known_alone:
         say(
-            f"warning: {config.partial_loss_mode} mode without any known negative learns that every class is always there"
+            "warning: un-annotated labels take no part in this loss, which without any known negative learns that every class "
+            "is always there"
         )

@@ -144,6 +144,8 @@ class Trainer:
         """Train to the end of the epoch under way, or to `max_steps`; returns the images per second."""
         options, counts = self.options, self.counts
         self.model.train()
+        if hasattr(self.criterion, "begin_epoch"):  # what depends on the epoch, after a resumption as well
+            self.criterion.begin_epoch(counts.epoch + 1)
         done = counts.step - counts.epoch * self.steps_per_epoch  # not 0 where training resumes within an epoch
         taken = done
         self.train_loader.batch_sampler.set_epoch(counts.epoch, done)

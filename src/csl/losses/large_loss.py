@@ -1,0 +1,56 @@
+"""Large loss rejection and correction: Kim et al., "Large Loss Matters in Weakly Supervised Multi-Label Classification"
+(arXiv 2206.03740).
+
+Cross-entropy in which un-annotated entries are negatives, softplus(s), but for the k of a batch with the largest losses,
+
+    k = ceil(B C (t - 1) delta),    t the epoch from 1,
+
+which LL-R leaves out and LL-Ct counts as positives in this step.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from csl.losses.partial import PartialLoss, softplus
+from csl.losses.targets import check_option
+
+
+class LargeLossRejection(PartialLoss):
+    """LL-R: the un-annotated entries of a batch with the largest losses are left out, more of them each epoch; summed.
+
+    The batch is that of one call: with gradient accumulation or several processes, one of several in a step.
+
+    Args:
+        delta: what the share of these among all entries grows by in an epoch, in [0, 1]; the paper has 0.001 to 0.005.
+    """
+
+    def __init__(self, delta: float = 0.002):
+        super().__init__()
+        check_option("delta", delta, 0, 1)
+        self.delta = delta
+
+    def value(self, s: Tensor, targets: Tensor) -> Tensor:
+        """The sum over entries."""
+        large = self.large(s, targets == -1, (self.epoch - 1) * self.delta)
+        return torch.where(large, 0, softplus(torch.where(targets == 1, -s, s))).sum()
+
+    def large(self, s: Tensor, unknown: Tensor, share: float) -> Tensor:
+        """bool [B, C]: the `share` of all entries that are unknown and have the largest losses, so the largest logits."""
+        k = min(
+            math.ceil(round(s.numel() * share, 6)), s.numel()
+        )  # the rounding takes off what 3 * 0.002 is too large by
+        ranked = s.detach().masked_fill(~unknown, -torch.inf).flatten()
+        chosen = torch.zeros_like(ranked, dtype=torch.bool)
+        chosen[ranked.topk(k).indices] = True
+        return chosen.view_as(s) & unknown
+
+
+class TemporaryCorrection(LargeLossRejection):
+    """LL-Ct: the un-annotated entries of a batch with the largest losses are positives in this step; else as LL-R."""
+
+    def value(self, s: Tensor, targets: Tensor) -> Tensor:
+        """The sum over entries."""
+        large = self.large(s, targets == -1, (self.epoch - 1) * self.delta)
+        return softplus(torch.where(large | (targets == 1), -s, s)).sum()

@@ -1,0 +1,53 @@
+"""What the losses for partial labels have in common."""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from csl.losses.targets import check_targets
+from csl.ops.selective_formula import wide
+
+
+class PartialLoss(nn.Module, ABC):
+    """A loss of logits and targets in {1, 0, -1}, computed in float32 (float64 for float64).
+
+    Attributes:
+        epoch: the epoch under way, from 1; training tells it.
+
+    Raises:
+        InputError: an option out of range; in `forward`, shapes that do not fit or a label outside {1, 0, -1}.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.epoch = 1
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Training begins an epoch, from 1, or goes on within it."""
+        self.epoch = epoch
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits [B, C] and targets [B, C] in {1, 0, -1} to the summed loss, a scalar."""
+        check_targets(logits, targets, (-1, 0, 1))
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.value(wide(logits), targets)
+
+    @abstractmethod
+    def value(self, s: Tensor, targets: Tensor) -> Tensor:
+        """The loss, a scalar, of logits [B, C] in float32 or float64."""
+
+    def extra_repr(self) -> str:
+        """The settings, for `print(loss)`."""
+        return ", ".join(f"{k}={v}" for k, v in vars(self).items() if k[0] != "_" and k not in ("training", "epoch"))
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)) to the last digit, where `F.softplus` is linear from 20 on: -log p at -x, -log(1 - p) at x."""
+    return -F.logsigmoid(-x)
+
+
+def by_target(targets: Tensor, positive: Tensor, negative: Tensor, unknown: Tensor) -> Tensor:
+    """What of three tensors [B, C] the targets name: 1, 0 or -1."""
+    return torch.where(targets == 1, positive, torch.where(targets == 0, negative, unknown))

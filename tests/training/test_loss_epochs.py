@@ -1,0 +1,64 @@
+"""Losses that change with the epoch, or remember: a run that was stopped and resumed equals one that was not, bit for bit."""
+
+import json
+
+import pytest
+import torch
+
+from csl.runs.config import TrainConfig
+from csl.training.experiment import train
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+CHANGING = {  # options with which it changes something in a few steps of a small network, and with which it does not
+    "splc": ("tau=0.3", "change_epoch=9"),
+    "ll_r": ("delta=0.2", "delta=0"),
+}
+NOT_OF_TRAINING = ("config", "best", "best_weights", "log_lines", "evaluated")  # a stop is evaluated
+
+
+@pytest.fixture
+def run(garments, tmp_path):
+    """run(folder, loss, options, max_steps) trains, or goes on, three steps an epoch; the state that it leaves."""
+
+    def go(folder, loss, options, max_steps):
+        path = tmp_path / folder
+        train(
+            TrainConfig(
+                data=str(garments), path_dest=str(path), model_name="test_resnet", image_size=32, batch_size=8, epochs=3,
+                workers=0, augment="none", device="cpu", lr=1e-2, ema_decay=0.0, simulate_partial_type="rps",
+                loss=loss, loss_options=options, max_steps=max_steps, resume=path.exists(),
+            ),
+            lambda line: None,
+        )  # fmt: skip
+        state = torch.load(path / "last.ckpt", weights_only=True)
+        return {name: part for name, part in state.items() if name not in NOT_OF_TRAINING}
+
+    return go
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    return len(a) == len(b) and all(map(same, a, b)) if isinstance(a, list | tuple) else a == b
+
+
+@pytest.mark.parametrize("loss", CHANGING)
+def test_stopped_and_resumed_is_not_stopped(loss, run):
+    changing, constant = CHANGING[loss]
+    straight = run("straight", loss, changing, 7)
+    for steps in (2, 3, 5, 7):  # within an epoch, at its end, and within the next
+        resumed = run("resumed", loss, changing, steps)
+    assert [name for name in straight if not same(straight[name], resumed[name])] == []
+    assert not same(straight["model"], run("constant", loss, constant, 7)["model"])
+
+
+def test_the_first_epoch_is_the_first(run, tmp_path):
+    """As the epoch is counted from 1, nothing has changed yet after three steps; the fourth differs."""
+    for steps in (3, 4):
+        changing, constant = (run(f"{name}{steps}", "splc", name, steps) for name in CHANGING["splc"])
+        assert same(changing["model"], constant["model"]) == (steps == 3)
+    log = [json.loads(line) for line in (tmp_path / "tau=0.34" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 4
