@@ -96,11 +96,8 @@ METHODS = {
     "LL-Ct": (partial(of_paper, "ll_ct"), (0.0,)),
     "all labels known": (partial(mode, "negative"), (0.0, 1.0)),
 }
-OF_KNOWN_NEGATIVES = {
-    "ignore",
-    "ignore, exponent chosen",
-    "partial BCE",
-}  # without any: every class is always there
+# Without a known negative these learn that every class is always there.
+OF_KNOWN_NEGATIVES = {"ignore", "ignore, exponent chosen", "partial BCE"}
 
 
 # ------------------------------------------------------------------------------------------------------------ features

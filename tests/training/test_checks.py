@@ -78,7 +78,7 @@ OF_THE_LOSS = {
     "gamma_neg": [2.5], "gamma_unann": [5.0], "alpha_pos": [0.0, 2.0], "alpha_neg": [0.0, 0.5], "alpha_unann": [0.0, 2.0],
     "likelihood_topk": [0, 2], "topk_scope": ["sample"], "prior_threshold": [0.0, 0.5, 1.0], "prior_path": ["FILE"],
 }  # fmt: skip
-NEEDED = {"epr": "k=2"}  # options without which there is no such loss
+NEEDED = {"epr": "k=2", "role": "k=2"}  # options without which there is no such loss
 
 ELSEWHERE = {"compile": "models/test_backends.py::test_training_compiled_is_the_same_training"}  # takes a minute
 
@@ -280,7 +280,8 @@ def loss_of(settings, logits, targets, prior):
     config = TrainConfig(**settings)
     x = logits.clone().requires_grad_()
     known = torch.stack([(targets == y).float().mean(0) for y in (1, 0)])
-    loss = config.create_loss(prior if config.prior_path else None, known)(x, targets)
+    loss = config.create_loss(prior if config.prior_path else None, known, targets.shape)
+    loss = loss(x, targets, *([torch.arange(len(x))] if getattr(loss, "by_image", False) else []))
     loss.backward()
     return loss.item(), x.grad.numpy().tobytes()
 

@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 
+from csl import InputError
+from csl.machine import distributed
 from csl.runs.config import TrainConfig
 from csl.training.experiment import train
 
@@ -13,6 +15,8 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 CHANGING = {  # options with which it changes something in a few steps of a small network, and with which it does not
     "splc": ("tau=0.3", "change_epoch=9"),
     "ll_r": ("delta=0.2", "delta=0"),
+    "ll_cp": ("delta=0.05", "delta=0"),
+    "role": ("k=3", "k=3,rate=0"),
 }
 NOT_OF_TRAINING = ("config", "best", "best_weights", "log_lines", "evaluated")  # a stop is evaluated
 
@@ -62,3 +66,24 @@ def test_the_first_epoch_is_the_first(run, tmp_path):
         assert same(changing["model"], constant["model"]) == (steps == 3)
     log = [json.loads(line) for line in (tmp_path / "tau=0.34" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == 4
+
+
+def test_what_a_loss_remembers_is_in_the_state_and_another_shape_of_it_is_refused(run, tmp_path):
+    state = run("a", "ll_cp", "delta=0.05", 4)
+    assert state["criterion"]["corrected"].shape == (20, 21)
+    assert state["criterion"]["corrected"].any()
+    assert "criterion" not in run("b", "splc", "tau=0.3", 1)
+    path = tmp_path / "a" / "last.ckpt"
+    whole = torch.load(path, weights_only=True)
+    whole["criterion"]["corrected"] = whole["criterion"]["corrected"][:3]
+    torch.save(whole, path)
+    with pytest.raises(InputError, match=r"last.ckpt: not the state of this run \(RuntimeError: .*corrected"):
+        run("a", "ll_cp", "delta=0.05", 5)
+
+
+def test_a_loss_that_remembers_images_is_of_one_process(run, monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    with pytest.raises(
+        InputError, match="--loss role: remembers each image in one process, expected a run without torch"
+    ):
+        run("a", "role", "k=3", 1)

@@ -15,8 +15,9 @@ from csl.losses.expected_positives import ExpectedPositives
 from csl.losses.generalized_robust import GeneralizedRobustLoss
 from csl.losses.hill import HillLoss
 from csl.losses.label_smoothing import LabelSmoothing
-from csl.losses.large_loss import LargeLossRejection, TemporaryCorrection
+from csl.losses.large_loss import LargeLossRejection, PermanentCorrection, TemporaryCorrection
 from csl.losses.partial_bce import PartialBCE
+from csl.losses.role import OnlineLabelEstimation
 from csl.losses.selective import PartialSelectiveLoss
 from csl.losses.splc import SelfPacedLossCorrection
 from csl.losses.weak_negative import WeakNegatives
@@ -36,6 +37,8 @@ LOSSES: dict[str, type[nn.Module]] = {
     "gr": GeneralizedRobustLoss,
     "ll_r": LargeLossRejection,
     "ll_ct": TemporaryCorrection,
+    "ll_cp": PermanentCorrection,
+    "role": OnlineLabelEstimation,
 }
 
 

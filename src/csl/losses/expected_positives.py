@@ -32,7 +32,7 @@ class ExpectedPositives(PartialLoss):
         check_option("weight", weight, 0)
         self.k, self.weight = k, weight
 
-    def value(self, s: Tensor, targets: Tensor) -> Tensor:
+    def value(self, s: Tensor, targets: Tensor, *rows: Tensor) -> Tensor:
         """The sum over entries, and the term of the batch."""
         known = by_target(targets, softplus(-s), softplus(s), s.new_zeros(()))
         return known.sum() + self.weight * self.excess(torch.sigmoid(s))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from csl.errors import InputError
 from csl.losses import LOSSES, create_loss, no_such_option, options_of
 
-OF_THE_RUN = ("prior", "known")
+OF_THE_RUN = ("prior", "known", "shape")
 """Arguments of losses that a run finds out: `LossOptions.create_loss`."""
 
 
@@ -44,12 +44,15 @@ class LossOptions:
         mode = self.partial_loss_mode or ""
         return mode.startswith("ignore") or self.alpha_unann == 0 or self.loss == "partial_bce"
 
-    def create_loss(self, prior: Tensor | None = None, known: Tensor | None = None) -> nn.Module:
+    def create_loss(
+        self, prior: Tensor | None = None, known: Tensor | None = None, shape: tuple[int, int] | None = None
+    ) -> nn.Module:
         """The loss of these settings.
 
         Args:
             prior: [C] the class prior, for a loss that takes one.
             known: [2, C] the shares of images in which a class is known to be there, and known not to be, likewise.
+            shape: N images and C classes of the training set, likewise.
 
         Raises:
             InputError: an unknown loss, a setting or prior that it does not take, or a value out of range.
@@ -59,6 +62,8 @@ class LossOptions:
         takes = settings_of(self.loss)
         if prior is not None:
             given |= {"prior": prior} | ({"known": known} if "known" in takes else {})
+        if shape is not None and "shape" in takes:
+            given["shape"] = shape
         for name in given:
             if name not in takes:
                 raise InputError(f"--{no_such_option(name, self.loss, [n for n in takes if n not in OF_THE_RUN])}")

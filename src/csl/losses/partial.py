@@ -15,10 +15,14 @@ class PartialLoss(nn.Module, ABC):
 
     Attributes:
         epoch: the epoch under way, from 1; training tells it.
+        by_image: whether `forward` takes the rows of the images in the training set as well, [B], and the loss remembers
+            something of each. Its buffers [N, C] are part of the state of training.
 
     Raises:
         InputError: an option out of range; in `forward`, shapes that do not fit or a label outside {1, 0, -1}.
     """
+
+    by_image = False
 
     def __init__(self):
         super().__init__()
@@ -28,15 +32,15 @@ class PartialLoss(nn.Module, ABC):
         """Training begins an epoch, from 1, or goes on within it."""
         self.epoch = epoch
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Logits [B, C] and targets [B, C] in {1, 0, -1} to the summed loss, a scalar."""
+    def forward(self, logits: Tensor, targets: Tensor, *rows: Tensor) -> Tensor:
+        """Logits [B, C], targets [B, C] in {1, 0, -1} and, if `by_image`, rows [B] to the summed loss, a scalar."""
         check_targets(logits, targets, (-1, 0, 1))
         with torch.autocast(logits.device.type, enabled=False):
-            return self.value(wide(logits), targets)
+            return self.value(wide(logits), targets, *rows)
 
     @abstractmethod
-    def value(self, s: Tensor, targets: Tensor) -> Tensor:
-        """The loss, a scalar, of logits [B, C] in float32 or float64."""
+    def value(self, s: Tensor, targets: Tensor, *rows: Tensor) -> Tensor:
+        """The loss, a scalar, of what `forward` takes, with logits in float32 or float64."""
 
     def extra_repr(self) -> str:
         """The settings, for `print(loss)`."""

@@ -220,6 +220,8 @@ def _check(config):
         raise InputError(f"--prior_estimator {config.prior_estimator}: expected mean or em")
     if config.prior_path is None and "known" in settings_of_loss(config.loss):
         raise InputError(f"--loss {config.loss}: needs the class prior, expected --prior_path auto or FILE")
+    if distributed.world_size() > 1 and "shape" in settings_of_loss(config.loss):
+        raise InputError(f"--loss {config.loss}: remembers each image in one process, expected a run without torchrun")
     config.create_loss()
     check_used(config)
 
@@ -383,7 +385,7 @@ def _create_trainer(
     val_set = ImageDataset(data.val, val_transform, cache=val_cache)
     trainer = Trainer(
         model,
-        config.create_loss(prior, _shares_known(config, data)),
+        config.create_loss(prior, _shares_known(config, data), data.train.labels.shape),
         create_loader(
             train_set,
             config.batch_size,

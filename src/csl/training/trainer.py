@@ -46,7 +46,7 @@ class Trainer:
 
     Args:
         model: images [B, 3, H, W] in [0, 1] to logits [B, C].
-        criterion: (logits [B, C], targets [B, C] in {1, 0, -1}) to a scalar.
+        criterion: (logits [B, C], targets [B, C] in {1, 0, -1}) to a scalar; with rows [B] if it says `by_image`.
         train_loader: of `csl.data.loader.create_loader`, with the training transform.
         val_loader: likewise, with the evaluation transform and every image once over all processes.
         val: the annotations behind `val_loader`.
@@ -110,6 +110,7 @@ class Trainer:
         self.sums = EpochSums(len(val.classes), device)
         parts = {"optimizer": self.optimizer, "scheduler": self.schedule, "scaler": self.scaler}
         parts |= {"ema": self.ema} if self.ema is not None else {}
+        parts |= {"criterion": criterion} if criterion.state_dict() else {}  # what a loss remembers
         self.state = TrainingState(self.model, parts, [self.counts, self.finite], [self.sums, Generators(device)])
         self.description = {
             "num_classes": len(val.classes),
@@ -185,7 +186,7 @@ class Trainer:
                     self.device.type, self.amp_dtype or torch.bfloat16, enabled=self.amp_dtype is not None
                 ):
                     logits = self.network(x)  # [B, C]
-                loss = self.criterion(logits.float() if logits.dtype != torch.float64 else logits, targets)
+                loss = self._loss(logits, targets, batch)
                 self.finite.note(self._place(1), loss, batch)
                 # The gradient is that of the sum over all processes, of which their reduction takes the mean.
                 self.scaler.scale(loss * self.processes).backward()
@@ -364,6 +365,10 @@ class Trainer:
         x = to_input(batch.images, self.device, next(self.model.parameters()).dtype)
         x = x if batch.draws is None else augment_batch(x, batch.draws)  # --augment fast
         return x, batch.targets.to(self.device, non_blocking=True)
+
+    def _loss(self, logits: Tensor, targets: Tensor, batch: Batch) -> Tensor:
+        rows = (batch.indices.to(self.device),) if getattr(self.criterion, "by_image", False) else ()
+        return self.criterion(logits.float() if logits.dtype != torch.float64 else logits, targets, *rows)
 
     def _gradients_reduced(self, last: bool) -> AbstractContextManager:
         """Gradients add up on each process over the batches of a step; only the last batch reduces them over all."""

@@ -1,0 +1,108 @@
+"""Losses that remember something of every image, against their formulas in Python floats over several steps."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from loss_problems import problem
+
+from csl.losses import create_loss
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def bce(x, t):
+    return -t * math.log(sigmoid(x)) - (1 - t) * math.log(1 - sigmoid(x))
+
+
+def steps(count=6, images=9, classes=4, batch=5):
+    """Logits and rows of a few batches, and the labels of all images."""
+    _, targets, _ = problem(images, classes, 1)
+    rng = np.random.default_rng(2)
+    for _ in range(count):
+        yield (
+            torch.from_numpy(rng.normal(0, 2, (batch, classes))),
+            torch.from_numpy(rng.choice(images, batch, replace=False)),
+            targets,
+        )
+
+
+def test_permanent_corrections_last():
+    delta, corrected, loss = 0.1, set(), create_loss("ll_cp", delta=0.1, shape=(9, 4))
+    for step, (logits, rows, targets) in enumerate(steps()):
+        epoch = 1 + (step > 1)
+        loss.begin_epoch(epoch)
+        total, large = 0.0, []
+        for b, row in enumerate(rows.tolist()):
+            for c, y in enumerate(targets[row].tolist()):
+                x = logits[b, c].item()
+                if y == -1 and (row, c) not in corrected:
+                    large.append((x, row, c))
+                total += bce(x, float(y == 1 or (row, c) in corrected))
+        for x, row, c in sorted(large, reverse=True)[: math.ceil(20 * delta) if epoch > 1 else 0]:
+            corrected.add((row, c))
+            total += bce(x, 1) - bce(x, 0)
+        found = loss(logits.requires_grad_(), targets[rows], rows)
+        assert found.item() == pytest.approx(total, rel=1e-9)
+        assert set(map(tuple, loss.corrected.nonzero().tolist())) == corrected
+    assert len(corrected) > 5
+
+
+def estimates_slope(theta, p, y, k, weight):
+    """The gradient of half of what the estimates of a batch learn by, by central differences."""
+
+    def value(t):
+        known = sum(bce(t[i], y[i]) for i in np.ndindex(t.shape) if y[i] != -1)
+        excess = (sum(map(sigmoid, t.flat)) - len(t) * k) ** 2 / t.size
+        return (sum(bce(t[i], p[i]) for i in np.ndindex(t.shape)) + known + weight * excess) / 2
+
+    slope, eps = np.zeros_like(theta), 1e-5
+    for i in np.ndindex(theta.shape):
+        for sign in (1, -1):
+            moved = theta.copy()
+            moved[i] += sign * eps
+            slope[i] += sign * value(moved) / (2 * eps)
+    return slope, value(theta)
+
+
+def test_estimates_of_labels_and_the_network_learn_from_each_other():
+    k, weight, rate = 1.5, 0.5, 0.7
+    loss = create_loss("role", k=k, weight=weight, rate=rate, shape=(9, 4)).double()
+    theta = np.zeros((9, 4))
+    for logits, rows, targets in steps():
+        x, y, own = logits.numpy().copy(), targets[rows].numpy(), theta[rows]
+        probabilities = np.vectorize(sigmoid)
+        slope, of_estimates = estimates_slope(own, probabilities(x), y, k, weight)
+        expected, of_network = estimates_slope(x, probabilities(own), y, k, weight)
+        found = loss(logits.requires_grad_(), targets[rows], rows)
+        found.backward()
+        assert found.item() == pytest.approx(of_network + of_estimates, rel=1e-9)
+        np.testing.assert_allclose(logits.grad, expected, rtol=1e-6, atol=1e-8)
+        theta[rows] -= rate * slope
+        np.testing.assert_allclose(loss.theta, theta, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("name", "options"), [("ll_cp", {"delta": 0.2}), ("role", {"k": 1.5})])
+def test_nothing_is_remembered_without_a_gradient_and_an_image_twice_counts_twice(name, options):
+    loss = create_loss(name, **options, shape=(2, 4))
+    loss.begin_epoch(2)
+    (memory,) = loss.buffers()
+    logits, targets, rows = torch.randn(2, 4), torch.full((2, 4), -1), torch.tensor([1, 1])
+    loss(logits, targets, rows)
+    assert not memory.any()
+    loss(logits.requires_grad_(), targets, rows)
+    assert memory[1].any()
+    assert not memory[0].any()
+
+
+@pytest.mark.parametrize(("name", "options"), [("ll_cp", {"delta": 0.2}), ("role", {"k": 1.5})])
+def test_logits_that_are_no_number_are_not_remembered(name, options):
+    loss = create_loss(name, **options, shape=(2, 4))
+    loss.begin_epoch(2)
+    logits = torch.full((2, 4), torch.nan, requires_grad=True)
+    assert loss(logits, torch.full((2, 4), -1), torch.tensor([0, 1])).isnan()
+    (memory,) = loss.buffers()
+    assert not memory.any()
