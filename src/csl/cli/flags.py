@@ -91,7 +91,10 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("--on_bad_image",),
         {"choices": ("stop", "skip"), "help": "stop at an unreadable image, or skip it"},
     ),
-    "model_path": (("--model_path",), {"metavar": "FILE", "help": "checkpoint or .onnx (best.ckpt of the last run)"}),
+    "model_path": (
+        ("--model_path",),
+        {"metavar": "FILE", "help": "checkpoint, run or .onnx (the run in --path_dest, else the last)"},
+    ),
     "weights_key": (
         ("--weights_key",),
         {"metavar": "KEY", "help": "which weights of a file that holds several, such as model or ema (said)"},

@@ -13,7 +13,7 @@ import torch
 
 from csl import checkpoint
 from csl.data.transforms import EvalTransform
-from csl.errors import InputError
+from csl.errors import InputError, printable
 from csl.export.checked import import_onnx, write_checked
 from csl.export.form import ExportForm
 from csl.export.int8 import quantise
@@ -74,6 +74,7 @@ def export(options: ExportOptions, say: Callable[[str], None] = print) -> Path:
     path = checkpoint_path(options.model_path)
     if path.suffix in (".onnx", ".pt2"):
         raise InputError(f"--model_path {path}: is exported already, expected a checkpoint")
+    say(f"network: {printable(str(path))}")
     model, loaded = checkpoint.load_model(
         path, options.model_name, options.num_classes, options.image_size, DEFAULT_IMAGE_SIZE, options.weights_key
     )

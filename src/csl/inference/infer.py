@@ -93,7 +93,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     say = distributed.on_rank0(say)
     open_images = (options.dataset_type or "").lower() in OPEN_IMAGES
     _check(options, open_images)
-    path = checkpoint_path(options.model_path)
+    path = checkpoint_path(options.model_path, options.path_dest)
     predictor = load_predictor(options, path, say, default_image_size=224)
     _say_idle(options, open_images, predictor, say)
     classes = _names(predictor, open_images, options.class_description_path, say)

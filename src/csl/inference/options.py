@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from csl.errors import printable
 from csl.predict import DEFAULT_BATCH_SIZE, DEFAULT_IMAGE_SIZE, Predictor
 
 
@@ -13,7 +14,7 @@ class NetworkOptions:
 
     Attributes:
         model_path: a checkpoint, an exported file, the folder of a run or the name of published weights; None for the
-            best checkpoint of the last run (`csl.inference.sources.checkpoint_path`).
+            best checkpoint of the run in `path_dest`, else of the last run (`csl.inference.sources.checkpoint_path`).
         weights_key: which of the state dicts in the file (`csl.checkpoint.read`); None to look for it.
         model_name: the network's name, needed for a foreign file of a timm network.
         num_classes: the number of classes that the file is expected to have.
@@ -47,12 +48,13 @@ class NetworkOptions:
 def load_predictor(
     options: NetworkOptions, path: Path, say: Callable[[str], None], default_image_size: int = DEFAULT_IMAGE_SIZE
 ) -> Predictor:
-    """Load the network of the file `path` as the options say; a line tells which weights were taken, and one what runs
-    InPlace-ABN's layers.
+    """Load the network of the file `path`, which a line names, as the options say; another tells which of its weights were
+    taken, and one what runs InPlace-ABN's layers.
 
     Raises:
         InputError: as `Predictor.load`.
     """
+    say(f"network: {printable(str(path))}")
     predictor = Predictor.load(
         path, options.model_name, options.num_classes, options.image_size, default_image_size,
         device=options.device, amp=options.amp, abn=options.abn, compile=options.compile, weights_key=options.weights_key,

@@ -6,31 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from csl.checkpoint import locate
-from csl.errors import InputError
+from csl.errors import InputError, NoSplit
 from csl.labels import Annotations, LabelMatrix
 from csl.labels.options import DataOptions
+from csl.labels.paths import TEST_AS_VAL
 from csl.labels.read import recognised
 from csl.models import zoo
-from csl.runs.folder import RunFolder, find_latest
+from csl.runs.folder import RunFolder, latest_network
 from csl.runs.split import read_by_split
 
 
-def checkpoint_path(given: str | None) -> Path:
+def checkpoint_path(given: str | None, results: str | None = None) -> Path:
     """The file of a checkpoint.
 
     Args:
         given: a file; the folder of a run, for its best checkpoint; the name of published weights, which are downloaded
-            if they are missing; or None, for the best checkpoint of the last run.
+            if they are missing; or None, for that of the run in the folder `results`, else of the last run.
+        results: the folder that results go to, None where none is given.
 
     Raises:
         InputError: no such checkpoint.
     """
     if given is None:
-        run = find_latest()
-        return run.best if run.best.exists() else run.last
-    path = Path(given)
-    if path.is_dir():
-        path = RunFolder(path).best
+        return (results is not None and RunFolder(results).network) or latest_network()
+    path = RunFolder(given).network or Path(given)
     if path.is_file():
         return path
     if zoo.is_published(given):
@@ -63,9 +62,10 @@ def annotations_for(
         config: the settings of the network's run, None without one; they replace options that are not given.
         classes, groups: the network's.
         checkpoint: its file; the split that its run made, beside it, is that of the data again (`csl.runs.split`).
+            Where that is missing, other data than the run's are read with a note.
 
     Raises:
-        InputError: no annotations, none of their images is there, or as the reader says.
+        InputError: no annotations, none of their images is there, the run's data without its split, or as the reader says.
     """
     if groups and options.ignore_columns:
         raise InputError(
@@ -76,10 +76,17 @@ def annotations_for(
         options = options.over(config) if config and config.get("data") else replace(options, data="data")
         if not Path(options.data).exists() and not recognised(options.data):
             raise InputError(f"no data given and {options.data} is not there: expected --data DIR")
-        if config and config.get("val_split") and split != "test" and not file.is_file():
-            raise InputError(
-                f"{file}: no such file, expected the split of the run, beside its checkpoint, or --data DIR"
-            )
-    annotations, truth = read_by_split(options, split, classes, groups, file)
+    lost = bool(config and config.get("val_split")) and split != "test" and not file.is_file()
+    if lost and Path(options.data).resolve() == Path(str(config.get("data"))).resolve():
+        raise InputError(f"{file}: no such file, expected the split of the run, beside its checkpoint, or other --data")
+    try:
+        annotations, truth = read_by_split(options, split, classes, groups, file)
+    except NoSplit as error:
+        raise (
+            InputError(f"{error}; or {file}, the split of the run, beside its checkpoint") if lost else error
+        ) from None
     annotations.expect_photos()
+    if lost and TEST_AS_VAL not in annotations.notes:
+        note = f"{file} is not there: photos that the network was trained on (--val_split) may be among these"
+        annotations = replace(annotations, notes=(*annotations.notes, note))
     return annotations, truth

@@ -64,7 +64,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     """
     say = distributed.on_rank0(say)
     check_ranges(vars(options))
-    path = checkpoint_path(options.model_path)
+    path = checkpoint_path(options.model_path, options.path_dest)
     predictor = load_predictor(options, path, say)
     classes, groups = predictor.classes, predictor.groups
     annotations, truth = annotations_for(options, options.split, predictor.config, classes, groups, path)

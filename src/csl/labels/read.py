@@ -301,8 +301,9 @@ def _read_split(options, split, classes, groups):
 
 
 def read_truth(options: DataOptions, split: str | None, annotations: Annotations) -> LabelMatrix | None:
-    """All labels of `annotations`, if a `truth.csv` beside them gives the labels that they lack; else None."""
+    """All labels of `annotations`, if a `truth.csv` beside them is of the same images; else None."""
     file = Path(options.data) / "truth.csv"
     if not annotations.groups or not file.is_file():
         return None
-    return read_split(replace(options, data=str(file)), split, annotations.classes, annotations.groups).labels
+    truth = read_split(replace(options, data=str(file)), split, annotations.classes, annotations.groups)
+    return truth.labels if truth.names == annotations.names else None

@@ -123,6 +123,11 @@ class RunFolder:
             return f"the last good state is {self.last}"
         return "nothing was saved yet (--save_every N does oftener)"
 
+    @property
+    def network(self) -> Path | None:
+        """The file of its network: the best checkpoint, else the last saved state; None where it has neither."""
+        return next((file for file in (self.best, self.last) if file.is_file()), None)
+
     def append_log(self, entry: dict[str, Any]) -> None:
         """Append one line to `log.jsonl`. A float that is not finite (a mAP without classes) becomes null."""
         with open(self.log, "a") as file:
@@ -141,7 +146,7 @@ class RunFolder:
             temporary.write_bytes(b"".join(kept))
 
     def set_latest(self) -> bool:
-        """Make this the run that `find_latest` returns in the same working folder, if that has a folder `outputs`."""
+        """Make this the run of `latest_network` in the same working folder, if that has a folder `outputs`."""
         if LATEST.parent.is_dir():
             with replacing(LATEST) as temporary:
                 temporary.write_text(os.path.relpath(self.path) + "\n", **_PATH)
@@ -163,16 +168,16 @@ def read_log(path: str | Path) -> list[dict]:
     return entries
 
 
-def find_latest() -> RunFolder:
-    """The run that `train.py` last started or finished in this working folder.
+def latest_network() -> Path:
+    """The network of the run that `train.py` last started or finished in this working folder.
 
     Raises:
         InputError: there is none.
     """
     if LATEST.exists():
         run = RunFolder(LATEST.read_text(**_PATH).replace("\0", "\\0").removesuffix("\n"))
-        if run.best.exists() or run.last.exists():
-            return run
+        if run.network is not None:
+            return run.network
         raise InputError(f"{LATEST}: names {run.path}, which holds no checkpoint yet, expected a run of train.py")
     raise InputError("no run to use in ./outputs: expected --model_path, or a run of `python train.py` before")
 

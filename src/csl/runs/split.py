@@ -53,7 +53,6 @@ def parts_by(
 ) -> dict[str, tuple[Annotations, LabelMatrix | None]]:
     """{split: its annotations, and their full labels if these are known}, of all images and the rows of each split."""
     truth = read_truth(options, None, annotations)
-    truth = truth if truth is not None and len(truth) == len(annotations) else None
     return {
         split: (annotations.select(some), None if truth is None else truth.select(some)) for split, some in rows.items()
     }
