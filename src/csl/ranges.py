@@ -29,9 +29,9 @@ _NAMES = {
     _LIMIT: "skip_nonfinite likelihood_topk",
     _SHARE: "thre th prior_threshold",
     _PART: "clip dropout ema_decay",
-    _AMOUNT: "lr simulate_partial_param",
+    _AMOUNT: "simulate_partial_param",
     _FACTOR: "weight_decay gamma_pos gamma_neg gamma_unann alpha_pos alpha_neg alpha_unann",
-    _SIZE: "size_mb",
+    _SIZE: "lr size_mb",  # a rate of 0 learns nothing
     _VOTES: "vote_threshold",
     _INSIDE: "val_split",
     _whole(0, 1024): "workers",

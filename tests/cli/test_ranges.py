@@ -89,7 +89,8 @@ def test_cuda_without_a_gpu_is_one_line():
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("device", "gpu"), ("lr", -1.0), ("weight_decay", float("nan")), ("workers", -1), ("dropout", 1.5), ("seed", -1),
+        ("device", "gpu"), ("lr", -1.0), ("lr", 0.0),
+        ("weight_decay", float("nan")), ("workers", -1), ("dropout", 1.5), ("seed", -1),
         ("gamma_neg", float("nan")), ("alpha_pos", -1.0), ("prior_threshold", 2.0), ("image_size", 0), ("image_size", (32, 0)),
         ("batch_size", 0), ("optimizer", "sgd"), ("amp", "bf8"), ("simulate_partial_param", 1.5), ("cache", __file__),
         ("simulate_partial_type", "all"),

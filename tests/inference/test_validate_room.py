@@ -9,16 +9,25 @@ from csl.inference.validate import _make_room
 NOW = {"checkpoint": "best.ckpt", "data": "photos.csv", "split": "val"}
 
 
-@pytest.mark.parametrize("before", [json.dumps({**NOW, "split": "test"}), '{"checkpoint": "be', "[]"])
-def test_other_results_move_aside_and_are_named(tmp_path, before):
+@pytest.mark.parametrize(
+    ("before", "named"),
+    [
+        (json.dumps({**NOW, "split": "test"}), "best.ckpt on photos.csv"),
+        ('{"checkpoint": "be', "other networks or data"),
+        ("[]", "other networks or data"),
+        ('{"mAP": 1.0}', "other networks or data"),
+        ('{"checkpoint": null, "data": "photos.csv"}', "other networks or data"),
+    ],
+)
+def test_other_results_move_aside_and_are_named(tmp_path, before, named):
     (tmp_path / "validation.json").write_text(before)
     (tmp_path / "validation.csv").write_text("class,AP\n")
     said = []
-    _make_room(tmp_path, NOW, said.append)
+    _make_room(tmp_path, {**NOW, "mAP": 2.0}, said.append)
     (aside,) = tmp_path.glob("earlier-*")
+    assert said == [f"the validation of {named} is now in {aside}"]
     assert (aside / "validation.json").read_text() == before
     assert (aside / "validation.csv").exists()
-    assert str(aside) in said[0]
 
 
 def test_results_with_other_numbers_move_aside_with_their_pictures(tmp_path):

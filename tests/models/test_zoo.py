@@ -91,6 +91,16 @@ def test_bad_commands_are_one_line(arguments, message, capsys, tmp_path, monkeyp
     assert error.count("\n") == 1
 
 
+def test_weights_of_other_networks_are_told_without_an_empty_word(capsys, tmp_path):
+    for weights, said in (
+        ({"conv1.weight": torch.zeros(4, 3, 3, 3)}, "no TResNet, no classifier of ours"),
+        ({"body.conv1.0.weight": torch.zeros(64, 48, 3, 3)}, "tresnet_m, no classifier of ours"),
+    ):
+        torch.save(weights, tmp_path / "w.pth")
+        assert tools.main(["zoo", "get", str(tmp_path / "w.pth")]) == 0
+        assert capsys.readouterr().out == f"{tmp_path / 'w.pth'}: {said}\n"
+
+
 def test_the_tools_are_listed(capsys):
     assert tools.main([]) == 0
     assert re.search(r"^  zoo  .*Published weights", capsys.readouterr().out, re.MULTILINE)

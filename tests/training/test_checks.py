@@ -375,6 +375,16 @@ def test_a_flag_over_the_demo_or_a_recipe_says_what_it_leaves_out(monkeypatch, c
     assert started[-1].gamma_neg == 3
 
 
+@pytest.mark.parametrize("mode", [None, "negative", "ignore", "ignore_normalize_classes"])
+def test_a_loss_in_which_nothing_has_a_weight_is_refused(mode):
+    counted = ("pos", "neg") if str(mode).startswith("ignore") else ("pos", "neg", "unann")
+    nothing = {f"alpha_{kind}": 0.0 for kind in counted}
+    with pytest.raises(InputError, match="^--alpha_pos 0 --alpha_neg 0.*: no label has a weight"):
+        check_used(TrainConfig(partial_loss_mode=mode, **nothing))
+    for one in nothing:
+        check_used(TrainConfig(partial_loss_mode=mode, **{name: 0.0 for name in nothing if name != one}))
+
+
 def test_it_is_one_line_and_status_2(tmp_path, capsys):
     flags = ["--data", str(tmp_path), "--prior_path", "auto", "--likelihood_topk", "3"]
     assert parsing.run(train_cli.main, train_cli.parser(), flags) == 2

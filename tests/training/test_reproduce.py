@@ -227,7 +227,13 @@ def test_labels_hash_alike_however_they_are_stored():
 def test_settings_that_may_not_change_are_named():
     then = TrainConfig(lr=0.1, workers=2, data="a").to_dict()
     now = json.loads(json.dumps(TrainConfig(lr=0.2, workers=0, data="b", image_size=(1, 2)).to_dict()))
-    assert changed_settings(then, now) == ["--image_size [1, 2] (was 448)", "--lr 0.2 (was 0.1)"]
+    assert changed_settings(then, now) == ["--image_size 1x2 (was 448)", "--lr 0.2 (was 0.1)"]
+    given = TrainConfig(sync_abn=True, columns=["a", "b"], prior_path="auto", simulate_partial_type="rps").to_dict()
+    assert changed_settings(given, TrainConfig(val_split=0.2, roles="a=list", workers=None).to_dict()) == [
+        "--columns not given (was a,b)", "--prior_epochs not given (was 30)", "--prior_path not given (was auto)",
+        "--roles a=list (was not given)", "--simulate_partial_param not given (was 0.5)",
+        "--simulate_partial_type not given (was rps)", "--sync_abn not given (was given)", "--val_split 0.2 (was not given)",
+    ]  # fmt: skip
     assert changed_settings(now, now) == []
     assert changed_settings(TrainConfig(image_size=(1, 2)).to_dict(), TrainConfig(image_size=[1, 2]).to_dict()) == []
 

@@ -94,7 +94,8 @@ def _get(name):
     from csl.checkpoint import read
 
     loaded = read(name)
-    print(f"{loaded.origin or loaded.path}: {loaded.model_name}, {loaded.head} head, {loaded.num_classes} classes")
+    head = f"{loaded.head} head, {loaded.num_classes:,} classes" if loaded.num_classes else "no classifier of ours"
+    print(f"{loaded.origin or loaded.path}: {loaded.model_name or 'no TResNet'}, {head}")
 
 
 def _to_timm(path, out):

@@ -79,7 +79,7 @@ def write_as_timm(path: str | Path, out: str | Path) -> str:
     timm_name = timm_weights.timm_name(loaded.model_name)
     line = f"{loaded.origin}\n" if loaded.origin else ""
     line += (
-        f"{out}: {len(state)} tensors, for timm.create_model({timm_name!r}, num_classes={loaded.num_classes}, "
+        f"{out}: {len(state)} tensors, for timm.create_model({timm_name!r}, num_classes={loaded.num_classes or 0}, "
         f"checkpoint_path={str(out)!r})"
     )
     if loaded.model_name == "tresnet_l_v2":

@@ -121,8 +121,10 @@ def _make_room(folder, content, say):
     content = json.loads(strict_json(content))
     if any(before.get(name) != value for name, value in content.items() if name in before or not before):
         pictures = sorted(path for split in SPLITS for path in (folder / "plots").glob(f"{split}_*.png"))
+        names = [before.get(name) for name in ("checkpoint", "data")]
+        what = " on ".join(names) if all(isinstance(name, str) for name in names) else "other networks or data"
         folders = [str(aside) for aside in (set_aside(tables), set_aside(pictures)) if aside is not None]
-        say(f"the validation of {before.get('checkpoint')} on {before.get('data')} is now in {' and '.join(folders)}")
+        say(f"the validation of {what} is now in {' and '.join(folders)}")
 
 
 def _print(result, threshold, folder, say):

@@ -50,8 +50,12 @@ def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any], free: Coll
     Settings that only one of them knows of are those of another version of the program, and are not compared.
     """
     meant = [_meanings(settings) for settings in (then, now)]
+
+    def words(name, settings, meanings):
+        return _in_words(name, meanings[name] if settings[name] is None else settings[name])
+
     return [
-        f"--{name} {_flat(now[name])} (was {_flat(then[name])})"
+        f"--{name} {words(name, now, meant[1])} (was {words(name, then, meant[0])})"
         for name in sorted(then.keys() & now.keys() - set(free))
         if meant[0][name] != meant[1][name]
     ]
@@ -79,6 +83,13 @@ def check_same_settings(
         f"{' '.join(older)}, as this version calls it: --resume {' '.join(older)} goes on; these are " if older else ""
     )
     raise InputError(f"{path}: the run was started with {said}other settings, expected the same: {', '.join(changed)}")
+
+
+def _in_words(name, value):
+    """A setting as it is given behind its flag."""
+    if value is None or isinstance(value, bool) or value in ([], ()):
+        return "given" if value else "not given"
+    return " ".join(_flag(name, value))[len(name) + 3 :]
 
 
 def _meanings(settings):

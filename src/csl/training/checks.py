@@ -14,7 +14,11 @@ SELECTIVE = ("likelihood_topk", "topk_scope", *PRIOR)
 
 
 def check_used(config: TrainConfig) -> None:
-    """Raise InputError, one line, where settings that differ from their defaults change nothing beside the others."""
+    """Raise InputError, one line, where settings change nothing beside the others, or nothing has a weight in the loss."""
+    counted = ["pos", "neg"] + ["unann"] * (not config.learns_from_known_alone)
+    if all(getattr(config, f"alpha_{kind}") == 0 for kind in counted):
+        flags = " ".join(f"--alpha_{kind} 0" for kind in counted)
+        raise InputError(f"{flags}: no label has a weight, so that nothing is learned; expected one of them above 0")
     if idle := idle_settings(config):
         raise InputError("; ".join(f"--{name} changes nothing {why}" for name, why in idle.items()) + ": leave it out")
 
