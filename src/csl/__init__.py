@@ -39,6 +39,7 @@ _HOME = {
     "write_prior": "csl.prior",
     "average_precision": "csl.metrics",
     "estimated_average_precision": "csl.metrics",
+    "estimated_mean_average_precision": "csl.metrics",
     "mean_average_precision": "csl.metrics",
 }
 
