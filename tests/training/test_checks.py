@@ -80,7 +80,10 @@ OF_THE_LOSS = {
 }  # fmt: skip
 NEEDED = {"epr": "k=2", "role": "k=2"}  # options without which there is no such loss
 
-ELSEWHERE = {"compile": "models/test_backends.py::test_training_compiled_is_the_same_training"}  # takes a minute
+ELSEWHERE = {
+    "compile": "models/test_backends.py::test_training_compiled_is_the_same_training",  # takes a minute
+    "probe": "training/test_probe.py::test_a_probe_leaves_a_network_that_scores_as_it_says",  # flags of `BASE` are refused
+}
 
 IGNORING = [{"partial_loss_mode": mode} for mode in ("ignore", "ignore_normalize_classes")]
 # flag -> settings, with its value, in which it would change nothing
@@ -127,11 +130,13 @@ IDLE = {
     "classes_file": [{"classes_file": "mids.txt"}], "strict_labels": [{"strict_labels": True}],
 }  # fmt: skip
 
-# Choices and quantities that always have a part, permissions, and limits that are kept to where they are not reached.
+# Choices and quantities that always have a part (but in a probe: test_probe.py), permissions, and limits that are kept to where
+# they are not reached.
 NEVER = """
     loss data follow_links on_bad_image num_classes debug_mode simulate_partial_type seed model_name model_path head
     image_size augment batch_size grad_accum workers device amp cache epochs max_steps lr schedule weight_decay optimizer
     ema_decay print_freq save_every eval_every skip_nonfinite path_dest resume deterministic compile background
+    probe
 """
 FLAGS = {f.name for f in fields(TrainConfig)}
 

@@ -62,6 +62,12 @@ def parser() -> argparse.ArgumentParser:
     g.shared("background")
     g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on the device), flip_affine, none")
 
+    g.add(
+        "--probe",
+        action="store_true",
+        help="freeze the network: choose and train a linear head on its features, in minutes (loss and prior are chosen, too)",
+    )
+
     g = group("loss")
     g.add("--loss", metavar="NAME", help=f"docs/losses.md explains {', '.join(LOSSES)}")
     g.add(

@@ -48,6 +48,7 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
     image_size: int | tuple[int, int] = 448
     augment: str = "original"
     background: str = "none"
+    probe: bool = False
     # class prior
     prior_path: str | None = None
     prior_epochs: int | None = None

@@ -23,7 +23,7 @@ class RunFolder:
 
     ENTRIES = (
         "config.json", "log.jsonl", "last.ckpt", "best.ckpt", "train_avg_preds.csv", "val_avg_preds.csv",
-        "estimated_prior.csv", "annotation_model.csv",
+        "estimated_prior.csv", "annotation_model.csv", "probe.csv",
         "partial_labels.npz", "split.csv", "validation.csv", "validation.json", "tensorboard", "plots",
         "results", "results.json", "prior",
     )  # fmt: skip
@@ -38,6 +38,8 @@ class RunFolder:
         self.val_prior = self.path / "val_avg_preds.csv"
         self.estimated_prior = self.path / "estimated_prior.csv"
         self.annotation_model = self.path / "annotation_model.csv"
+        self.probe = self.path / "probe.csv"
+        self.features = self.path / "features"  # stays where another run begins: it is of the network and the images
         self.partial_labels = self.path / "partial_labels.npz"
         self.split = self.path / "split.csv"
         self.tensorboard = self.path / "tensorboard"

@@ -19,6 +19,11 @@ def shares_known(labels: LabelMatrix) -> Tensor:
     return torch.from_numpy(np.stack([counts.positives, counts.negatives]) / max(len(labels), 1))
 
 
+def shares_of(y: Tensor) -> Tensor:
+    """The same of labels [N, C] as a tensor."""
+    return torch.stack([(y == 1).double().mean(0), (y == 0).double().mean(0)])
+
+
 def table(train: Annotations, prior: Tensor) -> pd.DataFrame:
     """The annotation model by class: prior, annotated share of its positives and negatives, delta (`csl.losses.annotation`).
 

@@ -6,11 +6,22 @@ from csl.errors import InputError
 from csl.labels.simulation import WITHOUT_PARAM
 from csl.losses.options import LossOptions, settings_of
 from csl.models import CONFIGS, architecture
-from csl.runs.config import TrainConfig
+from csl.runs.config import TrainConfig, TrainOptions
 
 STAGE_1 = ("prior_epochs", "prior_loss", "prior_estimator")
 PRIOR = ("prior_path", "prior_threshold", *STAGE_1)
 SELECTIVE = ("likelihood_topk", "topk_scope", *PRIOR)
+
+OF_EPOCHS = tuple(field.name for field in fields(TrainOptions) if field.name not in ("amp", "on_bad_image"))
+NOT_OF_A_PROBE = (
+    *OF_EPOCHS,
+    *(field.name for field in fields(LossOptions)),
+    *PRIOR,
+    "augment",
+    "dropout",
+    "sync_abn",
+    "resume",
+)
 
 
 def check_used(config: TrainConfig) -> None:
@@ -38,6 +49,7 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     takes, mode, threshold = settings_of(config.loss), config.partial_loss_mode, config.prior_threshold
     if not takes:  # an unknown loss, which is refused as such
         return {}
+    needs(not config.probe, "with --probe", *NOT_OF_A_PROBE)
     of_this_loss = f"with --loss {config.loss}"
     for field in fields(LossOptions):
         needs(field.name in {"loss", "loss_options", *takes}, of_this_loss, field.name)

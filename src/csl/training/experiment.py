@@ -34,7 +34,7 @@ from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.runs.record import changed_settings, check_same_settings, config_of, deterministic, label_hash, settings_of
 from csl.runs.split import write_split
-from csl.training import annotation, report, selection
+from csl.training import annotation, probe_run, report, selection
 from csl.training.checks import check_used
 from csl.training.data import (
     Data,
@@ -103,6 +103,8 @@ def _train(config, lock, say):
     classes = ClassSet(list(data.train.classes), list(data.train.keys))
     model, line = create_network(config, classes)  # before anything moves: a wrong file loses nothing
     say(line)
+    if config.probe:
+        probe_run.check(config, model, starting_weights(config) is not None)
     _check_backends(model, config, say)
     prior = read_prior(config.prior_path, data.train.classes) if config.prior_path not in (None, "auto") else None
     if config.partial_loss_mode == "selective" and config.prior_path is None:
@@ -118,12 +120,17 @@ def _train(config, lock, say):
                 data.train.labels.save(run.partial_labels)
             run.set_latest()
 
-    _check_batches(config, data.train)
+    if not config.probe:
+        _check_batches(config, data.train)
     if not config.resume:
         if distributed.is_main():
             lock.enter_context(run.locked())
             _begin(run, config, asked_to_resume, say)
         record()
+    if config.probe:
+        best, scores = probe_run.train_head(config, data, model, _description(config), run, say)
+        summarise(config, data, full_labels, run, best, scores, time.perf_counter() - started, say)
+        return best
     saved = config.resume and distributed.broadcast_object(run.last.exists())
     if config.prior_path == "auto":
         prior = _prior_of(run, data) if saved else _estimate_prior(config, data, full_labels, run, before, say)
@@ -234,15 +241,21 @@ def create_network(config: TrainConfig, classes: ClassSet) -> tuple[nn.Module, s
         _network_name(config), num_classes, head=config.head, dropout=config.dropout, image_size=config.image_size
     )
     synchronise_abn(model, config.sync_abn and distributed.world_size() > 1)
-    path = config.model_path
-    if path is None and not Path(DEFAULT_BACKBONE).exists():
-        weights = f", from scratch (no {DEFAULT_BACKBONE}; --model_path names weights to start from)"
-    elif path is None and config.model_name != "tresnet_m":
+    if (path := starting_weights(config)) is not None:
+        weights = f"; {checkpoint.load_backbone(model, checkpoint.read(path, config.weights_key), classes)}"
+    elif Path(DEFAULT_BACKBONE).exists():
         weights = f", from scratch ({DEFAULT_BACKBONE} is of another network)"
     else:
-        weights = f"; {checkpoint.load_backbone(model, checkpoint.read(path or DEFAULT_BACKBONE, config.weights_key), classes)}"
+        weights = f", from scratch (no {DEFAULT_BACKBONE}; --model_path names weights to start from)"
     parameters = sum(p.numel() for p in model.parameters())
     return model, report.network(_network_name(config), num_classes, parameters, weights)
+
+
+def starting_weights(config: TrainConfig) -> str | None:
+    """The file or the name of the weights that a network starts from; None from scratch."""
+    if config.model_path is not None:
+        return config.model_path
+    return DEFAULT_BACKBONE if config.model_name == "tresnet_m" and Path(DEFAULT_BACKBONE).exists() else None
 
 
 def _network_name(config):
@@ -401,12 +414,7 @@ def _create_trainer(
         device,
         config,
         say,
-        {
-            "model_name": _network_name(config),
-            "head": config.head,
-            "config": config.to_dict(),
-            checkpoint.WITH_NORM: True,
-        },
+        _description(config),
         _fewest_images(config),
     )
     say(
@@ -419,6 +427,16 @@ def _create_trainer(
             f"each epoch leaves out {left_out} of its {len(data.train):,} images, others each time: too few for a last step"
         )
     return trainer
+
+
+def _description(config):
+    """What a checkpoint says of its run beside its classes."""
+    return {
+        "model_name": _network_name(config),
+        "head": config.head,
+        "config": config.to_dict(),
+        checkpoint.WITH_NORM: True,
+    }
 
 
 def _shares_known(config, data):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from csl.checkpoint import Checkpoint
 from csl.errors import InputError
+from csl.labels import Annotations
 from csl.machine import distributed
 from csl.prior import ClassPrior
 from csl.runs.record import FREE, check_same_settings
@@ -304,3 +305,13 @@ def _equal(then, now):
 
 def _merged(parts):
     return {name: value for part in parts for name, value in part.state_dict().items()}
+
+
+def facts_of_classes(annotations: Annotations) -> dict[str, Any]:
+    """What every checkpoint says of the classes of its network."""
+    return {
+        "num_classes": len(annotations.classes),
+        "classes": list(annotations.classes),
+        "idx_to_class": dict(enumerate(annotations.keys)),
+        "groups": {name: [part.start, part.stop] for name, part in (annotations.groups or {}).items()} or None,
+    }

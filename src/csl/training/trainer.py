@@ -34,7 +34,7 @@ from csl.training.board import Board, scores_to_show
 from csl.training.finite import FiniteWatch
 from csl.training.optim import ModelEma, contiguous_state, create_optimizer, create_schedule
 from csl.training.progress import EpochProgress
-from csl.training.state import Counts, EpochSums, Generators, TrainingState, check_resumable
+from csl.training.state import Counts, EpochSums, Generators, TrainingState, check_resumable, facts_of_classes
 
 
 class Trainer:
@@ -112,13 +112,7 @@ class Trainer:
         parts |= {"ema": self.ema} if self.ema is not None else {}
         parts |= {"criterion": criterion} if criterion.state_dict() else {}  # what a loss remembers
         self.state = TrainingState(self.model, parts, [self.counts, self.finite], [self.sums, Generators(device)])
-        self.description = {
-            "num_classes": len(val.classes),
-            "classes": list(val.classes),
-            "idx_to_class": dict(enumerate(val.keys)),
-            "groups": {k: [g.start, g.stop] for k, g in (val.groups or {}).items()} or None,
-            **(description or {}),
-        }
+        self.description = {**facts_of_classes(val), **(description or {})}
 
     # ------------------------------------------------------------------------------------------------------ the loop
 

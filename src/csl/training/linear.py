@@ -1,0 +1,95 @@
+"""Linear heads on the features of a frozen network, trained in seconds."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from csl.machine.draws import generator
+
+EPOCHS, LEAST_STEPS, BATCH, RATE = 12, 400, 512, 0.07
+"""Of the training of a head: few images are seen oftener, until there have been enough steps. The learning rate is `RATE` over
+the square root of the number of features, as each step moves a logit by all of them."""
+
+
+class Standardised(nn.Module):
+    """Features [N, F] less their mean and over their deviation, both [F], of the images that a head is trained on."""
+
+    def __init__(self, features: Tensor):
+        super().__init__()
+        self.register_buffer("mean", features.mean(0))
+        self.register_buffer("deviation", features.std(0, correction=0) + 1e-3)  # a feature may be the same everywhere
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, F] -> [N, F]."""
+        return (features - self.mean) / self.deviation
+
+    def folded_into(self, head: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Weight [C, F] and bias [C] that give on the features themselves what `head` gives on the standardised ones."""
+        weight = head.weight.detach() / self.deviation
+        return weight, head.bias.detach() - weight @ self.mean
+
+
+def fit_heads(x: Tensor, y: Tensor, criterion: nn.Module, l2: Sequence[float], seed: int) -> list[nn.Linear]:
+    """Linear heads from features to logits, one for each weight of L2, from zero by AdamW under one cycle of the rate.
+
+    They are trained side by side on the same batches, each as if it were alone: a product of matrices for all of them is
+    faster, and AdamW looks at each weight by itself.
+
+    Args:
+        x: float32 [N, F], standardised.
+        y: int8 [N, C] in {1, 0, -1}.
+        criterion: (logits [B, C], targets [B, C]) to a sum over the images, as the losses of `csl.losses` are.
+        l2: [L] weights of the sum of squared weights of a head, beside the mean over the images.
+        seed: of the order of the images.
+    """
+    weight = torch.zeros(len(l2), y.shape[1], x.shape[1], requires_grad=True)  # [L, C, F]
+    bias = torch.full((len(l2), 1, y.shape[1]), -2.0, requires_grad=True)  # [L, 1, C]: most labels are absent
+    decay = torch.tensor(l2)  # [L]
+    steps_per_epoch = -(-len(x) // BATCH)
+    epochs = max(EPOCHS, -(-LEAST_STEPS // steps_per_epoch))
+    rate = RATE / x.shape[1] ** 0.5
+    optimizer = torch.optim.AdamW([weight, bias], lr=rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps_per_epoch, pct_start=0.1)
+    rng = generator("order", seed, 0)
+    for _ in range(epochs):
+        for rows in torch.from_numpy(rng.permutation(len(x))).split(BATCH):
+            logits = x[rows] @ weight.transpose(1, 2) + bias  # [L, B, C]
+            targets = y[rows]
+            loss = sum(criterion(each, targets) for each in logits) / len(rows)
+            loss = loss + (decay * weight.square().sum((1, 2))).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return [_linear(w, b[0]) for w, b in zip(weight.detach(), bias.detach(), strict=True)]
+
+
+def _linear(weight, bias):
+    head = nn.Linear(weight.shape[1], weight.shape[0])
+    head.load_state_dict({"weight": weight, "bias": bias})
+    return head.eval()
+
+
+def folds_of(images: int, folds: int, seed: int) -> Tensor:
+    """int64 [N] the fold of each image, of equal sizes but for one."""
+    return torch.from_numpy(generator("held out", seed).permutation(images) % folds)
+
+
+def cross_fitted(
+    x: Tensor, y: Tensor, create: Callable[[Tensor], nn.Module], l2: Sequence[float], seed: int, fold: Tensor
+) -> Tensor:
+    """Logits [L, N, C] of every image by heads that were not trained on it.
+
+    Args:
+        x, y, l2, seed: as `fit_heads` takes them.
+        create: (labels [n, C] of the images that heads are trained on) to their loss.
+        fold: [N], each of which is left out by one head for each weight of L2.
+    """
+    logits = torch.empty(len(l2), *y.shape)
+    for number in fold.unique():
+        out = fold == number
+        heads = fit_heads(x[~out], y[~out], create(y[~out]), l2, seed)
+        with torch.no_grad():
+            logits[:, out] = torch.stack([head(x[out]) for head in heads])
+    return logits

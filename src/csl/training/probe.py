@@ -1,0 +1,228 @@
+"""A probe: a frozen network, whose features are made once, and the linear head that learns the most from partial labels.
+
+Which loss that is, the class prior, and the weight of L2 are chosen on the training images alone, by what is known of
+them: `FOLDS` heads each score the images that they were not trained on, and the estimated average precision of these scores
+(`csl.metrics.estimated_average_precision`) decides. A head takes seconds, so that all of them can be tried.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from csl.data.prefetch import on_device
+from csl.errors import InputError
+from csl.labels import LabelMatrix
+from csl.losses import AnnotationLoss, PartialSelectiveLoss
+from csl.machine.files import replacing
+from csl.metrics import cross_entropy, estimated_average_precision, mean_average_precision
+from csl.models.heads import Classifier
+from csl.predict.scoring import show_bar, to_input
+from csl.prior import estimate_prior
+from csl.training.annotation import shares_of
+from csl.training.linear import Standardised, cross_fitted, fit_heads, folds_of
+
+FOLDS = 3
+L2 = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+EXPONENTS = (0.0, 1.0)
+"""Of known negatives, to choose from."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A loss and a weight of L2 for the head.
+
+    Attributes:
+        loss: "annotation", or a mode of CSL's loss: "ignore", "selective" or "negative".
+        gamma_neg: exponent of known negatives.
+        l2: weight of the sum of squared weights.
+        score: the criterion on out-of-fold scores, in percent; NaN where it is undefined.
+    """
+
+    loss: str
+    gamma_neg: float
+    l2: float
+    score: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe found out.
+
+    Attributes:
+        head: the linear head of the best candidate, trained on all images, for features as the network makes them.
+        best: the candidate.
+        candidates: all of them, with their scores.
+        prior: float32 [C] the class prior by label-shift EM on out-of-fold scores; None where no negative is known.
+        predicted: float32 [C] the mean prediction of the training images.
+    """
+
+    head: nn.Linear
+    best: Candidate
+    candidates: list[Candidate]
+    prior: Tensor | None
+    predicted: Tensor
+
+
+def last_layer(model: nn.Module, name: str) -> Classifier:
+    """The linear layer from the features of a network to its logits.
+
+    Raises:
+        InputError: the network has another head than one linear layer.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, Classifier)]
+    if len(layers) != 1:
+        raise InputError(
+            f"--probe: {name} ends in {len(layers)} linear layers for its classes, expected one (--head linear)"
+        )
+    return layers[0]
+
+
+@torch.inference_mode()
+def features_of(
+    model: nn.Module,
+    layer: Classifier,
+    loader: torch.utils.data.DataLoader,
+    device: torch.device,
+    amp_dtype: torch.dtype | None,
+    progress: str | None,
+) -> tuple[Tensor, np.ndarray]:
+    """What the last layer of a network takes in for each image of a loader that can be read.
+
+    Returns:
+        float32 [N, F], and int64 [N] the rows of the images.
+    """
+    taken: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].float().cpu()))
+    rows = []
+    model.eval()
+    try:
+        with tqdm(
+            total=len(loader.dataset), desc=progress, unit="img", leave=False, disable=not show_bar(progress)
+        ) as bar:
+            for batch in on_device(loader, device):
+                bar.update(len(batch) + len(batch.bad))
+                if len(batch):
+                    with torch.autocast(device.type, amp_dtype or torch.bfloat16, enabled=amp_dtype is not None):
+                        model(to_input(batch.images, device))
+                    rows.append(batch.indices.numpy())
+    finally:
+        handle.remove()
+    if not rows:
+        return torch.empty(0, layer.in_features), np.empty(0, np.int64)
+    return torch.cat(taken).clone(), np.concatenate(rows)
+
+
+def kept_features(
+    path: Path, weights: dict[str, Tensor], about: str, make: Callable[[], tuple[Tensor, np.ndarray]]
+) -> tuple[tuple[Tensor, np.ndarray], bool]:
+    """Features of a network from the file at `path`, or made and kept there; and whether they were there.
+
+    Args:
+        path: an .npz file, replaced where it holds those of another network or of other images.
+        weights: of the network, by whose sums they are known again.
+        about: what else they depend on: images, their size, and so on.
+        make: makes them.
+    """
+    digest = hashlib.sha256(about.encode("utf-8", "surrogateescape"))
+    for name, value in weights.items():
+        digest.update(f"{name}{tuple(value.shape)}{value.detach().double().sum().item()!r}".encode())
+    key = digest.hexdigest()
+    if path.exists():
+        try:
+            with np.load(path) as kept:
+                if str(kept["key"]) == key:
+                    return (torch.from_numpy(kept["features"]), kept["rows"]), True
+        except (OSError, ValueError, KeyError, EOFError):  # a file of another program, or a broken one: made anew
+            pass
+    features, rows = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, key=key, features=features.numpy(), rows=rows)
+    return (features, rows), False
+
+
+def probe(features: Tensor, labels: LabelMatrix, seed: int, say: Callable[[str], None]) -> Probed:
+    """Choose a loss and a weight of L2 for a linear head, and train it.
+
+    Args:
+        features: float32 [N, F] of the training images.
+        labels: [N, C] what is known of them.
+        seed: of the folds and of the order of the images.
+        say: prints one line.
+
+    Raises:
+        InputError: no positive is known, or fewer images than folds.
+    """
+    y = torch.from_numpy(labels.to_dense())  # [N, C]
+    if not (y == 1).any():
+        raise InputError("--probe: no positive label is known in the training images, expected some")
+    if len(y) < 2 * FOLDS:
+        raise InputError(f"--probe: {len(y)} training images, expected {2 * FOLDS} or more")
+    standardised = Standardised(features)
+    x, fold = standardised(features), folds_of(len(y), FOLDS, seed)
+    prior = predicted = None
+    if (y == 0).any():
+        prior, predicted = _priors(x, y, seed, fold)
+        say(
+            f"probe: prior by label-shift EM on out-of-fold scores, {prior.sum():.2f} labels an image (mean prediction "
+            f"{predicted.sum():.2f}, annotated {(y == 1).float().sum(1).mean():.2f})"
+        )
+    tried = []
+    for loss, gamma in tqdm(_losses(prior is not None), desc="heads", leave=False, disable=not show_bar()):
+        logits = cross_fitted(x, y, _creating(loss, gamma, prior, predicted), L2, seed, fold)
+        tried += [Candidate(loss, gamma, l2, _score(one, y, prior)) for l2, one in zip(L2, logits, strict=True)]
+    best = max(tried, key=lambda one: one.score)
+    (head,) = fit_heads(x, y, _creating(best.loss, best.gamma_neg, prior, predicted)(y), [best.l2], seed)
+    mean = torch.sigmoid(head(x)).mean(0).detach()
+    folded = nn.Linear(head.in_features, head.out_features)
+    weight, bias = standardised.folded_into(head)
+    folded.load_state_dict({"weight": weight, "bias": bias})
+    by = "mAP with un-annotated as negative" if prior is None else "estimated mAP"
+    of_loss = {one.loss: max(other.score for other in tried if other.loss == one.loss) for one in tried}
+    say(f"probe: {by} on out-of-fold scores: " + ", ".join(f"{loss} {score:.2f}" for loss, score in of_loss.items()))
+    say(f"probe: {best.loss}, exponent {best.gamma_neg:g} of known negatives, L2 {best.l2:g}")
+    return Probed(folded, best, tried, prior, mean)
+
+
+def write_candidates(path: Path, candidates: list[Candidate]) -> None:
+    """Write the candidates and their scores as a CSV, the best first."""
+    with replacing(path) as temporary:
+        pd.DataFrame(candidates).sort_values("score", ascending=False).to_csv(temporary, index=False)
+
+
+def _priors(x, y, seed, fold):
+    """float32 [C] by label-shift EM, and the published mean prediction, of the weight of L2 that fits unseen entries best."""
+    logits = cross_fitted(x, y, lambda _: PartialSelectiveLoss("ignore"), L2, seed, fold)  # [L, N, C]
+    best = min(logits, key=lambda one: cross_entropy(torch.sigmoid(one).numpy(), y.numpy()))
+    return estimate_prior(best, y), torch.sigmoid(best).mean(0)
+
+
+def _losses(with_prior):
+    """[(loss, exponent)] to try: without a known negative all that is left is to take the unknown for negative."""
+    if not with_prior:
+        return [("selective", 0.0), ("negative", 0.0)]
+    return [(loss, gamma) for loss in ("annotation", "ignore", "selective", "negative") for gamma in EXPONENTS]
+
+
+def _creating(loss, gamma, prior, predicted):
+    """(labels of the images that are trained on) -> the loss."""
+    if loss == "annotation":
+        return lambda y: AnnotationLoss(gamma, prior=prior, known=shares_of(y))
+    if loss == "selective":  # as published: the most likely, and those of frequent classes, are left out
+        options = {"gamma_unann": 4.0, "likelihood_topk": 5, "prior_threshold": 0.5, "prior": predicted}
+        return lambda y: PartialSelectiveLoss("selective", gamma_neg=gamma, **options)
+    return lambda y: PartialSelectiveLoss(loss, gamma_neg=gamma, gamma_unann=0.0)
+
+
+def _score(logits, y, prior):
+    """The criterion in percent."""
+    if prior is None:
+        return mean_average_precision(logits, y, unannotated="negative")
+    return 100 * float(np.nanmean(estimated_average_precision(logits, y, prior)))

@@ -1,0 +1,100 @@
+"""A run of `train.py --probe`: features, head, `best.ckpt`; no step changes the network itself."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from csl import checkpoint
+from csl.data.dataset import ImageDataset
+from csl.data.loader import create_loader, default_workers
+from csl.data.photo_cache import open_cache
+from csl.data.transforms import EvalTransform
+from csl.errors import InputError
+from csl.labels import Annotations
+from csl.machine import distributed
+from csl.predict.scoring import Scores, autocast_dtype, choose_device
+from csl.prior import write_prior
+from csl.runs.config import TrainConfig
+from csl.runs.folder import RunFolder
+from csl.training import annotation, selection
+from csl.training.data import Data, Say
+from csl.training.optim import contiguous_state
+from csl.training.probe import features_of, kept_features, last_layer, probe, write_candidates
+from csl.training.state import facts_of_classes
+
+
+def check(config: TrainConfig, model: nn.Module, starts: bool) -> None:
+    """Raise InputError where a probe cannot be made: several processes, no weights to start from (`starts`), another head."""
+    if distributed.world_size() > 1:
+        raise InputError(f"--probe: {distributed.world_size()} processes, expected one, as it takes minutes")
+    if not starts:
+        raise InputError(
+            f"--probe: a network from scratch has no features to learn from; expected --model_path, such as "
+            f"timm/{config.model_name} or a run of yours"
+        )
+    last_layer(model, config.model_name)
+
+
+def train_head(
+    config: TrainConfig, data: Data, model: nn.Module, description: dict[str, Any], run: RunFolder, say: Say
+) -> tuple[dict[str, Any], Scores]:
+    """Make the features, choose and train the head, write `best.ckpt` and its tables.
+
+    Args:
+        config, data, run: of the run.
+        model: the network with its starting weights.
+        description: what the checkpoint says beside its classes.
+        say: prints one line.
+
+    Returns:
+        The results of the network on the validation images, and its scores of them.
+    """
+    layer = last_layer(model, config.model_name)
+    model.to(choose_device(config.device), memory_format=torch.channels_last)
+    x, rows = _features(config, data.train, model, layer, run, "train", say)
+    found = probe(x, data.train.labels.select(rows), config.seed, say)
+    layer.load_state_dict(found.head.state_dict())
+    x_val, rows_val = _features(config, data.val, model, layer, run, "val", say)
+    with torch.inference_mode():
+        probabilities = torch.sigmoid(found.head(x_val)).numpy()[None]  # [1, N, C]
+    by = selection.criterion(data.val.labels)
+    numbers = selection.validation_numbers(probabilities[0], data.val.labels.select(rows_val), by)
+    best = {"epoch": 0, "step": 0, "weights": "model", **numbers}
+    facts = facts_of_classes(data.val) | description
+    checkpoint.write(run.best, {"model": contiguous_state(model), **facts, "best": best})
+    write_candidates(run.probe, found.candidates)
+    write_prior(run.train_prior, data.train.classes, found.predicted)
+    write_prior(run.val_prior, data.val.classes, torch.from_numpy(probabilities[0].mean(0)))
+    if found.prior is not None:
+        write_prior(run.estimated_prior, data.train.classes, found.prior)
+        annotation.write(run.annotation_model, annotation.table(data.train, found.prior))
+    run.append_log({"epoch": 0, "step": 0, **{f"{name}_model": value for name, value in numbers.items()}})
+    return best, Scores(probabilities, rows_val, [])
+
+
+def _features(config, annotations: Annotations, model, layer, run, split, say):
+    device = choose_device(config.device)
+    transform = EvalTransform(config.image_size, config.background)
+    cache = open_cache(config.cache, annotations.images, transform, say)
+    workers = default_workers() if config.workers is None else config.workers
+    loader = create_loader(ImageDataset(annotations, transform, cache=cache), config.batch_size, workers)
+    dtype = autocast_dtype(config.amp, device)
+    images = hashlib.sha256("\0".join(annotations.images).encode("utf-8", "surrogateescape")).hexdigest()
+    about = f"{images} {config.image_size} {config.background} {dtype} {annotations.roots}"
+
+    def make() -> tuple[torch.Tensor, np.ndarray]:
+        return features_of(model, layer, loader, device, dtype, split)
+
+    path = run.features / f"{split}.npz"
+    (x, rows), kept = kept_features(path, _body(model, layer), about, make)
+    say(f"{split}: {x.shape[1]:,} features of {len(x):,} images, {'found' if kept else 'kept'} in {path}")
+    return x, rows
+
+
+def _body(model, layer):
+    """{name: tensor} of the network but for its last layer, which has no part in the features."""
+    own = {id(value) for value in layer.state_dict(keep_vars=True).values()}
+    return {name: value for name, value in model.state_dict(keep_vars=True).items() if id(value) not in own}
