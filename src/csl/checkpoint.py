@@ -40,6 +40,7 @@ from csl.models import (
 )
 from csl.models.description import FORMAT as DESCRIPTION_FORMAT
 from csl.models.description import Architecture, checked_size
+from csl.models.exclusive import exclusive_groups, make_exclusive
 from csl.models.head_rows import kept_rows
 from csl.models.recognition import recognise
 from csl.models.state_dicts import (
@@ -86,6 +87,12 @@ class Checkpoint:
     def with_norm(self) -> bool:
         """Whether a timm network with a head of ours applies its body's final norm: older files were trained without."""
         return bool(self.extra.get(WITH_NORM))
+
+    @property
+    def exclusive(self) -> list[slice]:
+        """The groups of classes that exclude each other, in which the network gives softmax probabilities."""
+        softmax = (self.extra.get("config") or {}).get("group_loss") == "softmax"
+        return exclusive_groups(self.groups) if softmax else []
 
     @property
     def made_for(self) -> int | tuple[int, int] | None:
@@ -251,6 +258,7 @@ def load_model(
     if isinstance(model, TimmWithHead):
         model.applies_norm = checkpoint.with_norm
     load_weights(model, checkpoint)
+    make_exclusive(model, checkpoint.exclusive)
     return model.eval(), checkpoint
 
 

@@ -68,7 +68,7 @@ EFFECT = {
     "optimizer": ({}, "adamw"), "ema_decay": ({}, 0.0), "stop_epoch": ({"epochs": 2, "max_steps": 3}, 1),
     "max_steps": (TWO_STEPS, 1), "print_freq": (TWO_STEPS, 64), "save_every": (TWO_STEPS, 1), "eval_every": (TWO_STEPS, 1),
     "background": ({"data": "table", "ignore_columns": ["share", "cat"]}, "white"),
-    "loss_options": ({"loss": "asl"}, "disable_torch_grad_focal_loss=false"),
+    "group_loss": ({}, "softmax"), "loss_options": ({"loss": "asl"}, "disable_torch_grad_focal_loss=false"),
     "skip_nonfinite": ({"lr": 1e30, "max_steps": 2}, 5), "resume": ({}, True),
 }  # fmt: skip
 
@@ -113,6 +113,7 @@ IDLE = {
     "dropout": [{"dropout": 0.1, "model_name": "tresnet_m"}, {"dropout": 0.1, "head": "ml_decoder"}],
     "abn": [{"abn": "torch"}], "sync_abn": [{"sync_abn": True}],
     "stop_epoch": [{"stop_epoch": 3, "epochs": 2}], "weights_key": [{"weights_key": "ema"}],
+    "group_loss": [{"group_loss": "softmax", "data": "coco"}],
     "loss_options": [{"loss_options": "tau=0.6"}, {"loss_options": ""}],
     "metadata": [{"metadata": "coco", "debug_mode": "on_farm"}],
     "images": [{"images": "coco", "data": "shards-{0..1}.tar"}],
@@ -297,7 +298,9 @@ def test_a_setting_of_the_loss_is_refused_exactly_where_it_changes_nothing():
     targets = torch.from_numpy(rng.choice([-1, 0, 1], (6, 40), p=[0.6, 0.3, 0.1]))
     prior = torch.from_numpy((rng.uniform(0, 0.9, 40) * rng.integers(0, 2, 40)).astype(np.float32))
     values = OF_THE_LOSS
-    assert values.keys() == {f.name for f in fields(LossOptions)} - {"loss", "loss_options"} | {"prior_path"}
+    assert values.keys() == {f.name for f in fields(LossOptions)} - {"loss", "loss_options", "group_loss"} | {
+        "prior_path"
+    }
     context = {name: [None, *values[name]] for name in ("partial_loss_mode", "prior_path", "prior_threshold", "likelihood_topk",
                                                         "alpha_unann", "alpha_pos", "alpha_neg")}  # fmt: skip
     used = idle = refused = 0

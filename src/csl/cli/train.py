@@ -75,6 +75,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="A=X,...",
         help="options of this loss that have no flag here, such as tau=0.6,margin=1",
     )
+    g.add(
+        "--group_loss",
+        metavar="NAME",
+        help="of the values of an attribute: softmax, as an image has one (unknown ones are left out), or sigmoid",
+    )
     _add_loss(g, "partial_loss_mode", parsing.mode, "MODE",
               "un-annotated labels: negative, ignore, ignore_normalize_classes or selective")  # fmt: skip
     for what, kind in (("pos", "positive"), ("neg", "negative"), ("unann", "un-annotated")):

@@ -1,5 +1,6 @@
 """Which loss, and its settings: the flags under "loss" of `train.py`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -7,6 +8,8 @@ from torch import Tensor, nn
 
 from csl.errors import InputError
 from csl.losses import LOSSES, create_loss, no_such_option, options_of
+from csl.losses.annotation import annotated_shares
+from csl.losses.groups import GroupLoss, outside
 
 OF_THE_RUN = ("prior", "known", "shape")
 """Arguments of losses that a run finds out: `LossOptions.create_loss`."""
@@ -19,6 +22,8 @@ class LossOptions:
     Attributes:
         loss: a name in `LOSSES`.
         loss_options: options of this loss that have no flag of their own, as `parse_options` takes them.
+        group_loss: of the values of an attribute, which exclude each other: "sigmoid", each a class like any other, or
+            "softmax" (`csl.losses.groups`).
         partial_loss_mode: what un-annotated labels count as; the `mode` of `PartialSelectiveLoss`.
 
     The other attributes are keyword arguments of the losses, which explain them.
@@ -26,6 +31,7 @@ class LossOptions:
 
     loss: str = "csl"
     loss_options: str | None = None
+    group_loss: str = "sigmoid"
     partial_loss_mode: str | None = None
     clip: float | None = None
     gamma_pos: float | None = None
@@ -45,7 +51,11 @@ class LossOptions:
         return mode.startswith("ignore") or self.alpha_unann == 0 or self.loss == "partial_bce"
 
     def create_loss(
-        self, prior: Tensor | None = None, known: Tensor | None = None, shape: tuple[int, int] | None = None
+        self,
+        prior: Tensor | None = None,
+        known: Tensor | None = None,
+        shape: tuple[int, int] | None = None,
+        groups: Sequence[slice] = (),
     ) -> nn.Module:
         """The loss of these settings.
 
@@ -53,11 +63,15 @@ class LossOptions:
             prior: [C] the class prior, for a loss that takes one.
             known: [2, C] the shares of images in which a class is known to be there, and known not to be, likewise.
             shape: N images and C classes of the training set, likewise.
+            groups: the classes of each attribute for `group_loss` "softmax", with `shape`.
 
         Raises:
             InputError: an unknown loss, a setting or prior that it does not take, or a value out of range.
         """
+        if groups:
+            return self._of_groups(list(groups), prior, known, shape)
         given = {f.name: getattr(self, f.name) for f in fields(LossOptions) if getattr(self, f.name) is not None}
+        del given["group_loss"]
         own = parse_options(given.pop("loss_options", None), given.pop("loss"))
         takes = settings_of(self.loss)
         if prior is not None:
@@ -70,6 +84,17 @@ class LossOptions:
         if "partial_loss_mode" in given:
             given["mode"] = given.pop("partial_loss_mode")
         return create_loss(self.loss, **given, **own)
+
+    def _of_groups(self, groups, prior, known, shape):
+        """The loss of attributes, and that of these settings for the other classes."""
+        images, classes = shape
+        other, rest = None, outside(groups, classes)
+        if rest:
+            of_rest = [None if values is None else values[..., rest] for values in (prior, known)]
+            other = self.create_loss(*of_rest, (images, len(rest)))
+        asks = prior is not None and "known" in settings_of(self.loss)
+        annotated = annotated_shares(prior, known)[0] if asks else None
+        return GroupLoss(groups, classes, other, prior, annotated)
 
 
 def settings_of(loss: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
 
+from csl.models.exclusive import exclusive_logits
+
 BOTTLENECK_FEATURES = 512
 """Width of the bottleneck head, as in the published OpenImages weights."""
 
@@ -31,14 +33,21 @@ class _InFloat32:
 
     bfloat16 has 256 values between two powers of two, so that scores which differ would be equal. In training low precision
     stays, as the published training has it: the noise of rounding averages out over steps, and scores are not ranked.
+
+    Attributes:
+        exclusive: groups of classes that exclude each other (`csl.models.exclusive`).
     """
 
+    exclusive: tuple[slice, ...] = ()
+
     def forward(self, x: Tensor) -> Tensor:
-        """As the layer itself."""
+        """As the layer itself, with the logits of softmax probabilities in exclusive groups."""
         if self.training or not is_autocast_available(x.device.type):  # the meta device has none
-            return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.to(self.weight.dtype))
+            logits = super().forward(x)
+        else:
+            with torch.autocast(x.device.type, enabled=False):
+                logits = super().forward(x.to(self.weight.dtype))
+        return exclusive_logits(logits, self.exclusive) if self.exclusive else logits
 
 
 class Classifier(_InFloat32, nn.Linear):
@@ -100,6 +109,8 @@ class MLDecoderHead(nn.Module):
 
 
 class _MLDecoder(nn.Module):
+    exclusive: tuple[slice, ...] = ()
+
     def __init__(self, features, num_classes, num_queries, embedding):
         super().__init__()
         self.num_classes = num_classes
@@ -121,7 +132,8 @@ class _MLDecoder(nn.Module):
         else:
             with torch.autocast(x.device.type, enabled=False):  # as `Classifier`
                 logits = self._pooled(queries.to(self.duplicate_pooling.dtype))
-        return logits.flatten(1)[:, : self.num_classes] + self.duplicate_pooling_bias
+        logits = logits.flatten(1)[:, : self.num_classes] + self.duplicate_pooling_bias
+        return exclusive_logits(logits, self.exclusive) if self.exclusive else logits
 
     def _pooled(self, queries):
         return torch.einsum("bqe,qec->bqc", queries, self.duplicate_pooling)  # [B, Q, ceil(C / Q)]

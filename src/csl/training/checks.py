@@ -3,9 +3,12 @@
 from dataclasses import fields
 
 from csl.errors import InputError
+from csl.labels import Annotations
 from csl.labels.simulation import WITHOUT_PARAM
+from csl.losses.groups import outside
 from csl.losses.options import LossOptions, settings_of
 from csl.models import CONFIGS, architecture
+from csl.models.exclusive import exclusive_groups
 from csl.runs.config import TrainConfig, TrainOptions
 
 STAGE_1 = ("prior_epochs", "prior_loss", "prior_estimator")
@@ -13,9 +16,10 @@ PRIOR = ("prior_path", "prior_threshold", *STAGE_1)
 SELECTIVE = ("likelihood_topk", "topk_scope", *PRIOR)
 
 OF_EPOCHS = tuple(field.name for field in fields(TrainOptions) if field.name not in ("amp", "on_bad_image"))
+OF_LOSS = tuple(field.name for field in fields(LossOptions))
 NOT_OF_A_PROBE = (
     *OF_EPOCHS,
-    *(field.name for field in fields(LossOptions)),
+    *OF_LOSS,
     *PRIOR,
     "augment",
     "dropout",
@@ -32,6 +36,26 @@ def check_used(config: TrainConfig) -> None:
         raise InputError(f"{flags}: no label has a weight, so that nothing is learned; expected one of them above 0")
     if idle := idle_settings(config):
         raise InputError("; ".join(f"--{name} changes nothing {why}" for name, why in idle.items()) + ": leave it out")
+
+
+def check_groups(config: TrainConfig, train: Annotations) -> None:
+    """Raise InputError, one line, where `group_loss` changes nothing on this data, or other settings beside it."""
+    if config.group_loss != "softmax":
+        return
+    if not (groups := exclusive_groups(train.groups)):
+        raise InputError(
+            f"--group_loss softmax changes nothing: {train.source} has no attribute of several values; leave it out"
+        )
+    if outside(groups, len(train.classes)):
+        return
+    of_loss = [name for name in OF_LOSS if name not in ("group_loss", "loss")]
+    names = of_loss if config.loss == "annotation" else ["loss", *of_loss, *PRIOR]
+    for name in names:
+        if getattr(config, name) != getattr(TrainConfig, name):
+            raise InputError(
+                f"--{name} changes nothing with --group_loss softmax, as every class of {train.source} is a value of an "
+                "attribute: leave it out"
+            )
 
 
 def idle_settings(config: TrainConfig) -> dict[str, str]:
@@ -52,7 +76,7 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     needs(not config.probe, "with --probe", *NOT_OF_A_PROBE)
     of_this_loss = f"with --loss {config.loss}"
     for field in fields(LossOptions):
-        needs(field.name in {"loss", "loss_options", *takes}, of_this_loss, field.name)
+        needs(field.name in {"loss", "loss_options", "group_loss", *takes}, of_this_loss, field.name)
     needs("prior" in takes, of_this_loss, *PRIOR)
     needs(mode != "selective" or "likelihood_topk" in takes, of_this_loss, "partial_loss_mode")
     needs(mode == "selective" or "known" in takes, "without --partial_loss_mode selective", *SELECTIVE)

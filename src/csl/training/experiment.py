@@ -20,12 +20,14 @@ from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import InputError
 from csl.labels import LabelMatrix, simulate
 from csl.labels.class_set import ClassSet
+from csl.losses.groups import outside
 from csl.losses.options import settings_of as settings_of_loss
 from csl.machine import distributed
 from csl.machine.draws import generator
 from csl.models import CONFIGS, architecture, check_image_size, create_model, fewest_images, name_with_tag
 from csl.models.abn import describe_abn, synchronise_abn
 from csl.models.compiling import check_compiler
+from csl.models.exclusive import exclusive_groups, make_exclusive
 from csl.ops import set_abn_backend
 from csl.predict.scoring import autocast_dtype, choose_device, gather_scores, score
 from csl.prior import estimate_prior, read_prior, write_prior
@@ -35,7 +37,7 @@ from csl.runs.folder import RunFolder
 from csl.runs.record import changed_settings, check_same_settings, config_of, deterministic, label_hash, settings_of
 from csl.runs.split import write_split
 from csl.training import annotation, probe_run, report, selection
-from csl.training.checks import check_used
+from csl.training.checks import check_groups, check_used
 from csl.training.data import (
     Data,
     Say,
@@ -100,7 +102,8 @@ def _train(config, lock, say):
     check_known_labels(data, config, say)
     if (by := selection.criterion(data.val.labels)) != "mAP":
         say(f"val: the best evaluation is {selection.WORDS[by]}")
-    classes = ClassSet(list(data.train.classes), list(data.train.keys))
+    classes = _class_set(data)
+    check_groups(config, data.train)
     model, line = create_network(config, classes)  # before anything moves: a wrong file loses nothing
     say(line)
     if config.probe:
@@ -141,7 +144,7 @@ def _train(config, lock, say):
         model_of_labels = annotation.table(data.train, prior)
         say(annotation.line(model_of_labels))
     elif prior is not None:
-        for line in report.prior(prior, trainer.criterion.options.prior_threshold, data.train.groups):
+        for line in _of_prior(config, prior, trainer.criterion, data.train):
             say(line)
     _resume_if(saved, trainer, say)
     if config.resume:
@@ -212,7 +215,7 @@ def _check(config):
     TrainTransform(config.image_size, config.augment, config.background)
     if config.on_bad_image not in ("stop", "skip"):
         raise InputError(f"--on_bad_image {config.on_bad_image}: expected stop or skip")
-    for name, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS)):
+    for name, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS), ("group_loss", ("sigmoid", "softmax"))):
         if (value := getattr(config, name)) not in known:
             raise InputError(f"--{name} {value}: unknown, expected one of {', '.join(known)}")
     if config.prior_loss not in ("bce", "focal"):
@@ -240,6 +243,7 @@ def create_network(config: TrainConfig, classes: ClassSet) -> tuple[nn.Module, s
     model = create_model(
         _network_name(config), num_classes, head=config.head, dropout=config.dropout, image_size=config.image_size
     )
+    make_exclusive(model, _exclusive(config, classes))
     synchronise_abn(model, config.sync_abn and distributed.world_size() > 1)
     if (path := starting_weights(config)) is not None:
         weights = f"; {checkpoint.load_backbone(model, checkpoint.read(path, config.weights_key), classes)}"
@@ -330,7 +334,7 @@ def _estimate_prior(config, data, full_labels, run, before, say):
         folder.write_config(config_of(stage, {}, {}, None))
         if config.val_split is not None:
             shutil.copyfile(run.split, folder.split)
-    model, _ = create_network(stage, ClassSet(list(data.train.classes), list(data.train.keys)))
+    model, _ = create_network(stage, _class_set(data))
     # Weights change how often a class is seen, but the prior is how frequent it is: each image once.
     train = dataclasses.replace(data.train, weights=None)
     held_out = _held_out(len(train), config.seed) if config.prior_by_em else np.zeros(len(train), bool)
@@ -398,7 +402,7 @@ def _create_trainer(
     val_set = ImageDataset(data.val, val_transform, cache=val_cache)
     trainer = Trainer(
         model,
-        config.create_loss(prior, _shares_known(config, data), data.train.labels.shape),
+        config.create_loss(prior, _shares_known(config, data), data.train.labels.shape, _exclusive(config, data.train)),
         create_loader(
             train_set,
             config.batch_size,
@@ -437,6 +441,23 @@ def _description(config):
         "config": config.to_dict(),
         checkpoint.WITH_NORM: True,
     }
+
+
+def _class_set(data):
+    return ClassSet(list(data.train.classes), list(data.train.keys), data.train.groups)
+
+
+def _exclusive(config, labels):
+    """The groups of classes (of annotations or a class set) that the run takes for exclusive."""
+    return exclusive_groups(labels.groups) if config.group_loss == "softmax" else []
+
+
+def _of_prior(config, prior, criterion, train):
+    """The lines on what the prior leaves out; of the classes outside of exclusive groups alone, where there are any."""
+    if not (groups := _exclusive(config, train)):
+        return report.prior(prior, criterion.options.prior_threshold, train.groups)
+    rest = outside(groups, len(prior))
+    return report.prior(prior[rest], criterion.other.options.prior_threshold) if rest else []
 
 
 def _shares_known(config, data):

@@ -199,7 +199,8 @@ def write_candidates(path: Path, candidates: list[Candidate]) -> None:
 
 def _priors(x, y, seed, fold):
     """float32 [C] by label-shift EM, and the published mean prediction, of the weight of L2 that fits unseen entries best."""
-    logits = cross_fitted(x, y, lambda _: PartialSelectiveLoss("ignore"), L2, seed, fold)  # [L, N, C]
+    cross_entropy_of_known = PartialSelectiveLoss("ignore", gamma_neg=0.0, gamma_unann=0.0)
+    logits = cross_fitted(x, y, lambda _: cross_entropy_of_known, L2, seed, fold)  # [L, N, C]
     best = min(logits, key=lambda one: cross_entropy(torch.sigmoid(one).numpy(), y.numpy()))
     return estimate_prior(best, y), torch.sigmoid(best).mean(0)
 
