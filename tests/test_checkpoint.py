@@ -3,6 +3,7 @@
 import argparse
 import json
 import pickle
+import re
 import signal
 import warnings
 
@@ -127,9 +128,11 @@ class Evil:
 
 def test_nothing_in_a_file_is_executed(state, tmp_path, recwarn):
     torch.save({"model": state, "evil": Evil(tmp_path / "ran")}, tmp_path / "a.pth")
-    assert "no tensors and plain values stay unread (io.open)" in checkpoint.read(tmp_path / "a.pth").origin
+    assert re.search(
+        r"no tensors and plain values stay unread \(_?io.open\)", checkpoint.read(tmp_path / "a.pth").origin
+    )
     torch.save(Evil(tmp_path / "ran"), tmp_path / "b.pth")
-    with pytest.raises(InputError, match=r"expected a state dict of tensors; .* stay unread \(io\.open\)"):
+    with pytest.raises(InputError, match=r"expected a state dict of tensors; .* stay unread \(_?io\.open\)"):
         checkpoint.read(tmp_path / "b.pth")
     (tmp_path / "c.pth").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
     with pytest.raises(InputError, match="not a checkpoint, or a damaged one"):

@@ -10,7 +10,6 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.amp import is_autocast_available
 
 from csl.models.exclusive import exclusive_logits
 
@@ -42,7 +41,7 @@ class _InFloat32:
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer itself, with the logits of softmax probabilities in exclusive groups."""
-        if self.training or not is_autocast_available(x.device.type):  # the meta device has none
+        if self.training or x.device.type == "meta":  # which has no autocast
             logits = super().forward(x)
         else:
             with torch.autocast(x.device.type, enabled=False):
@@ -127,7 +126,7 @@ class _MLDecoder(nn.Module):
         queries = self.query_embed.weight.expand(x.shape[0], -1, -1)  # [B, Q, E]; len(x) would fix B in an export
         for layer in self.layers:
             queries = layer(queries, memory)
-        if self.training or not is_autocast_available(x.device.type):
+        if self.training or x.device.type == "meta":
             logits = self._pooled(queries)
         else:
             with torch.autocast(x.device.type, enabled=False):  # as `Classifier`
