@@ -1,6 +1,7 @@
 """Transparent images: what lies under is seen unless --background lays them over a colour, in every script alike."""
 
 import json
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,14 @@ def test_the_photo_cache_keeps_each_background_of_its_own(tmp_path, half):
     assert open_cache(tmp_path, images, same, lambda _: None).path == paths["white"]
 
 
-def test_a_run_keeps_its_background_for_validation_inference_and_export(tmp_path, half, no_pictures):
+def shows_what_lies_under(picture):
+    """Whether a picture has the colour of the transparent pixels."""
+    return bool((np.asarray(Image.open(picture).convert("RGB")) == CLEAR[:3]).all(-1).any())
+
+
+def test_a_run_keeps_its_background_for_validation_inference_and_pictures(tmp_path, half):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     folder = tmp_path / "photos"
     folder.mkdir()
     table = pd.DataFrame(
@@ -119,12 +127,18 @@ def test_a_run_keeps_its_background_for_validation_inference_and_export(tmp_path
     best = tmp_path / "run" / "best.ckpt"
     assert Predictor.load(best, device="cpu").background == "white"
     assert Predictor.load(best, device="cpu", background="none").background == "none"
+    assert not shows_what_lies_under(tmp_path / "run" / "plots" / "predictions.png")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert not shows_what_lies_under(BytesIO(events.Images("predictions")[0].encoded_image_string))
     numbers, scores = [], []
     for given in (None, "white", "none"):
         options = {"model_path": run, "workers": 0, "device": "cpu", "background": given}
         dest = tmp_path / str(given)
-        numbers.append(validate(ValidateOptions(path_dest=str(dest), **options), lambda _: None))
+        plots = given is not None
+        numbers.append(validate(ValidateOptions(path_dest=str(dest), plots=plots, **options), lambda _: None))
         infer(InferenceOptions(pic_path=str(folder), path_dest=str(dest), th=0, **options), lambda _: None)
+        pictures = ["results/predictions.png", *["plots/val_predictions.png"] * plots]
+        assert [shows_what_lies_under(dest / name) for name in pictures] == [given == "none"] * len(pictures)
         scores.append(pd.read_csv(dest / "results" / "predictions.csv").score.tolist())
     assert scores[0] == scores[1] != scores[2]
     assert numbers[0] == numbers[1]

@@ -275,6 +275,31 @@ def test_the_original_way_writes_copies(folder):
     }
 
 
+def test_transparent_photos_are_compared_and_copied_on_the_background_that_training_will_have(tmp_path):
+    (tmp_path / "images").mkdir()
+    for n in range(20):
+        pixels = np.zeros((16, 16, 4), np.uint8)  # black, under a transparency of which one pixel is another
+        pixels[0, n % 16, 3] = 255 - n
+        pixels[1, 0] = *[40 * min(n, 5)] * 3, 255  # of 15 photos the same
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{n}.png")
+    values = ["red,long", *["blue,short"] * 19]  # the first is copied
+    rows = "".join(f"{n}.png,{values[n]},{'val' if n in (1, 2) else 'train'}\n" for n in range(20))
+    (tmp_path / "attributes.csv").write_text("filename,colour,sleeve,split\n" + rows)
+    brightness = []
+    for background, alike in (("black", 14), ("white", 0)):
+        out, said = tmp_path / background, []
+        prepare_attributes(
+            tmp_path, out, "original", background=background, workers=0, on_bad_image="skip", say=said.append
+        )
+        assert said[0].startswith("14 of the 20 images have the pixels of another") == bool(alike)
+        assert said[-1].endswith(f" --background {background}")
+        copies = list((out / "images_augmented").rglob("*_aug_*.jpg"))
+        brightness.append(np.mean([np.asarray(Image.open(copy)).mean() for copy in copies]))
+    assert brightness[0] < 60 < 200 < brightness[1]
+    with pytest.raises(InputError, match="^--background whit: expected a colour"):
+        prepare_attributes(tmp_path, tmp_path / "c", background="whit")
+
+
 def test_augmentation_changes_size_never_and_depends_on_its_seed_alone():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 22, 3), dtype=np.uint8))
     copies = [augmented(image, copy_generator(0, "a.jpg", j)) for j in range(40)]

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     g.add(
         "--val_split", type=float, metavar="SHARE", help="keep this share for validation, stratified, none for testing"
     )
-    g.shared("images", *flags.TABLE, "follow_links", "on_bad_image", "workers")
+    g.shared("images", *flags.TABLE, "follow_links", "on_bad_image", "workers", "background")
     return p
 
 

@@ -34,9 +34,9 @@ UPRIGHT = {
 }
 
 
-def load_rgb(path: str | Path, roots: Sequence[str] = ()) -> Image.Image:
+def load_rgb(path: str | Path, roots: Sequence[str] = (), background: str = "none") -> Image.Image:
     """The pixels of `load_pixels`, all of them, as an RGB image."""
-    return Image.fromarray(load_pixels(path, roots))
+    return Image.fromarray(load_pixels(path, roots, background=background))
 
 
 def load_pixels(

@@ -128,7 +128,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
         if distributed.all_reduce_max(results.done)[0]:
             done = sum(distributed.gather_objects(results.done))
             say(f"{done:,} of {len(images):,} images were done before: going on in {results.folder}")
-        shown = _Shown(results, say)
+        shown = _Shown(results, predictor.background, say)
         _score(predictor, images, roots, options, results, shown, keep, (classes, threshold, options.top_k))
         named = results.finish()
     if not named:
@@ -248,8 +248,8 @@ def _digest(texts):
 class _Shown:
     """Prints the first `SHOWN_IMAGES` results and draws them as one picture; `ready` tells when that is done."""
 
-    def __init__(self, results, say):
-        self.say, self._results = say, results
+    def __init__(self, results, background, say):
+        self.say, self._results, self._background = say, results, background
         # The picture of a job that goes on was drawn before.
         self.ready = results.draft(PICTURE).exists() or not distributed.is_main()
         self._images, self._found, self.bad = [], [], 0
@@ -271,7 +271,7 @@ class _Shown:
     def draw(self):
         if not self.ready and self._images:
             with tried(self._results.path(PICTURE)):
-                plot_predictions(self._images, self._found, self._results.draft(PICTURE))
+                plot_predictions(self._images, self._found, self._results.draft(PICTURE), self._background)
         self.ready = True
 
 

@@ -101,7 +101,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
 
         made = plot_validation(
             folder / "plots", options.split, annotations, result.indices, result.probabilities,
-            options.thre, truth, chosen,
+            options.thre, truth, chosen, predictor.background,
         )  # fmt: skip
         if made:
             say(f"pictures in {folder / 'plots'}: {', '.join(picture.name for picture in made)}")

@@ -38,6 +38,7 @@ class Sheet:
         groups: for attributes, the slice of classes of each: the likeliest value is the prediction.
         threshold: in [0, 1], over which any other class is predicted.
         roots: the folders that an image must lie in, as `Annotations.roots`.
+        background: the colour that transparent images are laid over, as `csl.data.images.load_pixels` takes it.
     """
 
     images: Sequence[str]
@@ -47,16 +48,23 @@ class Sheet:
     groups: dict[str, slice] | None = None
     threshold: float = 0.5
     roots: tuple[str, ...] = ()
+    background: str = "none"
 
 
-def sheet_of(annotations: Annotations, rows: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> Sheet:
+def sheet_of(
+    annotations: Annotations,
+    rows: np.ndarray,
+    probabilities: np.ndarray,
+    threshold: float = 0.5,
+    background: str = "none",
+) -> Sheet:
     """The sheet of some images of annotations.
 
     Args:
         annotations: images and labels.
         rows: int64 [S], the images to show.
         probabilities: [S, C] of those.
-        threshold: as in `Sheet`.
+        threshold, background: as in `Sheet`.
     """
     return Sheet(
         images=[annotations.images[row] for row in rows],
@@ -66,6 +74,7 @@ def sheet_of(annotations: Annotations, rows: np.ndarray, probabilities: np.ndarr
         groups=annotations.groups,
         threshold=threshold,
         roots=annotations.roots,
+        background=background,
     )
 
 
@@ -128,17 +137,20 @@ def draw_contact_sheet(sheet: Sheet, title: str = "Predictions", columns: int = 
     if any(group.stop - group.start > 1 for group in (sheet.groups or {}).values()):
         rule = f"predicted: of each attribute the likeliest value, of other classes scores over {sheet.threshold:g}"
     legend = [(symbol, colour, f"{word} ({totals[kind]:,})") for kind, (symbol, colour, word) in KINDS.items()]
-    return _draw_tiles(sheet.images, texts, title, rule, legend, columns, sheet.roots)
+    return _draw_tiles(sheet.images, texts, title, rule, legend, columns, sheet.roots, sheet.background)
 
 
 @styled()
-def plot_predictions(images: Sequence[str], predictions: Sequence[Sequence[Prediction]], path: str | Path) -> Path:
+def plot_predictions(
+    images: Sequence[str], predictions: Sequence[Sequence[Prediction]], path: str | Path, background: str = "none"
+) -> Path:
     """Images with the classes predicted for each and their probabilities.
 
     Args:
         images: paths, N.
         predictions: of each image.
         path: PNG to write, whole or not at all.
+        background: as in `Sheet`.
 
     Returns:
         `path`.
@@ -149,7 +161,7 @@ def plot_predictions(images: Sequence[str], predictions: Sequence[Sequence[Predi
         if len(found) > len(text):
             text.append(("", SOFT, f"and {len(found) - len(text)} more", ""))
         texts.append(text or [("", SOFT, "no predictions", "")])
-    return _draw_tiles(images, texts, None, "", [], columns=4).save(path)
+    return _draw_tiles(images, texts, None, "", [], 4, background=background).save(path)
 
 
 def title_of(predictions: Sequence[Prediction], most: int = 6) -> str:
@@ -173,7 +185,7 @@ def _shown(labels, lines):
     return shown, Counter({kind: len(queue) for kind, queue in queues.items()})
 
 
-def _draw_tiles(images, texts, title, rule, legend, columns, roots=()):
+def _draw_tiles(images, texts, title, rule, legend, columns, roots=(), background="none"):
     """A page of images, each with its file's name and lines (symbol, colour, text, number) under it."""
     columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns)
@@ -189,7 +201,7 @@ def _draw_tiles(images, texts, title, rule, legend, columns, roots=()):
         page.legend(0.3, 0.8, legend)
     for i, (image, text) in enumerate(zip(images, texts, strict=True)):
         left, y = 0.3 + i % columns * (_SIDE + _GAP), tops[i // columns]
-        _draw_image(page, left, y, image, roots)
+        _draw_image(page, left, y, image, roots, background)
         page.text(left, y + _SIDE + 0.05, page.fit(Path(image).name, _SIDE, SMALL - 1), SMALL - 1, color=SOFT)
         for row, (symbol, colour, words, number) in enumerate(text):
             at = y + _SIDE + 0.36 + _ROW * row
@@ -201,10 +213,10 @@ def _draw_tiles(images, texts, title, rule, legend, columns, roots=()):
     return page
 
 
-def _draw_image(page, left, top, path, roots):
+def _draw_image(page, left, top, path, roots, background):
     page.box(left, top, _SIDE, _SIDE, "#f3f3f3")
     try:
-        image = load_rgb(path, roots)
+        image = load_rgb(path, roots, background)
     except InputError:
         page.text(left + _SIDE / 2, top + _SIDE / 2, "cannot be read", SMALL, ha="center", va="center", color=SOFT)
         return

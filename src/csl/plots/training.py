@@ -22,6 +22,7 @@ def plot_training(
     truth: LabelMatrix | None = None,
     val: Annotations | None = None,
     scores: Scores | None = None,
+    background: str = "none",
 ) -> list[Path]:
     """The pictures of a finished run, into its `plots/`.
 
@@ -35,6 +36,7 @@ def plot_training(
         truth: all labels of the training split, where they are known.
         val: what it was validated on.
         scores: of its best weights, on images of `val`.
+        background: as in `csl.plots.Sheet`.
 
     Returns:
         The files; a picture that cannot be drawn is a warning.
@@ -49,7 +51,7 @@ def plot_training(
     made += plot_run_prior(run, train, truth)
     if val is not None and scores is not None and len(scores.indices):
         scored, whose = val.select(scores.indices), "validation images, by the best weights"
-        made += plot_scored(scored, scores.probabilities[0], run.plots, whose)
+        made += plot_scored(scored, scores.probabilities[0], run.plots, whose, background=background)
     return made
 
 

@@ -22,6 +22,7 @@ def plot_validation(
     threshold: float,
     truth: LabelMatrix | None = None,
     chosen: Sequence[int] | None = None,
+    background: str = "none",
 ) -> list[Path]:
     """The pictures of a measured network: labels, prior, predictions and precision against recall.
 
@@ -37,6 +38,7 @@ def plot_validation(
         threshold: over which a class is predicted, in [0, 1].
         truth: all labels of `annotations`, if they are known.
         chosen: classes to draw curves of; None for a few between the best and the worst.
+        background: as in `csl.plots.Sheet`.
 
     Returns:
         The files; a picture that cannot be drawn is a warning.
@@ -57,7 +59,9 @@ def plot_validation(
         )
 
     made = drawn(folder, {f"{split}_labels.png": lambda path: plot_labels(scored, path), f"{split}_prior.png": prior})
-    return made + plot_scored(scored, probabilities, folder, f"{name} images", f"{split}_", threshold, chosen)
+    return made + plot_scored(
+        scored, probabilities, folder, f"{name} images", f"{split}_", threshold, chosen, background
+    )
 
 
 def plot_scored(
@@ -68,6 +72,7 @@ def plot_scored(
     prefix: str = "",
     threshold: float = 0.5,
     chosen: Sequence[int] | None = None,
+    background: str = "none",
 ) -> list[Path]:
     """`{prefix}predictions.png`, some images with their predictions, and `{prefix}precision_recall.png`.
 
@@ -79,6 +84,7 @@ def plot_scored(
         prefix: of the files' names.
         threshold: over which a class is predicted, in [0, 1].
         chosen: classes to draw curves of; None for a few between the best and the worst.
+        background: as in `csl.plots.Sheet`.
 
     Returns:
         The files; a picture that cannot be drawn is a warning.
@@ -87,7 +93,7 @@ def plot_scored(
     def predictions(path):
         rows = choose_images(len(scored))  # the same seed each time
         title = f"{len(rows):,} of {len(scored):,} {whose}"
-        return plot_contact_sheet(sheet_of(scored, rows, probabilities[rows], threshold), path, title)
+        return plot_contact_sheet(sheet_of(scored, rows, probabilities[rows], threshold, background), path, title)
 
     def curves(path):
         labels = scored.labels[np.arange(len(scored))]

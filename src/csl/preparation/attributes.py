@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from csl.data.images import load_rgb
+from csl.data.images import colour_of, load_rgb
 from csl.data.loader import default_workers
 from csl.errors import InputError, MachineError, NoSplit
 from csl.labels import POSITIVE, read_attributes
@@ -53,6 +53,7 @@ def prepare_attributes(
     follow_links: bool = False,
     on_bad_image: str = "stop",
     workers: int | None = None,
+    background: str = "none",
     say: Callable[[str], None] = tqdm.write,
     **options: Any,
 ) -> Path:
@@ -80,6 +81,7 @@ def prepare_attributes(
         images, follow_links: as for `read_annotations`.
         on_bad_image: "stop" or "skip".
         workers: processes that decode and augment; None for one a core.
+        background: the colour that transparent images are laid over, to compare and to copy them as train.py sees them.
         say: prints one line.
         **options: how the table is read, as for `read_attributes`.
 
@@ -97,6 +99,7 @@ def prepare_attributes(
         raise InputError(f"--on_bad_image {on_bad_image}: expected stop or skip")
     if val_split is not None and not 0 < val_split < 1:
         raise InputError(f"--val_split {val_split:g}: expected a share of more than 0 and less than 1")
+    colour_of(background)  # raises InputError
     csv, images = find_source(existing(data), images)
     out = Path(out) if out is not None else csv.parent
     side_file = csv.parent / SIDE_FILE
@@ -107,7 +110,7 @@ def prepare_attributes(
     _check_weight(photos, balance)
     workers = default_workers() if workers is None else workers
     workers = workers if len(photos.names) > _ALONE else 0
-    photos, groups = readable(photos, on_bad_image, workers, say)
+    photos, groups = readable(photos, on_bad_image, workers, background, say)
     splits = _split(photos, groups, val_split, seed, say)
     rows = np.flatnonzero(splits == "train")
     train = photos.annotations.select(rows)
@@ -120,7 +123,7 @@ def prepare_attributes(
         linked = _link(photos, splits, draft, balance == "original" and bool(copies))
         sizes = ", ".join(f"{split} {(splits == split).sum():,}" for split in SPLITS)
         say(f"{linked}; {sizes} images")
-        _write_copies(photos, copies, draft / _COPIES_FOLDER, seed, workers)
+        _write_copies(photos, copies, draft / _COPIES_FOLDER, seed, workers, background)
         roles = TableOptions(roles=options.get("roles") or {}).over_file(csv.parent).roles
         _write_tables(photos, splits, numbers, seen if balance == "sampler" else None, draft, roles, say)
         if side_file.is_file():
@@ -158,7 +161,8 @@ def prepare_attributes(
             f"unknown attributes: {shares}"
         )
     say(f"{out}: {', '.join(name for name in _OUTPUTS if (out / name).exists())}")
-    say(f"next: {command('train', '--data', out, *_flags(options))}")
+    trained = options | {"background": None if background == "none" else background}
+    say(f"next: {command('train', '--data', out, *_flags(trained))}")
     return out
 
 
@@ -304,18 +308,18 @@ def _link(photos, splits, draft, with_copies):
     return f"{linked:,} hard links" + (f", {copied:,} copies where the file system has none" if copied else "")
 
 
-def _write_copies(photos, copies, folder, seed, workers):
+def _write_copies(photos, copies, folder, seed, workers, background):
     """Write the augmented copies, {row: number}, into `folder`."""
-    save = partial(_save_copies, folder=folder, seed=seed, roots=photos.annotations.roots)
+    save = partial(_save_copies, folder=folder, seed=seed, roots=photos.annotations.roots, background=background)
     tasks = [(photos.annotations.images[row], photos.names[row], number) for row, number in copies.items()]
     with progress(None, sum(copies.values()), "augmenting") as bar:
         for number in parallel_map(save, tasks, workers):
             bar.update(number)
 
 
-def _save_copies(task, folder, seed, roots):
+def _save_copies(task, folder, seed, roots, background):
     path, name, number = task
-    image = load_rgb(path, roots)
+    image = load_rgb(path, roots, background)
     for j, copy in enumerate(_copy_names(name, number), start=1):
         augmented(image, copy_generator(seed, name, j)).save(folder / copy, quality=_JPEG_QUALITY)
     return number

@@ -119,15 +119,16 @@ def read_photos(csv: Path, images: Images, options: dict[str, Any], follow_links
 
 
 def readable(
-    photos: TablePhotos, on_bad_image: str, workers: int, say: Callable[[str], None]
+    photos: TablePhotos, on_bad_image: str, workers: int, background: str, say: Callable[[str], None]
 ) -> tuple[TablePhotos, np.ndarray]:
-    """The photos that can be read, and int64 [N] with equal numbers for images of identical pixels.
+    """The photos that can be read, and int64 [N] with equal numbers for images of identical pixels on the background.
 
     Raises:
         InputError: one that cannot, with `on_bad_image` "stop", or none that can.
     """
     annotations = photos.annotations
-    digests = parallel_map(partial(_digest, roots=annotations.roots), annotations.images, workers, chunksize=8)
+    digest = partial(_digest, roots=annotations.roots, background=background)
+    digests = parallel_map(digest, annotations.images, workers, chunksize=8)
     found = list(progress(digests, len(annotations), "comparing images"))
     report_bad_images([reason for digest, reason in found if digest is None], len(found), None, on_bad_image, say)
     good = np.array([row for row, (digest, _) in enumerate(found) if digest is not None], dtype=np.int64)
@@ -135,10 +136,10 @@ def readable(
     return photos.select(good), groups
 
 
-def _digest(path, roots):
+def _digest(path, roots, background):
     """A digest of an image's pixels and None, or None and why it cannot be read."""
     try:
-        image = load_rgb(path, roots)
+        image = load_rgb(path, roots, background)
     except InputError as error:
         return None, str(error)
     return hashlib.sha256(str(image.size).encode() + image.tobytes()).hexdigest(), None

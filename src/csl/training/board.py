@@ -30,10 +30,19 @@ class Board:
         train: its class frequencies are drawn beside the prior.
         val: some of its images are shown.
         threshold: probability over which a class counts as predicted.
+        background: as in `csl.plots.Sheet`.
     """
 
-    def __init__(self, folder: str | Path, train: Annotations, val: Annotations, threshold: float = 0.5):
-        self.folder, self.train, self.val, self.threshold = Path(folder), train, val, threshold
+    def __init__(
+        self,
+        folder: str | Path,
+        train: Annotations,
+        val: Annotations,
+        threshold: float = 0.5,
+        background: str = "none",
+    ):
+        self.folder, self.train, self.val = Path(folder), train, val
+        self.threshold, self.background = threshold, background
         self._epochs = self._steps = None  # writers
         self._annotated: np.ndarray | None = None  # [C], taken with the first epoch
         self._tried = partial(tried, said=set())
@@ -56,7 +65,7 @@ class Board:
         with self._tried("predictions of TensorBoard"):
             if scores is not None and len(scores[0]):
                 rows, probabilities = scores
-                sheet = sheet_of(self.val, rows, probabilities, self.threshold)
+                sheet = sheet_of(self.val, rows, probabilities, self.threshold, self.background)
                 title = f"{len(rows)} of {len(self.val):,} validation images, epoch {epoch}"
                 pages["predictions"] = draw_contact_sheet(sheet, title, columns=4).pixels()
         with self._writing():

@@ -63,7 +63,7 @@ def summarise(
 
     truth = full_labels if data.train_truth is None else data.train_truth
     full = full_labels if config.simulate_partial_type else None
-    plots = plot_training(run, data.train, full, truth, data.val, scores)
+    plots = plot_training(run, data.train, full, truth, data.val, scores, config.background)
     latest = run.set_latest()  # another run may have ended meanwhile
     for line in report.result(best, data.val, all_labels, seconds, run.path, plots, latest):
         say(line)

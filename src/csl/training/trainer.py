@@ -103,7 +103,9 @@ class Trainer:
             self.model, self.optimizer, self.scaler, options.skip_nonfinite, images, run, self.say
         )
         self.criterion_of_best = selection.criterion(val.labels)
-        self.board = Board(run.tensorboard, train_loader.dataset.annotations, val)
+        self.board = Board(
+            run.tensorboard, train_loader.dataset.annotations, val, background=val_loader.dataset.transform.background
+        )
         self.best_scores: Scores | None = None
 
         self.counts = Counts()
