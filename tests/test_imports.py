@@ -107,6 +107,18 @@ def test_importing_is_cheap():
     assert out.strip() == "[]"
 
 
+def test_help_takes_no_pytorch():
+    code = """
+import contextlib, sys
+from csl.__main__ import main
+for words in ("--help", "prepare --help", "validate --help", "infer --help", "inspect --help"):
+    with contextlib.suppress(SystemExit):
+        assert main(words.split()) == 0
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
 def unannotated(path):
     """Public functions and methods of a file with an argument or a result that has no type."""
 

@@ -15,9 +15,9 @@ _HOME = {
     "train": "csl.training.experiment",
     "TrainConfig": "csl.runs.config",
     "validate": "csl.inference.validate",
-    "ValidateOptions": "csl.inference.validate",
+    "ValidateOptions": "csl.inference.options",
     "infer": "csl.inference.infer",
-    "InferenceOptions": "csl.inference.infer",
+    "InferenceOptions": "csl.inference.options",
     # networks
     "Predictor": "csl.predict",
     "create_model": "csl.models",

@@ -1,6 +1,8 @@
 """The command `csl` (also `python -m csl`): train, validate, infer, and the tools."""
 
+import ast
 import importlib
+import importlib.util
 import io
 import sys
 from collections.abc import Sequence
@@ -52,9 +54,17 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 
 def _usage(program, group):
-    commands = {name: importlib.import_module(module) for name, module in COMMANDS.items() if name.startswith(group)}
-    lines = [f"  {name:20}{command.DESCRIPTION}" for name, command in commands.items()]
+    lines = [f"  {name:20}{_description(module)}" for name, module in COMMANDS.items() if name.startswith(group)]
     return "\n".join([f"usage: {program} COMMAND [flags]    ({program} COMMAND --help explains)", "", *lines])
+
+
+def _description(module):
+    """DESCRIPTION of a command by its source: to import all of them takes PyTorch, and seconds."""
+    source = importlib.util.find_spec(module).loader.get_source(module)
+    values = {
+        ast.unparse(line.targets[0]): line.value for line in ast.parse(source).body if isinstance(line, ast.Assign)
+    }
+    return ast.literal_eval(values["DESCRIPTION"])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ from typing import Any
 
 from csl.errors import InputError
 
+DEFAULT_IMAGE_SIZE, DEFAULT_BATCH_SIZE = 448, 32
+"""Of a trained network that runs, where neither a flag nor its file says another."""
+
 Range = tuple[Callable[[float], bool], str]
 """Whether a number is in it, and the numbers in words."""
 

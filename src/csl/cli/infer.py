@@ -3,7 +3,7 @@
 import argparse
 
 from csl.cli import flags, parsing
-from csl.inference.infer import InferenceOptions, infer
+from csl.inference.options import InferenceOptions
 
 DESCRIPTION = "Name what is in photos: an image, a folder, a list, or a whole validation set."
 EPILOG = """without flags the last run of train.py names some of its own validation images.
@@ -45,4 +45,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main(given: dict) -> None:
     """Name what is in the images that the flags say."""
+    from csl.inference.infer import infer
+
     infer(InferenceOptions(**given))

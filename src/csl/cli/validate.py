@@ -4,8 +4,7 @@ import argparse
 
 from csl.cli import flags, parsing
 from csl.errors import InputError
-from csl.inference.validate import ValidateOptions, validate
-from csl.machine import distributed
+from csl.inference.options import ValidateOptions
 
 DESCRIPTION = "Measure a network on annotated images: mAP, precision, recall and F1, a table of all classes."
 EPILOG = """without flags the last run of train.py is measured on its own validation split.
@@ -38,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(given: dict) -> None:
     """Measure as the flags say."""
+    from csl.inference.validate import validate
+    from csl.machine import distributed
+
     for name, why in UNUSED.items():  # of the original's command lines
         if given.pop(name, None) is not None:
             distributed.on_rank0(print)(f"--{name}: not used, {why}")

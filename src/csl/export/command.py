@@ -27,8 +27,8 @@ from csl.labels.options import DataOptions
 from csl.machine.files import replacing, set_aside
 from csl.models.description import Description
 from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
-from csl.predict import DEFAULT_IMAGE_SIZE, Predictor, find_images
-from csl.ranges import check_ranges
+from csl.predict import Predictor, find_images
+from csl.ranges import DEFAULT_IMAGE_SIZE, check_ranges
 
 FORMATS = ("onnx", "pt2", "safetensors")
 

@@ -6,18 +6,16 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from csl.errors import InputError, printable
-from csl.inference.options import NetworkOptions, load_predictor
-from csl.inference.sources import annotations_for, checkpoint_path, destination
+from csl.inference.options import InferenceOptions
+from csl.inference.sources import annotations_for, checkpoint_path, destination, load_predictor
 from csl.inference.tables import BAD, PREDICTIONS, SCORE, Results
 from csl.labels import read_class_descriptions
-from csl.labels.options import DataOptions
 from csl.labels.trust import escape_cell, escape_table, path_cell
 from csl.machine import distributed
 from csl.plots import plot_predictions, title_of, tried
@@ -41,31 +39,6 @@ PICTURE = "predictions.png"
 ATTRIBUTES = "attributes_val_inference"
 SAY_SECONDS = 60
 """Seconds between two lines of progress if there is no terminal for a bar."""
-
-
-@dataclass(kw_only=True)
-class InferenceOptions(NetworkOptions, DataOptions):
-    """The flags of `infer.py` (`csl.cli.infer` explains each).
-
-    Attributes:
-        pic_path: an image, a folder, or a list file with a path a line; None for the validation images of the run.
-        all_val_inference: name all validation images instead of the first few.
-        dataset_type: "OpenImages" shows names instead of MIDs.
-        class_description_path: file of the names of MIDs; None for `CLASS_DESCRIPTIONS`.
-        th: least score of a class that is named, in [0, 1]; None for 0.97 (OpenImages) or 0.7.
-        top_k: most classes named for an image, 1 or more.
-        path_dest: results go to its folder `results`; None for the run's folder, or ./outputs.
-        output: the table, .csv or .parquet; None for predictions.csv among the results.
-    """
-
-    pic_path: str | None = None
-    all_val_inference: bool = False
-    dataset_type: str | None = None
-    class_description_path: str | None = None
-    th: float | None = None
-    top_k: int = 30
-    path_dest: str | None = None
-    output: str | None = None
 
 
 def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path:

@@ -1,11 +1,9 @@
-"""The settings that every script with a trained network shares."""
+"""The settings of validate.py and infer.py. They import no PyTorch, so that --help is quick."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from csl.errors import printable
-from csl.predict import DEFAULT_BATCH_SIZE, DEFAULT_IMAGE_SIZE, Predictor
+from csl.labels.options import DataOptions
+from csl.ranges import DEFAULT_BATCH_SIZE
 
 
 @dataclass(kw_only=True)
@@ -45,22 +43,45 @@ class NetworkOptions:
     cache: str | None = None
 
 
-def load_predictor(
-    options: NetworkOptions, path: Path, say: Callable[[str], None], default_image_size: int = DEFAULT_IMAGE_SIZE
-) -> Predictor:
-    """Load the network of the file `path`, which a line names, as the options say; another tells which of its weights were
-    taken, and one what runs InPlace-ABN's layers.
+@dataclass(kw_only=True)
+class ValidateOptions(NetworkOptions, DataOptions):
+    """The flags of `validate.py` (`csl.cli.validate` explains each).
 
-    Raises:
-        InputError: as `Predictor.load`.
+    Attributes:
+        split: "train", "val" or "test".
+        thre: threshold of P_C ... F_O, in [0, 1].
+        path_dest: folder of the results; None for the run's folder, or ./outputs.
+        plots: draw pictures, too.
+        plot_classes: names of the classes whose precision-recall curves are drawn; implies `plots`.
     """
-    say(f"network: {printable(str(path))}")
-    predictor = Predictor.load(
-        path, options.model_name, options.num_classes, options.image_size, default_image_size,
-        device=options.device, amp=options.amp, abn=options.abn, compile=options.compile, weights_key=options.weights_key,
-        background=options.background,
-    )  # fmt: skip
-    predictor.cache = options.cache
-    for line in filter(None, (predictor.origin, predictor.abn)):
-        say(line)
-    return predictor
+
+    split: str = "val"
+    thre: float = 0.8
+    path_dest: str | None = None
+    plots: bool = False
+    plot_classes: list[str] | None = None
+
+
+@dataclass(kw_only=True)
+class InferenceOptions(NetworkOptions, DataOptions):
+    """The flags of `infer.py` (`csl.cli.infer` explains each).
+
+    Attributes:
+        pic_path: an image, a folder, or a list file with a path a line; None for the validation images of the run.
+        all_val_inference: name all validation images instead of the first few.
+        dataset_type: "OpenImages" shows names instead of MIDs.
+        class_description_path: file of the names of MIDs; None for `CLASS_DESCRIPTIONS`.
+        th: least score of a class that is named, in [0, 1]; None for 0.97 (OpenImages) or 0.7.
+        top_k: most classes named for an image, 1 or more.
+        path_dest: results go to its folder `results`; None for the run's folder, or ./outputs.
+        output: the table, .csv or .parquet; None for predictions.csv among the results.
+    """
+
+    pic_path: str | None = None
+    all_val_inference: bool = False
+    dataset_type: str | None = None
+    class_description_path: str | None = None
+    th: float | None = None
+    top_k: int = 30
+    path_dest: str | None = None
+    output: str | None = None

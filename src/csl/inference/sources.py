@@ -1,17 +1,20 @@
-"""Defaults for the checkpoint, the data and the folder of the results."""
+"""The network, the data and the folder of the results, and what these are where no flag says so."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from csl.checkpoint import locate
-from csl.errors import InputError, NoSplit
+from csl.errors import InputError, NoSplit, printable
+from csl.inference.options import NetworkOptions
 from csl.labels import Annotations, LabelMatrix
 from csl.labels.options import DataOptions
 from csl.labels.paths import TEST_AS_VAL
 from csl.labels.read import recognised
 from csl.models import zoo
+from csl.predict import Predictor
+from csl.ranges import DEFAULT_IMAGE_SIZE
 from csl.runs.folder import RunFolder, latest_network
 from csl.runs.split import read_by_split
 
@@ -37,6 +40,27 @@ def checkpoint_path(given: str | None, results: str | None = None) -> Path:
     raise InputError(
         f"--model_path {given}: no such file, expected a checkpoint, the folder of a run or {zoo.hint(given)}"
     )
+
+
+def load_predictor(
+    options: NetworkOptions, path: Path, say: Callable[[str], None], default_image_size: int = DEFAULT_IMAGE_SIZE
+) -> Predictor:
+    """Load the network of the file `path`, which a line names, as the options say; another tells which of its weights were
+    taken, and one what runs InPlace-ABN's layers.
+
+    Raises:
+        InputError: as `Predictor.load`.
+    """
+    say(f"network: {printable(str(path))}")
+    predictor = Predictor.load(
+        path, options.model_name, options.num_classes, options.image_size, default_image_size,
+        device=options.device, amp=options.amp, abn=options.abn, compile=options.compile, weights_key=options.weights_key,
+        background=options.background,
+    )  # fmt: skip
+    predictor.cache = options.cache
+    for line in filter(None, (predictor.origin, predictor.abn)):
+        say(line)
+    return predictor
 
 
 def destination(given: str | None, checkpoint: Path) -> Path:

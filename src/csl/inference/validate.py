@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 
 from csl.errors import InputError, printable
-from csl.inference.options import NetworkOptions, load_predictor
-from csl.inference.sources import annotations_for, checkpoint_path, destination
+from csl.inference.options import NetworkOptions, ValidateOptions
+from csl.inference.sources import annotations_for, checkpoint_path, destination, load_predictor
 from csl.labels import Annotations, LabelMatrix
 from csl.labels.inspection import label_warnings
 from csl.labels.matching import few_lines, match_classes
-from csl.labels.options import DataOptions
 from csl.labels.paths import SPLITS
 from csl.labels.trust import escape_table
 from csl.machine import distributed
@@ -25,25 +24,6 @@ from csl.ranges import check_ranges
 
 TABLES = ("validation.csv", "validation_attributes.csv", "validation_bad_images.csv")
 """Of all classes, all attributes, and the images that cannot be read."""
-
-
-@dataclass(kw_only=True)
-class ValidateOptions(NetworkOptions, DataOptions):
-    """The flags of `validate.py` (`csl.cli.validate` explains each).
-
-    Attributes:
-        split: "train", "val" or "test".
-        thre: threshold of P_C ... F_O, in [0, 1].
-        path_dest: folder of the results; None for the run's folder, or ./outputs.
-        plots: draw pictures, too.
-        plot_classes: names of the classes whose precision-recall curves are drawn; implies `plots`.
-    """
-
-    split: str = "val"
-    thre: float = 0.8
-    path_dest: str | None = None
-    plots: bool = False
-    plot_classes: list[str] | None = None
 
 
 def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> dict[str, float]:

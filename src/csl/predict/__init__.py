@@ -2,11 +2,9 @@
 
 from csl.predict.images import find_images
 from csl.predict.names import Prediction, attribute_table, attribute_values, name_scores
-from csl.predict.predictor import DEFAULT_BATCH_SIZE, DEFAULT_IMAGE_SIZE, Predictor
+from csl.predict.predictor import Predictor
 
 __all__ = [
-    "DEFAULT_BATCH_SIZE",
-    "DEFAULT_IMAGE_SIZE",
     "Prediction",
     "Predictor",
     "attribute_table",

@@ -25,10 +25,8 @@ from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.ops import set_abn_backend
 from csl.predict.scoring import Scores, autocast_dtype, choose_device, score, to_input
 from csl.predict.streaming import Scored, copies, stream
+from csl.ranges import DEFAULT_BATCH_SIZE, DEFAULT_IMAGE_SIZE
 from csl.runs.folder import RunFolder
-
-DEFAULT_IMAGE_SIZE = 448
-DEFAULT_BATCH_SIZE = 32
 
 
 @dataclass
