@@ -1,5 +1,6 @@
 """Networks whose layers depend on the size of the images: made for the size, resampled to another, refused in one line."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from csl import InputError, Predictor, TrainConfig, train
 from csl.checkpoint import load_model
 from csl.export.describe import describe
 from csl.inference.validate import ValidateOptions, validate
-from csl.models import check_image_size, create_model, own_size, resampled
+from csl.models import check_image_size, create_model, fewest_images, own_size, resampled
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,17 @@ def test_a_size_that_a_network_takes(name, size):
 def test_a_size_that_it_does_not_take_is_one_line(name, size, why):
     with pytest.raises(InputError, match=why):
         check_image_size(name, size)
+
+
+def test_recurrent_networks_are_tried_in_seconds_and_train():
+    started = time.perf_counter()
+    assert fewest_images("sequencer2d_s", 112) == 1
+    model = create_model("sequencer2d_s", 3, head="ml_decoder", image_size=112)
+    assert time.perf_counter() - started < 20  # a minute, step by step
+    unused = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert not [name for name in unused if "rnn" in name]
+    model(torch.zeros(1, 3, 56, 56)).sum().backward()
+    assert all((parameter.grad is None) == (name in unused) for name, parameter in model.named_parameters())
 
 
 def test_an_unknown_tag_is_one_line():

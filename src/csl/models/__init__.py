@@ -19,6 +19,7 @@ from csl.models.backbones import (
 from csl.models.features import FeatureExtractor, truncate
 from csl.models.fusion import fuse
 from csl.models.heads import HEADS
+from csl.models.recurrent import without_steps
 from csl.models.tresnet import CONFIGS, TResNet, check_size
 
 
@@ -99,7 +100,8 @@ def fewest_images(name: str, size: int | tuple[int, int], head: str = "linear") 
     with torch.device("meta"):
         model = create_model(name, head=head, image_size=size).train()
         try:
-            model(torch.empty(1, 3, *height_width(size)))
+            with without_steps(model):
+                model(torch.empty(1, 3, *height_width(size)))
         except ValueError as error:  # of PyTorch's layers, or of InPlace-ABN
             if "value per channel" not in str(error):
                 raise

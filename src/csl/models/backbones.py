@@ -12,6 +12,7 @@ from torch.func import functional_call
 from csl.errors import InputError, in_words
 from csl.machine.image_size import height_width
 from csl.models.heads import create_head, in_float32
+from csl.models.recurrent import without_steps
 
 Size = int | tuple[int, int]
 """A side, or (height, width), in pixels."""
@@ -55,8 +56,8 @@ def own_size(name: str) -> tuple[int, int] | None:
 def check_timm_size(name: str, image_size: Size) -> None:
     """Raise InputError where timm's network of that name cannot take images of that size: tried without any values."""
     height, width = height_width(image_size)
-    with torch.device("meta"), _taking(name, image_size):
-        _create(name, image_size).eval()(torch.empty(1, 3, height, width))
+    with torch.device("meta"), _taking(name, image_size), without_steps(_create(name, image_size).eval()) as model:
+        model(torch.empty(1, 3, height, width))
 
 
 def resampled(model: nn.Module, state: dict[str, Tensor], made_for: Size | None = None) -> dict[str, Tensor]:
@@ -201,7 +202,8 @@ def _freeze_unused(body, size):
     tensors = {name: torch.empty_like(t, device="meta") for name, t in (*trained.items(), *body.named_buffers())}
     leaves = [tensors[name].requires_grad_() for name in trained]
     x = torch.empty(2, 3, *size, device="meta")
-    features = functional_call(_Features(body), {f"body.{name}": t for name, t in tensors.items()}, (x,))
+    with without_steps(body):
+        features = functional_call(_Features(body), {f"body.{name}": t for name, t in tensors.items()}, (x,))
     if not isinstance(features, Tensor):
         raise InputError(f"{body.pretrained_cfg['architecture']}: has several features, expected --head linear")
     gradients = torch.autograd.grad(features.sum(), leaves, allow_unused=True)
