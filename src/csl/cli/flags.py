@@ -50,7 +50,10 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "filename_column": (("--filename_column",), {"metavar": "NAME", "help": "column that names the images (found)"}),
     "roles": (
         ("--roles",),
-        {"metavar": "A=ROLE,...", "help": "image, split, weight, class, attribute, list, ignored (found)"},
+        {
+            "metavar": "A=ROLE,...",
+            "help": "image, split, weight, class, attribute, list or list:SEPARATOR, ignored (found)",
+        },
     ),
     "minus_one": (
         ("--minus_one",),

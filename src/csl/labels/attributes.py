@@ -10,7 +10,7 @@ import numpy as np
 from csl.errors import InputError, NoSplit
 from csl.labels import schema
 from csl.labels.annotations import Annotations, ColumnSummary
-from csl.labels.columns import INTEGER, LIST, YES_NO, Column, columns_of_classes, integer
+from csl.labels.columns import INTEGER, LIST, ONE, YES_NO, Column, columns_of_classes, integer
 from csl.labels.dialect import SUFFIXES, head_of, header_of
 from csl.labels.layouts import ATTRIBUTES, Images
 from csl.labels.matching import few
@@ -136,11 +136,15 @@ def read_attributes(
     photos = ATTRIBUTES.photos(file, split or _split_of(file) or "train", inside, path, _own_folders(file, split))
     training_file = _training_file(path, file)
     training_table = table if training_file == file else Table.read(training_file)
-    lists = {name for name, role in said.roles.items() if role == "list"}
+    lists = {name for name, role in said.roles.items() if role.partition(":")[0] == "list"}
     image = schema.image_column(training_table, said, photos.has)
     table, training_table = (
         one.with_points(lists).without_sums(image) if image in one.columns else one for one in (table, training_table)
     )
+    if classes is not None:  # what the run takes for an attribute is not asked about again
+        attributes_of_run = {one for one, group in (groups or {}).items() if group.stop - group.start > 1}
+        roles_of_run = dict.fromkeys(attributes_of_run.intersection(training_table.columns), "attribute")
+        said = replace(said, roles=roles_of_run | said.roles)
     found = schema.infer(training_table, said, photos.has, classes is not None)
     if classes is not None:
         of_run = _columns_of_run(found, classes, groups)
@@ -176,13 +180,17 @@ def _annotations(whole, rows, found, photos, classes):
     if len(rows) < len(names):
         group = np.argsort(np.argsort(first))[group]  # [N] number of each row's image, in the order of the file
         first = np.sort(first)
-        labels, contradicted = _united(labels, group, len(rows), [c for c in found.columns for _ in c.classes])
+        labels, contradicted, differ = _united(labels, group, len(rows), [c for c in found.columns for _ in c.classes])
         notes.append(f"{len(names) - len(rows):,} rows are further ones of an image: their labels are united")
         for image, label in contradicted[:3]:
             where = f"rows of {names[first[image]]!r} contradict each other"
             notes.append(f"{where} in {names_of_classes[label]!r}: not known")
         if len(contradicted) > 3:
             notes.append(f"... and {len(contradicted) - 3:,} more labels that rows contradict each other in")
+        if len(differ):
+            notes.append(
+                f"{len(differ):,} images have rows with different lists, such as {names[first[differ[0]]]!r}: united"
+            )
         table, paths = table.select(first), paths[first]
         names, weights = table.text(found.image), None if weights is None else weights[first]
     groups, start = {}, 0
@@ -206,15 +214,17 @@ def _in_run(column, table, classes):
     if classes is None or column.kind != LIST:
         return column.labels(table)
     _, texts = table.known(column.name)
-    known = set(column.values)
-    strangers = {word for text in texts for word in column.words(text)} - known
+    known = {one for value in column.values for one in (value, value.casefold())}
+    words = {word for text in texts for word in column.words(text)}
+    strangers = {word for word in words if word not in known and word.casefold() not in known}
     return replace(column, no_label=column.no_label | {word.lower().replace("_", " ") for word in strangers}).labels(
         table
     )
 
 
 def _united(labels, group, count, columns):
-    """Labels [count, C] of images from those of their rows, and [image, class] that rows contradict each other in."""
+    """Labels [count, C] of images from those of their rows; [image, class] that rows contradict each other in, and the images
+    whose rows have different lists."""
     of_list = np.array([column.kind == LIST for column in columns])
     united = []
     for value in (POSITIVE, NEGATIVE):
@@ -223,9 +233,10 @@ def _united(labels, group, count, columns):
         united.append(has)
     yes, no = united
     contradicted = yes & no & ~of_list
+    differ = (yes & no & [column.kind == LIST and column.separator != ONE for column in columns]).any(axis=1)
     result = np.where(yes, POSITIVE, np.where(no, NEGATIVE, UNANNOTATED)).astype(np.int8)
     result[contradicted] = UNANNOTATED
-    return result, np.argwhere(contradicted)
+    return result, np.argwhere(contradicted), np.flatnonzero(differ)
 
 
 def _summaries(table, whole, found, parts):
@@ -254,15 +265,26 @@ def _meaning(column, table):
     """What the cells of a label column mean, in words."""
     words = {NEGATIVE: "negative", UNANNOTATED: "unknown"}
     unknown = table.unknown(column.name)
-    known = {text: value for text, value in column.known_blanks.items() if value != UNANNOTATED and text in unknown}
-    known = known if column.kind == YES_NO else {}
-    spelt = ", ".join(f"{text or 'empty'} ({count:,})" for text, count in unknown.items() if text not in known)
+    known = {text: value for text, value in column.known_blanks(table).items() if value != UNANNOTATED}
+    none = {text: unknown[text] for text in known} if column.kind == LIST else {}
+    codes, texts = table.known(column.name)
+    for text, count in zip(texts, np.bincount(codes[codes >= 0], minlength=len(texts)), strict=True):
+        if column.kind == LIST and column.is_unknown(text):
+            unknown[text] = int(count)
+        elif column.kind == LIST and not column.vector and not column.words(text):
+            none[text] = int(count)
+    spelt = _counted({text: count for text, count in unknown.items() if text not in known})
     if column.kind == LIST:
         separated = {"": "one label a row", "json": "in brackets", " ": "separated by blanks"}
         how = separated.get(column.separator, f"separated by {column.separator}")
-        return f"{how}; unlisted: {words[column.unlisted]}" + (f"; unknown: {spelt}" if spelt else "")
+        more = f"; no label: {_counted(none)}" if none else ""
+        return f"{how}; unlisted: {words[column.unlisted]}{more}" + (f"; unknown: {spelt}" if spelt else "")
     negative = [f"{text or 'empty'}: negative" for text in known]
     return "; ".join([*negative, *([f"unknown: {spelt}"] if spelt else [])])
+
+
+def _counted(cells):
+    return ", ".join(f"{text or 'empty'} ({count:,})" for text, count in cells.items())
 
 
 def _columns_of_run(found: Schema, classes, groups) -> list[Column]:

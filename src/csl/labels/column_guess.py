@@ -1,13 +1,14 @@
 """What one column of a table holds: yes/no, an exclusive attribute, a list of labels, or no labels at all."""
 
 import re
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from csl.errors import InputError
 from csl.labels import columns as kinds
+from csl.labels import list_guess as lists
+from csl.labels.brackets import is_bracketed, items_of, label_key
 from csl.labels.columns import Column, canonical, integer, number
 from csl.labels.dialect import is_index
 from csl.labels.matrix import NEGATIVE, UNANNOTATED
@@ -17,7 +18,8 @@ from csl.labels.table_options import TableOptions
 _MEASURES = frozenset(
     {
         "age", "width", "height", "area", "lat", "latitude", "lon", "lng", "longitude",
-        "x", "y", "xmin", "ymin", "xmax", "ymax", "timestamp", "time", "date", "pixels", "price",
+        "x", "y", "xmin", "ymin", "xmax", "ymax", "timestamp", "time", "date", "pixels", "price", "box", "boxes", "bbox",
+        "bboxes", "coordinates", "coords", "polygon", "polygons", "segmentation", "embedding", "keypoints", "landmarks", "rle",
     }
 )  # fmt: skip
 """Words in the name of a column of numbers that is no label."""
@@ -26,17 +28,23 @@ _IDENTIFIERS = frozenset({"id", "ids", "uuid", "index", "idx"})
 _PEOPLE = frozenset(
     {"annotator", "annotators", "rater", "labeler", "labeller", "reviewer", "worker", "user", "author", "photographer"}
 )
+_TEXTS = frozenset({"caption", "captions", "description", "comment", "comments", "notes", "remark", "remarks"})
+_OF_LABELS = frozenset(
+    {"label", "labels", "class", "classes", "category", "categories", "tag", "tags", "target", "targets"}
+)
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([ T].*)?|\d{1,2}:\d{2}(:\d{2})?"
 )
 _PLACE = re.compile(r"\w+://\S+|.*[/\\].*\.\w{2,5}")
-_SENTENCE = re.compile(r"[.!?](\s|$)|\s['\"(]|['\")]\s")
 
 _SMALL = 50  # values that any column may have, however few its rows
 _SPARSE = 4  # integers that leave out more than three of four values are names, not counts
 _FREE_TEXT = 0.25  # distinct values per known row above which a column is no attribute
 _CONSTANT = 20  # rows in which a word that never changes is no attribute
-_LIST_SEPARATORS = "|;, "
+_ODD_WORDS, _ODD_NUMBERS = 4, 8  # cells to one that is no yes/no word, from which on this one is a slip
+_ONCE = "identifiers: no value twice"
+_VECTOR = "a vector of 0 and 1, whose places other columns may name; --roles {}=list makes each place a class"
+_SAID = {"comma": ",", "blank": lists.BLANK, "blanks": lists.BLANK}
 
 
 def guess(table: Table, name: str, options: TableOptions, asked: str | None) -> tuple[Column | None, str]:
@@ -47,11 +55,13 @@ def guess(table: Table, name: str, options: TableOptions, asked: str | None) -> 
     Raises:
         InputError: the cells leave open whether they are lists, or do not fit the role.
     """
+    role, _, sign = (asked or "").partition(":")
     codes, texts = table.known(name)
-    labelled = [text for text in texts if text.lower() not in {*kinds.NO_LABEL, *map(str.lower, options.no_label)}]
-    if asked == "list":
-        return list_column(table, name, options, _separator(labelled, table, name, is_list=True) or ","), ""
-    if asked == "class" or (asked != "attribute" and _is_yes_no(table, name, texts)):
+    no_label = kinds.NO_LABEL | set(map(kinds.plain, options.no_label))
+    labelled = [text for text in texts if kinds.plain(text) not in no_label]
+    if role == "list":
+        return list_column(table, name, options, _SAID.get(sign, sign) or lists.said_separator(labelled, name)), ""
+    if role == "class" or (role != "attribute" and _is_yes_no(table, name, codes, texts)):
         words = _words_of(name)
         constant = len({text.lower() in kinds.YES for text in texts}) < 2
         if asked is None and (words & _IDENTIFIERS or (words & _PEOPLE and constant)):
@@ -59,26 +69,52 @@ def guess(table: Table, name: str, options: TableOptions, asked: str | None) -> 
         return yes_no(table, name, options), ""
     if not texts and name not in options.attributes:
         return None, "nothing in it"
-    if asked != "attribute" and (names := table.about.classes.get(name)):
-        is_list = all(map(kinds.is_bracketed, texts))
+    if role != "attribute" and (names := table.about.classes.get(name)):
+        is_list = all(map(is_bracketed, texts))
         of_list = list_column(table, name, options, kinds.JSON)
         return replace(of_list if is_list else Column(name, kinds.STRING, ()), values=tuple(names)), ""
-    if asked is None or asked == "any":
-        separator = _separator(labelled, table, name)
-        if separator is not None:
-            return list_column(table, name, options, separator), ""
+    if role == "attribute":
+        return _attribute(table, name, options.attributes.get(name)), ""
+    known = int((codes >= 0).sum())
+    if asked is None and _words_of(name) & _TEXTS and 2 * len(texts) > known and any(" " in text for text in texts):
+        return None, "free text, by its name"
+    if (separator := lists.vector_separator(labelled)) is not None:
+        if asked is None:
+            return None, _VECTOR.format(repr(name))
+        return list_column(table, name, options, separator), ""
+    separator, how = lists.separator(labelled, name)
+    if separator == kinds.JSON and asked is None and (why := _no_labels_in_brackets(table, name, labelled)):
+        return None, why
+    if how == lists.SURE:
+        return list_column(table, name, options, separator), ""
     if asked is None and (why := _no_attribute(table, name, codes, texts)):
         return None, why
-    return _attribute(table, name, options.attributes.get(name)), ""
+    why = _too_many(codes, texts) if asked is None else ""
+    if how == lists.LIKELY or (how and why in ("", _ONCE)):
+        _ask_whether_lists(table, name, texts, separator)
+    return (None, why) if why else (_attribute(table, name), "")
+
+
+def _ask_whether_lists(table, name, texts, separator):
+    others = "names of several words" if separator == lists.BLANK else "single values"
+    separated = "blanks" if separator == lists.BLANK else repr(separator)
+    said = f"--roles {name!r}=list" if separator in " |;," else f"--roles {f'{name}=list:{separator}'!r}"
+    example = [text for text in texts if separator in text]
+    examples = ", ".join(map(repr, dict.fromkeys([*example[:1], *texts][:3])))
+    raise InputError(
+        f"{table.path}: column {name!r} may hold lists separated by {separated} or {others} ({examples}): expected "
+        f"{said} or {name!r}=attribute"
+    )
 
 
 def yes_no(table: Table, name: str, options: TableOptions) -> Column:
     """The column as one class of its name."""
     words = {text.lower() for text in table.known(name)[1]}
+    signs = "+" in words and not kinds.MINUS.isdisjoint(table.unknown(name))
     return Column(
         name, kinds.YES_NO, ("0", "1"), unlisted=_label(options.unlisted, NEGATIVE),
         minus_one=_label(options.minus_one, UNANNOTATED), threshold=options.vote_threshold,
-        marks=bool(words) and words <= kinds.MARKS,
+        marks=bool(words) and words <= kinds.MARKS and not signs, signs=signs,
     )  # fmt: skip
 
 
@@ -86,55 +122,105 @@ def _label(word, default):
     return default if word is None else NEGATIVE if word == "negative" else UNANNOTATED
 
 
-def _is_yes_no(table, name, texts):
+def _is_yes_no(table, name, codes, texts):
+    """Whether all known cells are words for yes and no.
+
+    Raises:
+        InputError: nearly all are.
+    """
     words = {text.lower() for text in texts}
-    if words and words <= kinds.YES | kinds.NO:
-        return True
-    return not words and any(text in ("-1", "-1.0") for text in table.unknown(name))
+    odd = [k for k, text in enumerate(texts) if text.lower() not in kinds.YES | kinds.NO]
+    if not odd:
+        return bool(words) or any(text in ("-1", "-1.0") for text in table.unknown(name))
+    numbers = [number(texts[k]) for k in odd]
+    if None not in numbers and any(value % 1 for value in numbers):  # shares of votes?
+        return False
+    most = _ODD_WORDS if None in numbers else _ODD_NUMBERS
+    is_odd, known = np.isin(codes, odd), int((codes >= 0).sum())
+    if words & kinds.YES and words & kinds.NO and most * int(is_odd.sum()) <= known:
+        row = np.argmax(is_odd)
+        raise InputError(
+            f"{table.at(row, name)}: found {texts[codes[row]]!r} among words for yes and no ({known - is_odd.sum():,} of "
+            f"{known:,} known cells), expected 1 or 0, or nothing where it is not known; --roles {name!r}=attribute takes each "
+            "value for a class of its own"
+        )
+    return False
 
 
 def list_column(table: Table, name: str, options: TableOptions, separator: str) -> Column:
-    """The column as lists of labels, with every label that occurs."""
-    no_label = kinds.NO_LABEL | {word.lower().replace("_", " ") for word in options.no_label}
-    column = Column(
-        name, kinds.LIST, (), separator=separator, no_label=no_label, unlisted=_label(options.unlisted, NEGATIVE)
-    )
+    """The column as lists of labels, with every label that occurs. Words that differ in case alone are one label.
+
+    Raises:
+        InputError: its cells hold JSON's objects in which no key plainly names the class.
+    """
+    no_label = kinds.NO_LABEL | set(map(kinds.plain, options.no_label))
     _, texts = table.known(name)
-    words = dict.fromkeys(word for text in texts for word in column.words(text))
+    key = label_key([items_of(text) for text in texts]) if separator == kinds.JSON else ""
+    if key is None:
+        raise InputError(
+            f"{table.path}: column {name!r} holds nested JSON ({texts[0][:80]!r}), expected lists of words or of objects with "
+            "a key such as label, class, category or name"
+        )
+    vector = separator != kinds.ONE and lists.is_vector([kinds.split(text, separator, key) for text in texts])
+    column = Column(
+        name, kinds.LIST, (), separator=separator, key=key, vector=vector, no_label=no_label,
+        unlisted=_label(options.unlisted, NEGATIVE),
+    )  # fmt: skip
+    if vector:
+        places = max(len(kinds.split(text, separator)) for text in texts)
+        return replace(column, values=tuple(f"{kinds.title(name)} {place}" for place in range(places)))
+    words: dict[str, str] = {}
+    for text in texts:
+        for word in () if column.is_unknown(text) else column.words(text):
+            words.setdefault(word.casefold(), word)
     numbered = all(integer(word) is not None for word in words)
-    return replace(column, values=tuple(sorted(words, key=int if numbered and words else None)))
+    return replace(column, values=tuple(sorted(words.values(), key=integer if numbered else None)))
 
 
-def _separator(texts, table, name, is_list=False):
-    """What the labels in a column's cells are separated by; None where it is no column of lists, unless it is said to be."""
-    if texts and all(map(kinds.is_bracketed, texts)):
-        return kinds.JSON
-    if is_list and (
-        found := next((sign for sign in _LIST_SEPARATORS[:-1] if any(sign in text for text in texts)), None)
-    ):
-        return found
-    if len(texts) < 2 or any(number(text) is not None and "." in text for text in texts):
-        return None
-    for separator in _LIST_SEPARATORS:
-        parts = [kinds.split(text, separator) for text in texts]
-        lengths = {len(words) for words in parts}
-        labels = {word for words in parts for word in words}
-        if len(lengths) < 2 or any(len(set(words)) < len(words) for words in parts):  # a sentence may say a word twice
-            continue
-        counts = Counter(word for words in parts for word in words)
-        shared = sum(count > 1 for count in counts.values()) / len(counts)  # of the labels, in several combinations
-        if separator != " ":
-            if shared >= 0.6 or len(labels) <= 0.75 * len(texts):
-                return separator
-        elif len(labels) <= 1000 and not any(map(_SENTENCE.search, texts)):
-            if is_list or len(labels) <= 0.5 * len(texts):
-                return separator
-            if shared >= 0.7 and len(texts) > 3:
-                raise InputError(
-                    f"{table.path}: column {name!r} may hold lists separated by blanks or names of several words "
-                    f"({', '.join(map(repr, texts[:3]))}): expected --roles {name!r}=list or {name!r}=attribute"
-                )
-    return None
+def notes_of(table: Table, column: Column) -> list[str]:
+    """What was decided about a column's cells that its kind does not say, one line each."""
+    notes = []
+    if column.key:
+        notes.append(f"column {column.name!r} holds lists of objects: the {column.key!r} of each is a label")
+    raw = table.frame[column.name][table.known(column.name)[0] >= 0].unique()
+    spellings: dict[str, dict[str, None]] = {}
+    for text in raw if column.kind == kinds.STRING else ():
+        spellings.setdefault(text.strip().casefold(), {})[text] = None
+    for text in raw if column.kind == kinds.LIST and not column.vector else ():
+        for word in column.words(text.strip()):
+            spellings.setdefault(word.casefold(), {})[word] = None
+    if several := [list(words) for words in spellings.values() if len(words) > 1]:
+        alike = " = ".join(map(repr, several[0][:3]))
+        notes.append(
+            f"column {column.name!r}: {len(several):,} values are spelt in several ways, each is one class ({alike})"
+        )
+    return notes
+
+
+def _no_labels_in_brackets(table, name, texts):
+    """Why lists in brackets hold no labels, in words; "" where they may.
+
+    Raises:
+        InputError: they hold as many integers each, which may be measures.
+    """
+    items = [items_of(text) for text in texts]
+    if label_key(items) is None:
+        return "nested JSON"
+    words = [[word for word in kinds.split(text, kinds.JSON)] for text in texts]
+    numbers = [number(word) for of_cell in words for word in of_cell]
+    if not numbers or None in numbers:
+        return ""
+    if _words_of(name) & _MEASURES:
+        return "numbers, by its name no label"
+    if any(value % 1 for value in numbers):
+        return "measured numbers"
+    lengths = set(map(len, words))
+    if len(lengths) == 1 and lengths != {1} and not _words_of(name) & _OF_LABELS:
+        raise InputError(
+            f"{table.path}: column {name!r} holds {max(lengths)} numbers in each cell ({texts[0]!r}), labels or measures: "
+            f"expected --roles {name!r}=list or --ignore_columns {name!r}"
+        )
+    return ""
 
 
 def _words_of(name):
@@ -143,7 +229,7 @@ def _words_of(name):
 
 
 def _no_attribute(table, name, codes, texts):
-    """Why a column of known texts is no attribute, in words; "" where it may be one."""
+    """Why a column of such texts is no attribute, in words; "" where it may be one."""
     known, numbers = int((codes >= 0).sum()), [number(text) for text in texts]
     words = _words_of(name)
     if words & _PEOPLE:
@@ -161,12 +247,18 @@ def _no_attribute(table, name, codes, texts):
         return "dates or times"
     if all(map(_PLACE.fullmatch, texts)):
         return "addresses or paths"
+    return ""
+
+
+def _too_many(codes, texts):
+    """Why a column of so many texts is no attribute, in words; "" where it may be one."""
+    known, numbers = int((codes >= 0).sum()), [number(text) for text in texts]
     if len(texts) > _SMALL and len(texts) > _FREE_TEXT * known:
         return f"free text or identifiers: {len(texts):,} different values in {known:,} known rows"
     if len(texts) > _SMALL and None not in numbers:
         return f"numbers: {len(texts):,} different ones"
     if known >= 10 and len(texts) == known and known > 2 * len({len(text) for text in texts}) and None in numbers:
-        return "identifiers: no value twice"
+        return _ONCE
     if len(texts) == 1 and known >= _CONSTANT:
         return f"the same in every row: {texts[0]}"
     return ""

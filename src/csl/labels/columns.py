@@ -1,7 +1,5 @@
 """The label columns of a table: yes/no, exclusive attributes of integers or words, and lists; cells to labels and back."""
 
-import ast
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,30 +7,43 @@ from dataclasses import dataclass
 import numpy as np
 
 from csl.errors import InputError
+from csl.labels.brackets import items_of, words_of
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED
-from csl.labels.table import Table
+from csl.labels.table import UNKNOWN, Table
 
 YES_NO, INTEGER, STRING, LIST = "yes/no", "integer", "string", "list"
 
 YES = frozenset(
-    {"1", "1.0", "true", "t", "yes", "y", "present", "x", "✓", "✔", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "sim"}
-)
-NO = frozenset({"0", "0.0", "false", "f", "no", "n", "absent", "nein", "nee", "falsch", "non", "faux", "não", "nao"})
+    {
+        "1", "1.0", "true", "t", "yes", "y", "present", "x", "✓", "✔", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "sim", "+",
+        "on", "pos", "positive", "positiv", "positif", "positivo", "checked",
+    }
+)  # fmt: skip
+NO = frozenset(
+    {
+        "0", "0.0", "false", "f", "no", "n", "absent", "nein", "nee", "falsch", "non", "faux", "não", "nao",
+        "off", "neg", "negative", "negativ", "négatif", "negativo", "unchecked",
+    }
+)  # fmt: skip
 """In any case: in English, German, Dutch, French, Spanish, Italian and Portuguese."""
 
-MARKS = frozenset({"x", "✓", "✔"})
+MARKS = frozenset({"x", "✓", "✔", "+"})
 """Marks, beside which an empty cell is not marked: unlisted, and not unknown."""
 
-NO_LABEL = frozenset({"no finding", "no findings"})
+MINUS = frozenset({"-", "\N{MINUS SIGN}", "\N{EN DASH}"})
+"""Beside a +, no; else unknown."""
+
+NO_LABEL = frozenset({"no finding", "no findings", "no label", "no labels", "nothing"})
 """Words for an empty list, in lower case with blanks for underscores."""
+
+_IN_LISTS = frozenset({"none"})
+"""Such words within a list; as a whole cell they are unknown, unless a person says that they are words for an empty list."""
 
 JSON, ONE = "json", ""
 """Separators of lists: of a list in brackets, as JSON and Python write it, and of one label in each row."""
 
-_CHOICES = "choices"
 _INTEGER = re.compile(r"[+-]?\d{1,18}(\.0*)?")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
-_QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 
 
 @dataclass(frozen=True)
@@ -44,22 +55,28 @@ class Column:
         kind: "yes/no", "integer", "string" or "list".
         values: the text of each value, in the order of its classes; ("0", "1") for yes/no, which is one class.
         separator: of a list: what its labels are separated by, `JSON` or `ONE`.
+        key: of a list of JSON's objects: under which key they name their class.
+        vector: of a list: whether its words are the 0 or 1 of each place; the places are its labels.
         no_label: of a list: words for an empty one, in lower case.
         unlisted: what a label that a list lacks, or a cell without a mark, counts as: 0 or -1.
         minus_one: what -1 means in a yes/no column: -1 or 0.
         threshold: of shares of votes: from which on yes, in (0, 1].
         marks: whether a yes/no column holds marks alone, so that an empty cell is unlisted.
+        signs: whether a yes/no column holds + and -, so that the latter is no.
     """
 
     name: str
     kind: str
     values: tuple[str, ...]
     separator: str = ONE
+    key: str = ""
+    vector: bool = False
     no_label: frozenset[str] = NO_LABEL
     unlisted: int = NEGATIVE
     minus_one: int = UNANNOTATED
     threshold: float | None = None
     marks: bool = False
+    signs: bool = False
 
     @property
     def classes(self) -> list[str]:
@@ -82,9 +99,9 @@ class Column:
             InputError: a known cell is none of the values; the message names its line.
         """
         codes, texts = table.known(self.name)  # [N]
-        places: dict[str, int] = {}  # the first of equal values
-        for place, value in enumerate(self.values):
-            places.setdefault(value if self.kind == LIST else value.casefold(), place)
+        places = {value: place for place, value in enumerate(self.values)}
+        for place, value in enumerate(self.values):  # the first of equal values
+            places.setdefault(value.casefold(), place)
         of_text = [self._labels_of(text, places) for text in texts]
         code = next((k for k, found in enumerate(of_text) if found is None), None)
         if code is not None:
@@ -92,17 +109,23 @@ class Column:
             raise InputError(f"{where}: found {texts[code]!r}, expected {self._expected()}")
         blank = np.full(len(self.classes), UNANNOTATED, np.int8)
         labels = np.stack([*of_text, blank])[codes]  # [N, classes]; the code -1 takes the last
-        if self.kind == YES_NO:
-            cells = table.text(self.name)
-            for text, value in self.known_blanks.items():
-                labels[cells == text, 0] = value
+        known = self.known_blanks(table)
+        cells = table.text(self.name) if known else []
+        for text, value in known.items():
+            labels[cells == text] = value
         return labels
 
-    @property
-    def known_blanks(self) -> dict[str, int]:
-        """{cell that else is unknown: label} of a yes/no column."""
-        minus_one = dict.fromkeys(("-1", "-1.0"), self.minus_one)
-        return minus_one | {"": self.unlisted} if self.marks else minus_one
+    def known_blanks(self, table: Table) -> dict[str, int]:
+        """{cell that else is unknown: label of each class} of a yes/no column or of lists, as far as the table has it."""
+        meant = {}
+        for text in table.unknown(self.name):
+            if self.kind == LIST and plain(text) in self.no_label:
+                meant[text] = self.unlisted
+            elif self.kind == YES_NO and text in ("-1", "-1.0"):
+                meant[text] = self.minus_one
+            elif (self.marks and not text) or (self.signs and text in MINUS):
+                meant[text] = self.unlisted if self.marks else NEGATIVE
+        return meant
 
     def _labels_of(self, text, places):
         """int8 [classes] of a known cell, by the place of each value; None where it is none of them."""
@@ -112,7 +135,9 @@ class Column:
             word = text.lower()
             return np.array([word in YES], np.int8) if word in YES or word in NO else None
         if self.kind == LIST:
-            found, rest = [places.get(word) for word in self.words(text)], self.unlisted
+            if self.is_unknown(text):
+                return np.full(len(self.values), UNANNOTATED, np.int8)
+            found, rest = [places.get(word, places.get(word.casefold())) for word in self.words(text)], self.unlisted
         else:
             found, rest = [places.get(text.casefold(), places.get(canonical(text)))], NEGATIVE
         if None in found:
@@ -123,7 +148,18 @@ class Column:
 
     def words(self, text: str) -> list[str]:
         """The labels in a cell of a list."""
-        return [word for word in split(text, self.separator) if word.lower().replace("_", " ") not in self.no_label]
+        words = split(text, self.separator, self.key)
+        if self.vector:
+            return [f"{title(self.name)} {place}" for place, word in enumerate(words) if word.lower() in YES]
+        return [word for word in words if word and not self._is_none(word)]
+
+    def is_unknown(self, text: str) -> bool:
+        """Whether a cell of a list holds words for what is not known alone, as `["?"]` and `[null]` do."""
+        words = split(text, self.separator, self.key)
+        return bool(words) and all(word.lower() in UNKNOWN and not self._is_none(word) for word in words)
+
+    def _is_none(self, word):
+        return plain(word) in self.no_label | _IN_LISTS
 
     def _expected(self):
         if self.kind == YES_NO:
@@ -137,33 +173,18 @@ class Column:
         return f"{known} (the values of the training file), or #N/A where it is not known"
 
 
-def split(text: str, separator: str) -> list[str]:
-    """The labels in a cell; what a list in brackets holds that is no text is written as text."""
+def split(text: str, separator: str, key: str = "") -> list[str]:
+    """The labels in a cell; what a list in brackets holds that is no text is written as text, of objects what the key has."""
     if separator == ONE:
         return [text]
-    if separator != JSON:
-        return [part for piece in text.split(separator) if (part := piece.strip())]
-    if text == "set()":
-        return []
-    if re.search(r"""['"]\s+['"]""", text):  # NumPy writes no commas
-        return [single or double for single, double in _QUOTED.findall(text)]
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            content = parse(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            continue
-        if isinstance(content, dict):
-            content = content.get(_CHOICES, [])
-        if isinstance(content, list | tuple | set):
-            return [str(word).strip() for word in content]
-    return [part for piece in text.strip("[](){}").split(",") if (part := piece.strip().strip("'\""))]
+    if separator == JSON:
+        return words_of(items_of(text), key)
+    return [part for piece in text.split(separator) if (part := piece.strip())]
 
 
-def is_bracketed(text: str) -> bool:
-    """Whether a cell is a list in brackets; of JSON's objects only Label Studio's, `{"choices": [...]}`, is one."""
-    if text == "set()" or (text[:1], text[-1:]) in (("[", "]"), ("(", ")")):
-        return True
-    return (text[:1], text[-1:]) == ("{", "}") and (":" not in text or f'"{_CHOICES}"' in text)
+def plain(word: str) -> str:
+    """A word in lower case with blanks for underscores."""
+    return word.lower().replace("_", " ")
 
 
 def title(column: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels import columns as kinds
-from csl.labels.column_guess import guess, list_column, yes_no
+from csl.labels.column_guess import guess, list_column, notes_of, yes_no
 from csl.labels.columns import Column, canonical, number
 from csl.labels.matching import few, few_names
 from csl.labels.paths import split_name
@@ -109,7 +109,9 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
     if weight in ignored_names or weight in options.attributes or weight in options.columns:
         weight = None
     wanted = _wanted(table, options.columns)
-    said = {name: role for name, role in options.roles.items() if role in ("class", "attribute", "list")}
+    said = {
+        name: role for name, role in options.roles.items() if role.partition(":")[0] in ("class", "attribute", "list")
+    }
     rest = [name for name in table.columns if name not in {image, split, weight}]
     ignored = {name: "as --ignore_columns says" for name in rest if name in ignored_names}
     rest = [name for name in rest if name not in ignored]
@@ -137,7 +139,7 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
         else:
             found[name] = column
     firm = {*said, *options.attributes, *wanted}
-    for name, why in _no_labels(table, found, firm).items():
+    for name, why in (_no_labels(table, found, firm) | _constants(table, found, firm)).items():
         ignored[name] = why
         del found[name]
     found |= _votes(table, ignored, found, options)
@@ -153,6 +155,7 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
         _ask_for_minus_one(table, columns)
     _check_used(table, columns, options)
     _check_classes(table, columns)
+    notes += [note for column in columns for note in notes_of(table, column)]
     return Schema(image, split, weight, columns, ignored, notes)
 
 
@@ -275,6 +278,13 @@ def _no_labels(table, found, firm):
             words, f"a fact about the photo, beside {len(of_kind[kinds.YES_NO])} yes/no columns?"
         )
     return no_labels
+
+
+def _constants(table, found, firm):
+    """{column: why} of attributes that never vary, where others do, unless a person named them (`firm`)."""
+    same = {name: texts[0] for name in found if len(texts := table.known(name)[1]) == 1 and len(table) > 1}
+    kept = {n for n in same if found[n].kind in (kinds.YES_NO, kinds.LIST) or n in firm or table.unknown(n)}
+    return {n: f"the same in every row: {text}" for n, text in same.items() if n not in kept and len(same) < len(found)}
 
 
 def _one_a_row(table, found, image, firm):

@@ -23,7 +23,10 @@ UNKNOWN = frozenset(
     {
         "", "-1", "-1.0", "#n/a", "n/a", "na", "#na", "<na>", "nan", "-nan", "null", "none", "nil", "nat", "#value!", "#ref!",
         "#name?", "#null!", "#div/0!", "#num!", "?", "??", "unknown", "unk", "-", "--", "\N{EN DASH}", "\N{EM DASH}", ".",
-        "missing", "undefined", "not available", "not known",
+        "missing", "undefined", "not available", "not known", "not applicable", "not specified", "unspecified", "n.a.", "n. a.",
+        "n.a", "n/d", "-/-", "---", "tbd", "t.b.d.", "not sure", "unsure", "k.a.", "k. a.", "keine angabe", "unbekannt",
+        "inconnu", "inconnue", "desconocido", "desconocida", "sconosciuto", "sconosciuta", "onbekend", "desconhecido",
+        "desconhecida", "\N{MINUS SIGN}",
     }
 )  # fmt: skip
 """What is written for a label that nobody knows, in lower case."""

@@ -21,7 +21,7 @@ class TableOptions:
         columns: the columns that hold labels, and no others do: names, patterns (`has_*`) and ranges (`first..last`).
         ignore_columns: columns that hold none.
         attributes: {column: size} of integer columns whose size the data need not show.
-        roles: {column: one of `ROLES`}.
+        roles: {column: one of `ROLES`}; "list:+" says what separates the labels, also "list:comma" and "list:blank".
         minus_one: what -1 means in a yes/no column, "negative" or "unknown".
         unlisted: what a label that a list lacks, or a cell without a mark, counts as, "negative" or "unknown".
         no_label: words for an empty list.
@@ -43,8 +43,11 @@ class TableOptions:
             if getattr(self, name) not in (None, "negative", "unknown"):
                 raise InputError(f"--{name} {getattr(self, name)}: expected negative or unknown")
         for column, role in self.roles.items():
-            if role not in ROLES:
-                raise InputError(f"--roles: found {column}={role}, expected one of {', '.join(ROLES)}")
+            plain, colon, separator = role.partition(":")
+            if plain not in ROLES or (colon and (plain != "list" or not separator)):
+                raise InputError(
+                    f"--roles: found {column}={role}, expected one of {', '.join(ROLES)}, or list:SEPARATOR as in list:+"
+                )
         check_ranges(vars(self))
 
     def over_file(self, folder: Path) -> "TableOptions":
