@@ -10,6 +10,7 @@ import numpy as np
 from csl.errors import InputError, NoSplit
 from csl.labels import schema
 from csl.labels.annotations import Annotations, ColumnSummary
+from csl.labels.column_guess import names_people
 from csl.labels.columns import INTEGER, LIST, ONE, YES_NO, Column, columns_of_classes, integer
 from csl.labels.dialect import SUFFIXES, head_of, header_of
 from csl.labels.layouts import ATTRIBUTES, Images
@@ -180,7 +181,20 @@ def _annotations(whole, rows, found, photos, classes):
     if len(rows) < len(names):
         group = np.argsort(np.argsort(first))[group]  # [N] number of each row's image, in the order of the file
         first = np.sort(first)
-        labels, contradicted, differ = _united(labels, group, len(rows), [c for c in found.columns for _ in c.classes])
+        of_list, in_cells = (
+            np.array([is_so(column) for column in found.columns for _ in column.classes])
+            for is_so in (lambda column: column.kind == LIST, lambda column: column.separator != ONE)
+        )
+        united = of_list  # further rows add labels to a list
+        if person := next(filter(names_people, table.columns), None):  # each of whom looked for all labels of a list
+            _, who = np.unique(table.text(person).astype(str), return_inverse=True)
+            _, one, who = np.unique(group * len(names) + who, return_index=True, return_inverse=True)
+            labels, both = _united(labels, who, len(one))
+            labels[both & ~of_list] = UNANNOTATED
+            group, united = group[one], of_list & ~in_cells & ("annotation_id" not in table.columns)
+        labels, both = _united(labels, group, len(rows))
+        labels[both & ~united] = UNANNOTATED
+        contradicted, differ = np.argwhere(both & ~united), np.flatnonzero((both & united & in_cells).any(axis=1))
         notes.append(f"{len(names) - len(rows):,} rows are further ones of an image: their labels are united")
         for image, label in contradicted[:3]:
             where = f"rows of {names[first[image]]!r} contradict each other"
@@ -222,21 +236,15 @@ def _in_run(column, table, classes):
     )
 
 
-def _united(labels, group, count, columns):
-    """Labels [count, C] of images from those of their rows; [image, class] that rows contradict each other in, and the images
-    whose rows have different lists."""
-    of_list = np.array([column.kind == LIST for column in columns])
+def _united(labels, group, count):
+    """Labels [count, C] of images from those of their rows, and bool [count, C] where rows contradict each other."""
     united = []
     for value in (POSITIVE, NEGATIVE):
         has = np.zeros((count, labels.shape[1]), dtype=bool)
         np.logical_or.at(has, group, labels == value)
         united.append(has)
     yes, no = united
-    contradicted = yes & no & ~of_list
-    differ = (yes & no & [column.kind == LIST and column.separator != ONE for column in columns]).any(axis=1)
-    result = np.where(yes, POSITIVE, np.where(no, NEGATIVE, UNANNOTATED)).astype(np.int8)
-    result[contradicted] = UNANNOTATED
-    return result, np.argwhere(contradicted), np.flatnonzero(differ)
+    return np.where(yes, POSITIVE, np.where(no, NEGATIVE, UNANNOTATED)).astype(np.int8), yes & no
 
 
 def _summaries(table, whole, found, parts):
@@ -346,7 +354,7 @@ def _split_folders(table, found):
     return np.array([of_folder[one] for one in folders], dtype=object) if all(of_folder.values()) else None
 
 
-_IN_SPLITS = ("_classes", "metadata")
+_IN_SPLITS = ("_classes", "metadata", "labels")
 
 
 def _split_of(file):

@@ -26,8 +26,9 @@ _MEASURES = frozenset(
 _IDENTIFIERS = frozenset({"id", "ids", "uuid", "index", "idx"})
 """Words in the name of a column that holds no label, even where all of its few rows have a 1."""
 _PEOPLE = frozenset(
-    {"annotator", "annotators", "rater", "labeler", "labeller", "reviewer", "worker", "user", "author", "photographer"}
-)
+    {"annotator", "annotators", "rater", "labeler", "labeller", "reviewer", "worker", "user", "author", "photographer",
+     "radiologist", "rad"}
+)  # fmt: skip
 _TEXTS = frozenset({"caption", "captions", "description", "comment", "comments", "notes", "remark", "remarks"})
 _OF_LABELS = frozenset(
     {"label", "labels", "class", "classes", "category", "categories", "tag", "tags", "target", "targets"}
@@ -221,6 +222,11 @@ def _no_labels_in_brackets(table, name, texts):
             f"expected --roles {name!r}=list or --ignore_columns {name!r}"
         )
     return ""
+
+
+def names_people(column: str) -> bool:
+    """Whether a column of that name says who looked at the photo."""
+    return bool(_words_of(column) & _PEOPLE)
 
 
 def _words_of(name):

@@ -6,15 +6,16 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from csl.errors import InputError
-from csl.labels import parquet
+from csl.labels import json_tables, parquet
 from csl.labels.trust import unescape_cell
 from csl.machine.image_formats import is_image_name
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest", parquet.SUFFIX)
+SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest", json_tables.SUFFIX, parquet.SUFFIX)
 """Of the files that are read as a table."""
 
 FILENAME = "filename"
@@ -72,6 +73,10 @@ def read_cells(path: Path) -> Cells:
     text, notes = _decoded(content, path)
     if path.suffix.lower() in (".jsonl", ".manifest"):
         return _json_lines(path, text, notes)
+    if path.suffix.lower() == json_tables.SUFFIX:
+        found = json_tables.read_records(path, text)
+        lines = list(range(1, len(found.rows) + 1))
+        return _of_objects(path, found.rows, lines, [*notes, *found.notes])._replace(classes=found.classes)
     separator, start = _separator(text, path.suffix.lower())
     if separator != ",":
         notes.append(f"{path.name}: columns are separated by {_WORDS[separator]}")
@@ -105,6 +110,9 @@ def head_of(path: Path) -> tuple[list[str], list[str]]:
     if path.suffix == parquet.SUFFIX:
         return parquet.names_in(path), []
     try:
+        if path.suffix.lower() == json_tables.SUFFIX:
+            first = json_tables.first_record(path)
+            return list(first), list(map(_cell, first.values()))
         with open(path, "rb") as stream:
             head = stream.read(_HEAD)
         text, _ = _decoded(head[: len(head) // 4 * 4] if len(head) == _HEAD else head, path, "replace")
@@ -209,7 +217,7 @@ def _by_blanks(path, text, notes):
 
 def _json_lines(path, text, notes):
     """A JSON object a line; lists and objects stay JSON."""
-    header, objects, lines = {}, [], []
+    objects, lines = [], []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
@@ -221,9 +229,13 @@ def _json_lines(path, text, notes):
             raise InputError(f"{path}, line {number}: holds a {type(content).__name__}, expected a JSON object")
         objects.append(_with_names(content))
         lines.append(number)
-        header |= dict.fromkeys(content)
-    if not objects:
-        raise InputError(f"{path}: found an empty file, expected a JSON object a line")
+    return _of_objects(path, objects, lines, notes)
+
+
+def _of_objects(path, objects, lines, notes):
+    header = list(dict.fromkeys(chain.from_iterable(objects)))
+    if not header:
+        raise InputError(f"{path}: found an empty file, expected a JSON object an image")
     rows = [[_cell(content.get(name)) for name in header] for content in objects]
     return Cells([str(name).strip() for name in header], rows, lines, notes)
 

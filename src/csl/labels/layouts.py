@@ -269,8 +269,10 @@ ATTRIBUTES = Layout(
         "{split}/0*.parquet",
         "*/{split}/0*.parquet",
         "attributes.csv",
+        "{split}/labels.json",
+        "{split}.json",
     ],
     _is_attributes,
-    {"": ["images", "{split}", "images_split/{split}/images", "."]},
+    {"": ["images", "{split}", "images_split/{split}/images", "data", "."]},
     SPELLINGS,
 )

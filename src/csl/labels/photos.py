@@ -17,12 +17,15 @@ from csl.labels.paths import ImagePaths
 from csl.machine.image_formats import is_image_name
 
 SLASHES, END = "slashes or escapes", "the end of an address or path"
+UPLOAD = "without the number that Label Studio puts before it"
 CASE, EXTENSION = "case or form of Unicode", "the extension"
 _FOLDER = "folder"
 
 _SAMPLE = 1000  # of millions of names, which tell where all are
 _TRIED = 3  # paths that a message names
 _HOST = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
+_SERVED = re.compile(r".*/local-files/?\?d=")  # by Label Studio, from a folder of its own
+_UPLOADED = re.compile(r"(.*/)?[0-9a-f]{8}-([^/]+)")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|[a-z]:[\\/]|[\\/]", re.IGNORECASE)  # of a URL, a drive or a whole disk
 
 
@@ -146,7 +149,7 @@ class Photos:
         self.used = dict(Counter(place.folder for place in found))
         self.otherwise = dict(Counter(place.how for place in found if place.how))
         self.folder = max(self.used, key=self.used.get, default=self.folders[0])
-        if self.otherwise.keys() & {END, EXTENSION}:
+        if self.otherwise.keys() & {END, UPLOAD, EXTENSION}:
             _refuse_shared(places)
         return {name: place or _Place(self.folder, clean_name(name), "") for name, place in places.items()}
 
@@ -183,7 +186,7 @@ class Photos:
             for alike in ("", CASE, EXTENSION):
                 for folder in self._there:
                     if (file := self._file(folder, other, alike)) is not None:
-                        return _Place(folder, file, how if how == END else alike or how)
+                        return _Place(folder, file, how if how in (END, UPLOAD) else alike or how)
         return None
 
     def _spellings(self, name):
@@ -200,6 +203,8 @@ class Photos:
             while "/" in clean:
                 clean = clean.partition("/")[2]
                 yield clean, END
+        if match := _UPLOADED.fullmatch(clean):
+            yield match[2], UPLOAD
 
     def _file(self, folder, name, alike):
         """The name of the file in a folder that is alike (in case, in all but the extension, or in all), or None."""
@@ -238,7 +243,7 @@ class Photos:
 
 def clean_name(name: str) -> str:
     """A name with slashes alone, without the host of an address, escapes, and what stands for a folder itself."""
-    name = name.replace("\\", "/")
+    name = _SERVED.sub("", name.replace("\\", "/"))
     if match := _HOST.match(name):
         name = re.split("[?#]", name[match.end() :])[0]
     if re.search("%[0-9a-fA-F]{2}", name):
@@ -275,7 +280,7 @@ def _refuse_shared(places):
         if place is not None:
             owners.setdefault(place.path, []).append((name, place.how))
     for path, names in owners.items():
-        guessed = any(how == END or (how == EXTENSION and is_image_name(n)) for n, how in names)
+        guessed = any(how in (END, UPLOAD) or (how == EXTENSION and is_image_name(n)) for n, how in names)
         if guessed and len({clean_name(name) for name, _ in names}) > 1:
             raise InputError(
                 f"{path}: found for {names[0][0]!r} and for {names[1][0]!r}; expected a photo of each name"

@@ -19,6 +19,7 @@ _DEPTH, _MOST = 3, 2000  # folders below the given one, and their entries, that 
 _TRIED = 100  # files and folders that may be what was meant
 _OTHER = dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers", ".feather", ".mat", ".pkl"), "saved as CSV")
 _OTHER |= dict.fromkeys((".zip", ".gz", ".tgz", ".7z", ".rar"), "unpacked")
+_TABLES = {*SUFFIXES} - {".json"}
 _INSPECT = "`python -m csl inspect DATA` shows what is read"
 
 
@@ -44,7 +45,7 @@ def _likeness(path, formats, entries):
     for _, file in others[:_TRIED]:
         with suppress(InputError):  # it is recognised, and asks something
             reader = next((one.name for one in formats if one.recognise(file)), None)
-            if reader is not None and file != path and file.suffix.lower() not in SUFFIXES:
+            if reader is not None and file != path and file.suffix.lower() not in _TABLES:
                 images = "" if file.is_dir() else "; --images DIR names its photos"
                 return (
                     lacks or f"{reader}: missing its usual place",
