@@ -10,15 +10,16 @@ import numpy as np
 from csl.errors import InputError, NoSplit
 from csl.labels import schema
 from csl.labels.annotations import Annotations, ColumnSummary
-from csl.labels.column_guess import names_people
+from csl.labels.column_guess import is_measure, names_people
 from csl.labels.columns import INTEGER, LIST, ONE, YES_NO, Column, columns_of_classes, integer
 from csl.labels.dialect import SUFFIXES, head_of, header_of
 from csl.labels.layouts import ATTRIBUTES, Images
 from csl.labels.matching import few
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.parquet import SUFFIX, parts_of, stem_of
-from csl.labels.paths import SPLITS, contents, existing, known_split, split_name
+from csl.labels.paths import SPLITS, contents, existing, known_split, split_in, split_name
 from csl.labels.schema import Schema
+from csl.labels.split_files import is_split_file, with_split
 from csl.labels.table import SPLIT, Table
 from csl.labels.table_options import ROLES, TableOptions
 from csl.machine.image_formats import is_image_name
@@ -146,6 +147,12 @@ def read_attributes(
         attributes_of_run = {one for one, group in (groups or {}).items() if group.stop - group.start > 1}
         roles_of_run = dict.fromkeys(attributes_of_run.intersection(training_table.columns), "attribute")
         said = replace(said, roles=roles_of_run | said.roles)
+    if (
+        _split_of(file) is None
+        and schema.split_column(table, said, image) is None
+        and _split_folders(table, image) is None
+    ):
+        table = training_table = with_split(table, image)
     found = schema.infer(training_table, said, photos.has, classes is not None)
     if classes is not None:
         of_run = _columns_of_run(found, classes, groups)
@@ -330,7 +337,9 @@ def _rows(table, split, found):
     """Row numbers of the split, int64."""
     by_column = found.split is not None and found.split in table.columns
     own = _split_of(table.path)
-    splits = schema.split_words(table, found.split) if by_column else _split_folders(table, found) if not own else None
+    splits = (
+        schema.split_words(table, found.split) if by_column else _split_folders(table, found.image) if not own else None
+    )
     if split is None or (splits is None and split == (own or "train")):
         rows = np.arange(len(table))
         what = "a header without rows"
@@ -347,13 +356,14 @@ def _rows(table, split, found):
     return rows
 
 
-def _split_folders(table, found):
+def _split_folders(table, image):
     """The split of every row by the first folder in the name of its image, where all are in folders of splits; or None."""
-    folders = [name.replace("\\", "/").removeprefix("./").partition("/")[0] for name in table.text(found.image)]
+    folders = [name.replace("\\", "/").removeprefix("./").partition("/")[0] for name in table.text(image)]
     of_folder = {folder: split_name(folder) for folder in set(folders)}
     return np.array([of_folder[one] for one in folders], dtype=object) if all(of_folder.values()) else None
 
 
+_FOLDERS_OF_TABLES = ("Anno", "annotations", "labels")  # the first is CelebA's
 _IN_SPLITS = ("_classes", "metadata", "labels")
 
 
@@ -370,7 +380,11 @@ def _in_folder_of_split(file):
 
 def _split_file(folder, split):
     """The table of a folder to read for this split, or None."""
-    return ATTRIBUTES.find(folder, split) or only_table(folder)
+    if (file := ATTRIBUTES.find(folder, split) or only_table(folder)) is not None:
+        return file
+    inner = [one for name in _FOLDERS_OF_TABLES if (one := folder / name).is_dir()]
+    tables = (only_table(one) for one in inner if not any(file.suffix in (".json", ".xml") for file in one.iterdir()))
+    return next(filter(None, tables), None)
 
 
 def only_table(folder: Path) -> Path | None:
@@ -382,18 +396,38 @@ def only_table(folder: Path) -> Path | None:
     of_splits = [name for other in SPLITS for name in ATTRIBUTES.names(other)]
     tables = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
     tables = [file for file in tables if not any(fnmatch.fnmatchcase(file.name, name) for name in of_splits)]
-    tables = list(dict.fromkeys(parts_of(file)[0] for file in tables))
+    tables = list(dict.fromkeys(parts_of(file)[0] for file in tables if not is_split_file(file)))
+    tables = list({file.stem: file for file in reversed(tables)}.values())[
+        ::-1
+    ]  # list_attr_celeba.csv, and not its .txt
     others = (
         [file for file in tables if any(map(schema.names_images, header_of(file)))]
         or [file for file in tables if {"id", "name"} & set(map(str.lower, header_of(file)))]
         or [file for file in tables if _has_photos(file)]
     )
+    for is_beside in (_is_submission, _holds_places, _has_no_header):
+        others = [file for file in others if not is_beside(file)] or others
     if len(others) > 1:
         raise InputError(
             f"{folder}: found {few([file.name for file in others])}, expected one table with a column of image names "
             "or the path of the one to read"
         )
     return others[0] if others else None
+
+
+def _is_submission(file):
+    """Whether a table is the example of what Kaggle takes, or of test photos."""
+    return "submission" in file.stem.lower() or split_in(file.stem) == "test"
+
+
+def _holds_places(file):
+    """Whether a table holds boxes or points, such as those beside CelebA's and NIH's labels."""
+    names = [name for name in header_of(file) if not schema.names_images(name)]
+    return schema.are_boxes(names) or all(map(is_measure, names))
+
+
+def _has_no_header(file):
+    return "class 0" in header_of(file)
 
 
 def _has_photos(file):

@@ -229,6 +229,11 @@ def names_people(column: str) -> bool:
     return bool(_words_of(column) & _PEOPLE)
 
 
+def is_measure(column: str) -> bool:
+    """Whether a column of that name holds numbers that are no labels."""
+    return bool(_words_of(column) & _MEASURES)
+
+
 def _words_of(name):
     """The words in a column's name: `imageId` and `image_id` have image and id."""
     return set(re.findall(r"[a-z]+(?=[^a-z]|$)", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))

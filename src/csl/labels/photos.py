@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -22,6 +22,7 @@ CASE, EXTENSION = "case or form of Unicode", "the extension"
 _FOLDER = "folder"
 
 _SAMPLE = 1000  # of millions of names, which tell where all are
+_DEPTH = 3  # folders below the data that are looked through
 _TRIED = 3  # paths that a message names
 _HOST = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
 _SERVED = re.compile(r".*/local-files/?\?d=")  # by Label Studio, from a folder of its own
@@ -69,16 +70,35 @@ class Photos:
         inside = [
             one for one in there if within is None or Path(os.path.abspath(one)).is_relative_to(os.path.abspath(within))
         ]
-        self._rings = [inside, [one for one in there if one not in inside]]
-        self._there = self._rings[0]
+        self._there = self._inside = inside
+        self._outside = [one for one in there if one not in inside]
+        self._data = there if within is None else [os.path.normpath(within)]
         self._entries = cache(_entries)
         self._keys = cache(self._entries_by_key)
         self._inner = cache(self._inner_folder)
 
+    def _rings(self) -> Iterator[list[str]]:
+        """Folders to look in, the next only where nothing is found in these."""
+        yield self._inside
+        yield self._below
+        yield self._outside
+
+    @cached_property
+    def _below(self):
+        """Other folders with photos below the data."""
+        found: list[str] = []
+        for root in self._data:
+            for place, folders, files in os.walk(root):
+                deep = os.path.relpath(place, root).count(os.sep) >= _DEPTH - 1
+                folders[:] = [] if deep else sorted(name for name in folders if not name.startswith("."))
+                if place not in found and place not in self.folders and any(map(is_image_name, files)):
+                    found.append(place)
+        return found
+
     def has(self, name: str) -> bool:
         """Whether there is a file for the name, under any spelling."""
         try:
-            return any(self._find(name) is not None for self._there in self._rings)
+            return any(self._find(name) is not None for self._there in self._rings())
         except InputError:
             return True
 
@@ -99,7 +119,7 @@ class Photos:
             InputError: a name stands for several files, or a file for several names.
         """
         found = names
-        for ring in self._rings:
+        for ring in self._rings():
             self._there = ring
             if isinstance(names, ImagePaths):
                 found = self._paths_of_many(names)
@@ -107,9 +127,23 @@ class Photos:
                 places = self._places(names)
                 found = [places[name].path for name in names]
             if self.used:
+                if ring is self.__dict__.get("_below"):
+                    self._refuse_several(found)
                 return found
         self.hint = self._not_found(names[0]) if len(names) else ""
         return found
+
+    def _refuse_several(self, found):
+        """A photo of one name in two folders that nobody named may be either."""
+        for path in found if not isinstance(found, ImagePaths) else ():
+            folder = next((one for one in self.used if path.startswith(os.path.join(one, ""))), None)
+            inner, base = os.path.split(os.path.relpath(path, folder)) if folder else ("", "")
+            if other := next(
+                (one for one in self._below if one != folder and base in self._entries(one, inner)[0]), None
+            ):
+                raise InputError(
+                    f"{path}: {os.path.join(other, inner, base)} has its name, too; --images DIR says which"
+                )
 
     @property
     def notes(self) -> list[str]:
@@ -121,6 +155,8 @@ class Photos:
         if len(self.used) > 1:
             counts = ", ".join(f"{count:,} in {folder}" for folder, count in self.used.items())
             notes.append(f"photos are found in {len(self.used)} folders: {counts}")
+        elif self._there is self.__dict__.get("_below"):
+            notes.append(f"photos are found in {self.folder}")
         return [*notes, self.hint] if self.hint else notes
 
     def _paths_of_many(self, names):
@@ -168,7 +204,7 @@ class Photos:
         tried = ", ".join(os.path.join(folder, clean_name(name)) for folder in self.folders[:_TRIED])
         more = f" and in {len(self.folders) - _TRIED} more folders" if len(self.folders) > _TRIED else ""
         line = f"no photo is found: {name!r} was looked for as {tried}{more}"
-        self._there = self._rings[0]
+        self._there = self._inside
         for folder, inner, file in self._in_sight([name]):
             return f"{line}; {os.path.join(folder, inner, '')} holds {file!r}: expected names like that, or --images FOLDER"
         return f"{line}; no photo lies there: --images names their folder"
@@ -177,7 +213,7 @@ class Photos:
         """The _Place of a name, or None."""
         if os.path.isabs(name):
             if os.path.isfile(name):
-                inside = (one for one in self._rings[0] if name.startswith(os.path.join(os.path.abspath(one), "")))
+                inside = (one for one in self._inside if name.startswith(os.path.join(os.path.abspath(one), "")))
                 return _Place(next(inside, self.folders[0]), name, "")
         elif ".." in name.split("/"):
             folder = self._named(name)

@@ -7,7 +7,7 @@ inferred is printed, and what a table leaves open is asked: an InputError that n
 import difflib
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,22 +27,15 @@ _IMAGE_NAMES = (
     "imageurl", "photo", "photos", "picture", "file", "files", "fname", "path", "paths", "filepath", "imageindex", "imageid",
     "imgid", "sourceref", "id", "name",
 )  # fmt: skip
-_SPLIT_NAMES = (
-    "split",
-    "splits",
-    "splitname",
-    "datasplit",
-    "set",
-    "subset",
-    "partition",
-    "phase",
-    "isvalid",
-    "isval",
-    "fold",
-)
+SPLIT_NAMES = frozenset(
+    {
+        "split", "splits", "splitname", "datasplit", "set", "subset", "partition", "phase", "isvalid", "isval", "fold",
+    }
+)  # fmt: skip
 _NUMBERED = {"0": "train", "1": "val", "2": "test"}
 _BOXES = (
-    {"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"bboxx", "bboxy", "bboxwidth", "bboxheight"}, {"bbox"}
+    {"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"bboxx", "bboxy", "bboxwidth", "bboxheight"}, {"bbox"},
+    {"bboxx", "y", "w", "h"},
 )  # fmt: skip
 _BOX_CLASS = ("class", "classname", "label", "labelname", "category", "categoryname", "name", "tag")
 _BLOCK = 5  # yes/no columns beside which words are taken for facts about the photo
@@ -81,7 +74,7 @@ def split_words(table: Table, column: str) -> np.ndarray:
         InputError: another word in it.
     """
     texts = table.text(column)
-    of_text = {text: _split_of(column, text) for text in set(texts)}
+    of_text = {text: split_of_cell(column, text) for text in set(texts)}
     for row, text in enumerate(texts):
         if of_text[text] is None:
             raise InputError(f"{table.at(row, column)}: found {text!r}, expected one of train, val, test")
@@ -102,7 +95,7 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
             of one name, or the table leaves open what -1 or a share of votes means.
     """
     image = image_column(table, options, is_photo)
-    split = _split_column(table, options, image)
+    split = split_column(table, options, image)
     weight = WEIGHT if WEIGHT in table.columns and options.roles.get(WEIGHT, "weight") == "weight" else None
     weight = next((name for name, role in options.roles.items() if role == "weight"), weight)
     ignored_names = {*options.ignore_columns, *(name for name, role in options.roles.items() if role == "ignored")}
@@ -230,20 +223,22 @@ def image_column(table: Table, options: TableOptions, is_photo: Callable[[str], 
     )
 
 
-def _split_column(table, options, image):
+def split_column(table: Table, options: TableOptions, image: str) -> str | None:
+    """The column that says the split: said, or known by its name and its cells; or None."""
     said = next((name for name, role in options.roles.items() if role == "split"), None)
     if said is not None or (SPLIT in table.columns and options.roles.get(SPLIT) is None):
         return said or SPLIT
     taken = {*options.roles, *options.attributes, *options.columns, *options.ignore_columns, image}
     for column in table.columns:
-        if _plain(column) in _SPLIT_NAMES and column not in taken:
+        if _plain(column) in SPLIT_NAMES and column not in taken:
             texts = set(table.text(column))
-            if texts and all(_split_of(column, text) for text in texts):
+            if texts and all(split_of_cell(column, text) for text in texts):
                 return column
     return None
 
 
-def _split_of(column, text):
+def split_of_cell(column: str, text: str) -> str | None:
+    """The split that a cell of a column of that name says, or None."""
     plain, word = _plain(column), text.lower()
     if plain in ("isvalid", "isval"):
         return "val" if word in kinds.YES else "train" if word in kinds.NO else None
@@ -253,9 +248,14 @@ def _split_of(column, text):
 # ---------------------------------------------------------------------------------------------- the columns together
 
 
+def are_boxes(names: Iterable[str]) -> bool:
+    """Whether columns of these names are those of boxes."""
+    return any(box <= set(map(_plain, names)) for box in _BOXES)
+
+
 def _box_class(names):
     by_plain = {_plain(name): name for name in names}
-    if not any(box <= by_plain.keys() for box in _BOXES):
+    if not are_boxes(names):
         return None
     return next((by_plain[name] for name in _BOX_CLASS if name in by_plain), None)
 

@@ -1,0 +1,120 @@
+"""Files beside a table that say the split: CelebA's and NIH's as they are published, lists of names."""
+
+import pytest
+from PIL import Image
+
+from csl.errors import InputError
+from csl.labels import read_annotations
+
+CLASSES = ("Bald", "Young")
+SPLITS = {"train": range(1, 7), "val": range(7, 9), "test": range(9, 11)}
+
+
+def photo(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6)).save(file)
+
+
+def write(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def celeba(form, anno="", evaluation=""):
+    """The files of CelebA, as on its own site (.txt) or on Kaggle's (.csv): labels, splits, boxes, points, people."""
+    names = [f"{k:06}.jpg" for k in range(1, 11)]
+    number = {f"{k:06}.jpg": n for n, split in enumerate(SPLITS.values()) for k in split}
+    tables = {
+        "list_attr_celeba": (CLASSES, [(name, 1 if k % 2 else -1, -1) for k, name in enumerate(names)]),
+        "list_eval_partition": (("partition",), [(name, number[name]) for name in names]),
+        "list_bbox_celeba": (("x_1", "y_1", "width", "height"), [(name, 1, 2, k, 9) for k, name in enumerate(names)]),
+        "list_landmarks_align_celeba": (("lefteye_x", "nose_y"), [(name, 1, k) for k, name in enumerate(names)]),
+        "identity_CelebA": (("class 0",), [(name, 100 * k) for k, name in enumerate(names)]),
+    }
+    files = {}
+    for name, (header, rows) in tables.items():
+        separator, place = (",", "") if form == "csv" else (" ", evaluation if "partition" in name else anno)
+        lines = [separator.join(map(str, row)) for row in rows]
+        if form == "csv":
+            lines = [",".join(("image_id", *header)), *lines]
+        elif name in ("list_attr_celeba", "list_bbox_celeba", "list_landmarks_align_celeba"):
+            lines = [str(len(rows)), " ".join((*(("image_id",) if "bbox" in name else ()), *header)), *lines]
+        files[f"{place}{name}.{form}"] = "\n".join(lines) + "\n"
+    if form == "csv":
+        del files["identity_CelebA.csv"]  # Kaggle has none
+    return files
+
+
+@pytest.mark.parametrize(
+    ("files", "images"),
+    [
+        (celeba("csv"), "img_align_celeba/img_align_celeba"),
+        (celeba("txt"), "img_align_celeba"),
+        (celeba("txt", "Anno/", "Eval/"), "Img/img_align_celeba"),
+    ],
+)
+def test_celeba_as_published(tmp_path, files, images):
+    write(tmp_path, files)
+    for split in SPLITS.values():
+        for k in split:
+            photo(tmp_path / images / f"{k:06}.jpg")
+    for split, numbers in SPLITS.items():
+        found = read_annotations(tmp_path, split=split, minus_one="negative")
+        assert found.classes == list(CLASSES)
+        assert found.images == [str(tmp_path / images / f"{k:06}.jpg") for k in numbers]
+        assert found.labels.to_dense().tolist() == [[(k + 1) % 2, 0] for k in numbers]
+    assert any(note.startswith("the split is that of list_eval_partition") for note in found.notes)
+
+
+def test_nih_chest_x_rays_as_published(tmp_path):
+    names = [f"{k:08}_000.png" for k in range(8)]
+    findings = ["Mass", "No Finding", "Mass|Nodule", "Nodule"]
+    rows = "".join(f"{name},{findings[k % 4]},{k},05{k}Y,2{k}82\n" for k, name in enumerate(names))
+    write(
+        tmp_path,
+        {
+            "Data_Entry_2017.csv": "Image Index,Finding Labels,Patient ID,Patient Age,OriginalImage[Width\n" + rows,
+            "BBox_List_2017.csv": f"Image Index,Finding Label,Bbox [x,y,w,h],,,\n{names[0]},Mass,1.0,2.0,3.2,4.3,,,\n",
+            "train_val_list.txt": "\n".join(names[:5]),
+            "test_list.txt": "\n".join(names[5:]),
+        },
+    )
+    for k, name in enumerate(names):
+        photo(tmp_path / f"images_{1 + k // 3:03}" / "images" / name)
+    train, test = (read_annotations(tmp_path, split=split) for split in ("train", "test"))
+    assert train.classes == ["Mass", "Nodule"]
+    assert train.labels.to_dense().tolist() == [[1, 0], [0, 0], [1, 1], [0, 1], [1, 0]]
+    assert [one.rpartition("/")[2] for one in (*train.images, *test.images)] == names
+
+
+def test_lists_beside_a_table(tmp_path):
+    write(
+        tmp_path,
+        {
+            "labels.csv": "filename,cat\n" + "".join(f"{k}.jpg,{k % 2}\n" for k in range(6)),
+            "train.txt": "0.jpg\n1\nimages/2.jpg\n",
+            "val.txt": "3.jpg\n4.jpg\n",
+            "trainval.txt": "0.jpg\n3.jpg\n",
+        },
+    )
+    for k in range(6):
+        photo(tmp_path / f"images/{k}.jpg")
+    train, val = (read_annotations(tmp_path, split=split) for split in ("train", "val"))
+    assert [train.labels.to_dense().tolist(), val.labels.to_dense().tolist()] == [[[0], [1], [0]], [[1], [0]]]
+    assert any("1 rows that they do not name are left out" in note for note in train.notes)
+    write(tmp_path, {"val.txt": "0.jpg\n"})
+    with pytest.raises(InputError, match=r"val.txt: '0.jpg' is of the split val, and of train in another file"):
+        read_annotations(tmp_path, split="train")
+
+
+def test_photos_of_one_name_in_two_folders_are_asked_about(tmp_path):
+    write(tmp_path, {"labels.csv": "filename,cat\na.jpg,1\nb.jpg,0\n"})
+    for name in ("full/a.jpg", "small/a.jpg", "full/b.jpg"):
+        photo(tmp_path / name)
+    with pytest.raises(InputError, match=r"full/a.jpg: .*small/a.jpg has its name, too; --images DIR says which"):
+        read_annotations(tmp_path)
+    assert read_annotations(tmp_path, images=tmp_path / "full").images == [
+        str(tmp_path / f"full/{k}.jpg") for k in "ab"
+    ]
