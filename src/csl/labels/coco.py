@@ -17,6 +17,7 @@ from csl.labels.layouts import COCO, Images
 from csl.labels.matching import few
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
 from csl.labels.paths import existing, known_split
+from csl.labels.photos import Photos
 from csl.machine.files import parse_json
 
 SECTIONS = ("images", "annotations", "categories")
@@ -65,14 +66,8 @@ def read_coco(
     classes, column_of, notes = class_columns(file, content, categories)
     columns = column_of[categories]
     labels = LabelMatrix.from_entries(rows, columns, POSITIVE, (len(names), len(classes)), fill=NEGATIVE)
-
-    annotated = np.bincount(rows, minlength=len(names)) > 0
-    rows = np.flatnonzero(annotated | keep_unlabelled_images)
-    if unlabelled := len(rows) - int(annotated.sum()):
-        notes = (*notes, kept_note(unlabelled))
-    names, labels, skipped = labelled(file, names, labels, rows)
     photos = COCO.photos(file, split, images, path)
-    return Annotations(labels=labels, classes=classes, source=str(file), skipped=skipped, **photos.found(names, *notes))
+    return of_drawn(file, names, labels, classes, photos, keep_unlabelled_images, notes)
 
 
 def read_sections(file: Path, sections: Sequence[str] = SECTIONS) -> dict:
@@ -162,22 +157,35 @@ def class_columns(file: Path, content: dict, drawn: np.ndarray) -> tuple[list[st
     return list(groups), column_of, tuple(notes)
 
 
-def labelled(
-    source: Path, names: Sequence[str], labels: LabelMatrix, rows: np.ndarray
-) -> tuple[list[str], LabelMatrix, int]:
-    """Names and labels of the annotated images, whose rows are given, and how many others were left out.
+def of_drawn(
+    file: Path,
+    names: Sequence[str],
+    labels: LabelMatrix,
+    classes: Sequence[str],
+    photos: Photos,
+    keep: bool = False,
+    notes: Sequence[str] = (),
+) -> Annotations:
+    """The annotations of a file, of the images that are `labelled`."""
+    found, kept, skipped = labelled(file, names, labels, keep)
+    unlabelled = int((np.diff(kept.indptr) == 0).sum())
+    if unlabelled and labels.fill == NEGATIVE:
+        notes = (*notes, f"{unlabelled:,} images without annotations are kept: negative in every class")
+    about = photos.found(found, *notes)
+    return Annotations(labels=kept, classes=classes, source=str(file), skipped=skipped, **about)
+
+
+def labelled(source: Path, names: Sequence[str], labels: LabelMatrix, keep: bool) -> tuple[list[str], LabelMatrix, int]:
+    """Names and labels of the images that have any entry in `labels` [N, C], or with `keep` of all N, and how many others
+    there are.
 
     Raises:
         InputError: no image is annotated.
     """
+    rows = np.flatnonzero((np.diff(labels.indptr) > 0) | keep)
     if not len(rows):
         raise InputError(f"{source}: found {len(names)} images, none of them annotated; expected at least one")
     return [names[row] for row in rows], labels.select(rows), len(names) - len(rows)
-
-
-def kept_note(count: int) -> str:
-    """Says that images without annotations are kept."""
-    return f"{count:,} images without annotations are kept: negative in every class"
 
 
 def positions(file: Path, content: dict, section: str) -> dict:

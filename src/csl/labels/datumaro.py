@@ -9,7 +9,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.coco import class_columns, field, kept_note, labelled, read_sections
+from csl.labels.coco import class_columns, field, of_drawn, read_sections
 from csl.labels.layouts import DATUMARO, Images
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
 from csl.labels.paths import existing, known_split
@@ -50,13 +50,8 @@ def read_datumaro(
 
     names = [_name(item) for item in content["items"]]
     matrix = LabelMatrix.from_entries(rows, column_of[labels], POSITIVE, (len(names), len(classes)), fill=NEGATIVE)
-    annotated = np.diff(matrix.indptr) > 0
-    kept = np.flatnonzero(annotated | keep_unlabelled_images)
-    if unlabelled := len(kept) - int(annotated.sum()):
-        notes = (*notes, kept_note(unlabelled))
-    names, matrix, skipped = labelled(file, names, matrix, kept)
     photos = DATUMARO.photos(file, split, images, path)
-    return Annotations(labels=matrix, classes=classes, source=str(file), skipped=skipped, **photos.found(names, *notes))
+    return of_drawn(file, names, matrix, classes, photos, keep_unlabelled_images, notes)
 
 
 def _categories(file, content):

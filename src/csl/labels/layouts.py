@@ -210,6 +210,8 @@ DATUMARO = Layout(
     has_keys("categories", "items"),
     {"annotations": ["../images/{name}", "../images", "../images/{split}", ".."], "": [".", "images", "images/{name}"]},
 )
+YOLO = Layout("YOLO", [], lambda file: False, {"": ["."]}, SPELLINGS)  # `csl.labels.yolo` finds its many small files
+CVAT = Layout("CVAT", [], lambda file: False, {"": ["images", "images/{split}", "."]})
 OPENIMAGES = Layout(  # the official CSVs; for CSL's data.csv, which is known by its columns, see openimages/files.py
     "OpenImages",
     [

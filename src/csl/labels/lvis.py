@@ -10,7 +10,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.coco import class_columns, field, labelled, positions, read_sections, references
+from csl.labels.coco import class_columns, field, of_drawn, positions, read_sections, references
 from csl.labels.layouts import LVIS, Images
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.paths import existing, known_split
@@ -62,11 +62,8 @@ def read_lvis(
         (len(names), len(classes)),
         fill=UNANNOTATED,
     )
-
-    rows = np.flatnonzero((np.diff(labels.indptr) > 0) | keep_unlabelled_images)
-    names, labels, skipped = labelled(file, names, labels, rows)
     photos = LVIS.photos(file, split, images, path)
-    return Annotations(labels=labels, classes=classes, source=str(file), skipped=skipped, **photos.found(names, *notes))
+    return of_drawn(file, names, labels, classes, photos, keep_unlabelled_images, notes)
 
 
 def _image_names(file, content):

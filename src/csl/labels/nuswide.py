@@ -170,8 +170,7 @@ def _read_official(folder, split, keep_unlabelled_images):
         fill=NEGATIVE,
     )
     source = folder / _LABELS
-    rows = np.flatnonzero((np.diff(labels.indptr) > 0) | keep_unlabelled_images)
-    names, labels, skipped = labelled(source, names, labels, rows)
+    names, labels, skipped = labelled(source, names, labels, keep_unlabelled_images)
     return Listed(source / f"Labels_{concepts[0]}_{split}.txt", names, labels, concepts, str(source), skipped)
 
 

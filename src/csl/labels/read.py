@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from csl.errors import InputError, NoSplit
-from csl.labels import attributes, class_folders, coco, datumaro, lvis, nuswide, openimages, shards, voc
+from csl.labels import attributes, class_folders, coco, cvat, datumaro, lvis, nuswide, openimages, shards, voc, yolo
 from csl.labels.annotations import Annotations
 from csl.labels.attributes import parse_attributes, parse_roles
 from csl.labels.layouts import COCO, DATUMARO, LVIS, VOC, Images
@@ -94,6 +94,21 @@ FORMATS = [
         "annotations/{train,val}.json with items and categories",
     ),
     Format(
+        "CVAT",
+        cvat.recognise,
+        cvat.read_cvat,
+        "annotations.xml of 'CVAT for images 1.1', also in {train,val}",
+        ("annotations.xml",),
+    ),
+    Format(
+        "YOLO",
+        yolo.recognise,
+        yolo.read_yolo,
+        "data.yaml with names, classes.txt or obj.names, beside {train,valid}/labels/*.txt, labels/{train,val}/*.txt, "
+        "labels/*.txt or obj_{train,valid}_data/*.txt",
+        ("labels/*.txt", "data.yaml"),
+    ),
+    Format(
         "tar shards",
         shards.recognise,
         shards.read_shards,
@@ -110,7 +125,10 @@ FORMATS = [
         ("*.csv:filename",),
     ),
     Format(
-        "Pascal VOC without lists", voc.recognise_xml, voc.read_voc, "Annotations/*.xml, also in VOC2007 or VOC2012"
+        "Pascal VOC without lists",
+        voc.recognise_xml,
+        voc.read_voc,
+        "Annotations/*.xml, also in VOC2007 or VOC2012, *.xml or {train,valid}/*.xml beside the photos",
     ),
     Format("LVIS", LVIS.recognises_any_name, lvis.read_lvis, "a JSON file with neg_category_ids"),
     Format(

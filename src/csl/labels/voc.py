@@ -5,7 +5,8 @@ http://host.robots.ox.ac.uk/pascal/VOC
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -18,7 +19,7 @@ from csl.labels.annotations import Annotations
 from csl.labels.layouts import VOC, VOC_FOLDERS, Images
 from csl.labels.matching import few_names
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
-from csl.labels.paths import SPLITS, TEST_AS_VAL, existing, known_split, read_text
+from csl.labels.paths import SPLITS, TEST_AS_VAL, existing, known_split, read_text, split_name, split_of
 from csl.labels.photos import Photos, clean_name, without_extension
 from csl.labels.trust import CONTROL
 from csl.machine.image_formats import is_image_name
@@ -50,7 +51,8 @@ def read_voc(path: str | Path, images: Images = None, split: str | None = "train
         images: the folder, or folders, of the images; by default `JPEGImages` and where all readers look
             (`Layout.photos`).
         split: "train", "val" or "test"; None is "train". Without `train.txt`, `trainval.txt` or `default.txt` is for
-            training; without `val.txt`, `test.txt` is for validation. Without any list every XML is for training.
+            training; without `val.txt`, `test.txt` is for validation. Without any list each is of the split of its folder, or all for
+            training.
 
     Returns:
         Annotations with fill 0, images in the order of the list. The classes are those of the text files, sorted,
@@ -64,9 +66,9 @@ def read_voc(path: str | Path, images: Images = None, split: str | None = "train
     path = existing(path)
     split = known_split(split) or "train"
     source = _source(path, split)
-    root = source.parent if source.is_dir() else source.parents[2]
+    root = source.parents[2] if source.is_file() else source if source == path else source.parent
     photos = VOC.photos(source, split, images, root)
-    names = _unlisted(source) if source.is_dir() else _listed(source)
+    names = _unlisted(source, split) if source.is_dir() else _listed(source)
     class_files = [] if source.is_dir() else sorted(source.parent.glob(f"*_{source.stem}.txt"))
     notes = []
     if class_files:
@@ -95,28 +97,40 @@ def _source(path, split):
     if not path.is_dir():
         return path
     lists = [file for other in SPLITS for name in VOC.names(other) for file in path.glob(name)]
-    roots = sorted({file.parents[2] for file in lists} or {folder.parent for folder in _xml_folders(path)})
+    folders = _xml_folders(path)
+    roots = sorted({file.parents[2] for file in lists} or {one.parent for one in folders if one != path})
     if len(roots) > 1:
         raise InputError(
             f"{path}: found {', '.join(root.name for root in roots)}, expected the path of the one to read"
         )
-    if lists or not roots:
-        return VOC.label_file(path, split)
-    if split != "train":
-        raise NoSplit(
-            f"{path}: no images of the {split} split, as there are no lists (ImageSets/Main/{split}.txt): all are for training"
-        )
-    return _xml_folder(roots[0])
+    return VOC.label_file(path, split) if lists or not folders else sorted(folders)[0]
 
 
 def _xml_folders(path):
-    """The folders in a data folder that hold XML files."""
+    """The folders of a data folder that hold XML files; else itself, with XML beside the photos or in folders of splits."""
     folders = [folder for place in VOC_FOLDERS for folder in path.glob(f"{place}[Aa]nnotations")]
-    return [folder for folder in folders if any(map(_is_xml, folder.rglob("*")))]
+    folders = [folder for folder in folders if next(_xml_files(folder), None)]
+    return folders or [path] * any(map(_is_voc, islice(_xml_files(path), 1)))
 
 
 def _xml_folder(root):
     return next(iter(sorted(root.glob("[Aa]nnotations"))), root / "Annotations")
+
+
+def _xml_files(folder) -> Iterator[Path]:
+    """The XML files in a folder `Annotations`, or in another one and its folders of splits."""
+    if folder.name.lower() == "annotations":
+        inner = [folder]
+    else:
+        yield from filter(_is_xml, folder.glob("*"))
+        inner = [one for one in folder.glob("*/") if split_name(one.name)]
+    for one in inner:
+        yield from filter(_is_xml, one.rglob("*"))
+
+
+def _is_voc(file):
+    with open(file, "rb") as stream:
+        return bool(re.search(rb"<annotation\b", stream.read(1000)))
 
 
 def _is_xml(file):
@@ -138,10 +152,18 @@ def _listed(file):
     return names
 
 
-def _unlisted(folder):
-    """As `_listed`, of all XML files."""
-    names = [file.relative_to(folder).as_posix()[: -len(".xml")] for file in sorted(filter(_is_xml, folder.rglob("*")))]
-    return dict(zip(names, names, strict=True))
+def _unlisted(folder, split):
+    """As `_listed`, of the XML files of a split by their folders; of all for training where no folder is called as one."""
+    of_split: dict[str | None, list[str]] = {}
+    for file in sorted(_xml_files(folder)):
+        name = file.relative_to(folder).as_posix()[: -len(".xml")]
+        of_split.setdefault(split_of(file.parent / "x", folder), []).append(name)
+    if names := of_split.get(split, of_split.get(None) if split == "train" else None):
+        return dict(zip(names, names, strict=True))
+    raise NoSplit(
+        f"{folder}: no images of the {split} split, as there are no lists (ImageSets/Main/{split}.txt) and no folder {split}: "
+        f"found XML for {', '.join(sorted(filter(None, of_split))) or 'training alone'}"
+    )
 
 
 def _is_plain(name):
@@ -187,7 +209,7 @@ def _from_objects(folder, source, names):
     missing = next((row for row, file in enumerate(files) if not file.is_file()), None)
     if missing is not None:
         raise InputError(f"{files[missing]}: no such file, expected it for {list(names)[missing]!r} of {source}")
-    described = {file: _described(file) for file in sorted({*files, *filter(_is_xml, folder.rglob("*"))})}
+    described = {file: _described(file) for file in sorted({*files, *_xml_files(folder)})}
     found = {name for one in described.values() for name in one.labels}
     official = found <= set(CLASSES) and all(_OFFICIAL.fullmatch(file.stem) for file in described if found)
     classes = CLASSES if official else sorted(found)
@@ -200,7 +222,7 @@ def _from_objects(folder, source, names):
 
 
 def _described(file):
-    root = _parse(file)
+    root = parse_xml(file)
     labels, odd = {}, []
     for position, part in enumerate(root.findall("object"), start=1):
         name = (part.findtext("name") or "").strip()
@@ -227,8 +249,12 @@ def _file_name(line, filename, photos):
     return f"{line}.jpg"
 
 
-def _parse(file) -> Element:
-    """The root of an XML without a document type, so that there are no entities to expand."""
+def parse_xml(file: Path) -> Element:
+    """The root of an XML without a document type, so that there are no entities to expand.
+
+    Raises:
+        InputError: it cannot be read, is no XML, has a document type or is nested too deep.
+    """
     builder, parser = TreeBuilder(), expat.ParserCreate()
     depth = 0
 
