@@ -43,6 +43,7 @@ _SPARSE = 4  # integers that leave out more than three of four values are names,
 _FREE_TEXT = 0.25  # distinct values per known row above which a column is no attribute
 _CONSTANT = 20  # rows in which a word that never changes is no attribute
 _ODD_WORDS, _ODD_NUMBERS = 4, 8  # cells to one that is no yes/no word, from which on this one is a slip
+_FEW_NUMBERS = 2  # that are slips: more are the values of an attribute, of which 0 and 1 are frequent
 _ONCE = "identifiers: no value twice"
 _VECTOR = "a vector of 0 and 1, whose places other columns may name; --roles {}=list makes each place a class"
 _SAID = {"comma": ",", "blank": lists.BLANK, "blanks": lists.BLANK}
@@ -136,9 +137,10 @@ def _is_yes_no(table, name, codes, texts):
     numbers = [number(texts[k]) for k in odd]
     if None not in numbers and any(value % 1 for value in numbers):  # shares of votes?
         return False
-    most = _ODD_WORDS if None in numbers else _ODD_NUMBERS
     is_odd, known = np.isin(codes, odd), int((codes >= 0).sum())
-    if words & kinds.YES and words & kinds.NO and most * int(is_odd.sum()) <= known:
+    cells, share = int(is_odd.sum()), _ODD_WORDS if None in numbers else _ODD_NUMBERS
+    is_slip = share * cells <= known and (None in numbers or cells <= _FEW_NUMBERS)
+    if words & kinds.YES and words & kinds.NO and is_slip:
         row = np.argmax(is_odd)
         raise InputError(
             f"{table.at(row, name)}: found {texts[codes[row]]!r} among words for yes and no ({known - is_odd.sum():,} of "
