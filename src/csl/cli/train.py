@@ -69,7 +69,11 @@ def parser() -> argparse.ArgumentParser:
     )
 
     g = group("loss")
-    g.add("--loss", metavar="NAME", help=f"docs/losses.md explains {', '.join(LOSSES)}")
+    g.add(
+        "--loss",
+        metavar="NAME",
+        help=f"auto (by what is known of the labels), or one of docs/losses.md: {', '.join(LOSSES)}",
+    )
     g.add(
         "--loss_options",
         metavar="A=X,...",

@@ -71,8 +71,9 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
                 idle.setdefault(name, why)
 
     takes, mode, threshold = settings_of(config.loss), config.partial_loss_mode, config.prior_threshold
+    needs(config.loss != "auto", "with --loss auto, which chooses", *OF_LOSS[1:], *PRIOR)
     if not takes:  # an unknown loss, which is refused as such
-        return {}
+        return idle
     needs(not config.probe, "with --probe", *NOT_OF_A_PROBE)
     of_this_loss = f"with --loss {config.loss}"
     for field in fields(LossOptions):

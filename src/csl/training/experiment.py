@@ -36,7 +36,7 @@ from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.runs.record import changed_settings, check_same_settings, config_of, deterministic, label_hash, settings_of
 from csl.runs.split import write_split
-from csl.training import annotation, probe_run, report, selection
+from csl.training import annotation, auto, probe_run, report, selection
 from csl.training.checks import check_groups, check_used
 from csl.training.data import (
     Data,
@@ -99,6 +99,11 @@ def _train(config, lock, say):
     data, left_out = without_bad_images(data, config, say, before.get("left_out"))
     full_labels = data.train.labels
     data = with_simulated_labels(data, config, say, _first_mask(run, before) if config.resume else None)
+    if config.loss == "auto":
+        config, lines = auto.chosen(config, data.train, before)
+        for line in lines:
+            say(line)
+        check_used(config)
     check_known_labels(data, config, say)
     if (by := selection.criterion(data.val.labels)) != "mAP":
         say(f"val: the best evaluation is {selection.WORDS[by]}")
@@ -232,7 +237,8 @@ def _check(config):
         raise InputError(f"--loss {config.loss}: needs the class prior, expected --prior_path auto or FILE")
     if distributed.world_size() > 1 and "shape" in settings_of_loss(config.loss):
         raise InputError(f"--loss {config.loss}: remembers each image in one process, expected a run without torchrun")
-    config.create_loss()
+    if config.loss != "auto":
+        config.create_loss()
     check_used(config)
 
 
