@@ -49,6 +49,20 @@ def test_recurrent_networks_are_tried_in_seconds_and_train():
     assert all((parameter.grad is None) == (name in unused) for name, parameter in model.named_parameters())
 
 
+@pytest.mark.parametrize(
+    ("name", "now"),
+    [("tf_efficientnet_b0_ns", "tf_efficientnet_b0.ns_jft_in1k"), ("jx_nest_tiny", "nest_tiny_jx"),
+     ("swin_base_patch4_window7_224_in22k", "swin_base_patch4_window7_224.ms_in22k")],
+)  # fmt: skip
+@pytest.mark.parametrize("head", ["linear", "ml_decoder"])
+def test_an_old_name_of_timm_is_one_line_with_that_of_today(name, now, head):
+    for take in (lambda: create_model(name, 3, head=head), lambda: check_image_size(name, 64)):
+        with pytest.raises(
+            InputError, match=f"^--model_name {name}: an old name, expected what timm calls it now, {now}"
+        ):
+            take()
+
+
 def test_an_unknown_tag_is_one_line():
     with pytest.raises(InputError, match="--model_name test_vit.nobody: unknown"):
         create_model("test_vit.nobody", 3)

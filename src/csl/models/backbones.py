@@ -233,10 +233,22 @@ def _create(name, image_size=None, **options):
         own = own_size(name)
     except RuntimeError as error:  # a known network, an unknown tag
         raise InputError(f"--model_name {name}: unknown ({error})") from error
+    if timm.get_pretrained_cfg(name) is None:
+        raise InputError(f"--model_name {name}: an old name, expected what timm calls it now, {_name_of_today(name)}")
     if own is None or image_size is None:
         return timm.create_model(name, pretrained=False, **options)
     with _taking(name, image_size):
         return timm.create_model(name, pretrained=False, img_size=height_width(image_size), **options)
+
+
+def _name_of_today(name):
+    """What timm calls a network that it makes under an old name, too, with the tag of its weights."""
+    import timm
+
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm's, of the old name
+        config = timm.create_model(name).pretrained_cfg
+    return ".".join(filter(None, (config["architecture"], config.get("tag"))))
 
 
 @contextmanager
