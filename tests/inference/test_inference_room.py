@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -183,3 +185,24 @@ def test_an_unfinished_table_survives_another_number_of_processes(tmp_path, monk
     assert said == [f"{folder}: unfinished, by another number of processes; that number would go on with it"]
     assert [start(rank, 2, 400)[1] for rank in (0, 1)] == [400, 400]
     assert start(0, 1, 5)[1] == 5
+
+
+def test_a_disk_that_is_full_is_named_and_the_job_goes_on_later(tmp_path):
+    output = tmp_path / "predictions.csv"
+    code = """
+import resource, signal, sys
+from contextlib import closing
+from csl.inference.tables import PREDICTIONS, Results
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit raises then
+with closing(Results(sys.argv[1], {"of": "A"}, 3, {PREDICTIONS: ("filename", "class", "score")})) as job:
+    for i in range(3):
+        job.add({PREDICTIONS: [(f"A{i}.jpg", "a", 0.5)]})
+        job.write()
+        limit = sum(part.stat().st_size for part in job.folder.iterdir()) + 9
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+"""
+    done = subprocess.run([sys.executable, "-c", code, output], capture_output=True, text=True)
+    line = f"MachineError: {output}: cannot be written (File too large); the same command goes on where it stopped"
+    assert done.stderr.splitlines()[-1] == f"csl.errors.{line}"
+    with closing(Results(output, {"of": "A"}, 3, {PREDICTIONS: COLUMNS[PREDICTIONS]})) as job:
+        assert 0 < job.done < 3

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from csl.errors import InputError
+from csl.errors import InputError, MachineError
 from csl.machine import distributed
 from csl.machine.files import flush_folder, locked, replacing, set_aside, write_json
 
@@ -103,9 +103,19 @@ class Results:
         self.named += bool(rows.get(PREDICTIONS))
 
     def write(self) -> None:
-        """Write the rows that were added; a later job goes on behind them."""
-        self._file.write(b"".join(self._waiting))
-        self._file.flush()
+        """Write the rows that were added; a later job goes on behind them.
+
+        Raises:
+            MachineError: the disk is full, or the folder is gone.
+        """
+        try:
+            self._file.write(b"".join(self._waiting))
+            self._file.flush()
+        except OSError as error:
+            self._file.raw.close()  # else what is left in the buffer is tried again, and fails without a name
+            raise MachineError(
+                f"{self.output}: cannot be written ({error.strerror}); the same command goes on where it stopped"
+            ) from error
         self._waiting.clear()
 
     def finish(self) -> int:

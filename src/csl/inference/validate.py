@@ -16,7 +16,7 @@ from csl.labels.matching import few_lines, match_classes
 from csl.labels.paths import SPLITS
 from csl.labels.trust import escape_table
 from csl.machine import distributed
-from csl.machine.files import parse_json, set_aside, strict_json, write_json
+from csl.machine.files import parse_json, replacing, set_aside, strict_json, write_json
 from csl.metrics import averaged_scores, class_table, group_accuracy, mean_average_precision, precision_recall_f1
 from csl.predict import Predictor
 from csl.predict.scoring import gather_scores
@@ -69,11 +69,11 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     weights = f"{path} ({options.weights_key})" if options.weights_key else str(path)
     of_what = {"checkpoint": weights, "data": annotations.source, "split": options.split}
     _make_room(folder, of_what | numbers, say)
-    escape_table(result.classes).to_csv(folder / TABLES[0], index=False)
-    if result.attributes is not None:
-        escape_table(result.attributes).to_csv(folder / TABLES[1], index=False)
-    if result.bad:
-        escape_table(pd.DataFrame({"reason": result.bad})).to_csv(folder / TABLES[2], index=False)
+    bad = pd.DataFrame({"reason": result.bad}) if result.bad else None
+    for name, table in zip(TABLES, (result.classes, result.attributes, bad), strict=True):
+        if table is not None:
+            with replacing(folder / name) as temporary:
+                escape_table(table).to_csv(temporary, index=False)
     write_json(folder / "validation.json", of_what | numbers)
     say(f"{len(result.indices):,} images of {annotations.source}; every class in {folder / TABLES[0]}")
     if options.plots or chosen:
