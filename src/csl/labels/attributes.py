@@ -290,7 +290,7 @@ def _meaning(column, table):
             none[text] = int(count)
     spelt = _counted({text: count for text, count in unknown.items() if text not in known})
     if column.kind == LIST:
-        separated = {"": "one label a row", "json": "in brackets", " ": "separated by blanks"}
+        separated = {"": "one label a row", "json": "in brackets", " ": "separated by blanks", "\n": "a label a line"}
         how = separated.get(column.separator, f"separated by {column.separator}")
         more = f"; no label: {_counted(none)}" if none else ""
         return f"{how}; unlisted: {words[column.unlisted]}{more}" + (f"; unknown: {spelt}" if spelt else "")

@@ -53,7 +53,8 @@ def _parsed(text):
             content = content.get(_CHOICES, [])
             content = [content] if isinstance(content, str) else content
         if isinstance(content, list | tuple | set):
-            return list(content)
+            numbers = isinstance(content, set) and not any(isinstance(item, str) for item in content)
+            return None if numbers else list(content)  # {1, 0, 0} may be a vector
     return None
 
 
@@ -86,4 +87,4 @@ def label_key(lists: Sequence[Sequence[Any]]) -> str | None:
 def _names_a_class(value):
     if isinstance(value, list):
         return all(isinstance(word, str) for word in value)
-    return isinstance(value, str | int)
+    return value is None or isinstance(value, str | int)

@@ -35,6 +35,7 @@ _OF_LABELS = frozenset(
 )
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([ T].*)?|\d{1,2}:\d{2}(:\d{2})?"
+    r"|[A-Z][a-z]{2,8}\.? \d{1,2}(st|nd|rd|th)?,? \d{4}.*|\d{1,2}\.? [A-Z][a-z]{2,8}\.?,? \d{4}.*"
 )
 _PLACE = re.compile(r"\w+://\S+|.*[/\\].*\.\w{2,5}")
 
@@ -42,8 +43,9 @@ _SMALL = 50  # values that any column may have, however few its rows
 _SPARSE = 4  # integers that leave out more than three of four values are names, not counts
 _FREE_TEXT = 0.25  # distinct values per known row above which a column is no attribute
 _CONSTANT = 20  # rows in which a word that never changes is no attribute
-_ODD_WORDS, _ODD_NUMBERS = 4, 8  # cells to one that is no yes/no word, from which on this one is a slip
-_FEW_NUMBERS = 2  # that are slips: more are the values of an attribute, of which 0 and 1 are frequent
+_ODD_WORDS, _ODD_NUMBERS = 4, 8  # known cells to one that is no yes/no word, from which on this one is a slip
+_MOST_ODD_NUMBERS = 2  # more of them are values, as most of an attribute may be 0 and 1, too
+_YES_NO = kinds.YES | kinds.NO
 _ONCE = "identifiers: no value twice"
 _VECTOR = "a vector of 0 and 1, whose places other columns may name; --roles {}=list makes each place a class"
 _SAID = {"comma": ",", "blank": lists.BLANK, "blanks": lists.BLANK}
@@ -100,7 +102,11 @@ def guess(table: Table, name: str, options: TableOptions, asked: str | None) -> 
 def _ask_whether_lists(table, name, texts, separator):
     others = "names of several words" if separator == lists.BLANK else "single values"
     separated = "blanks" if separator == lists.BLANK else repr(separator)
-    said = f"--roles {name!r}=list" if separator in " |;," else f"--roles {f'{name}=list:{separator}'!r}"
+    said = (
+        f"--roles {name!r}=list"
+        if separator in lists.SIGNS + lists.BLANK
+        else f"--roles {f'{name}=list:{separator}'!r}"
+    )
     example = [text for text in texts if separator in text]
     examples = ", ".join(map(repr, dict.fromkeys([*example[:1], *texts][:3])))
     raise InputError(
@@ -131,19 +137,24 @@ def _is_yes_no(table, name, codes, texts):
         InputError: nearly all are.
     """
     words = {text.lower() for text in texts}
-    odd = [k for k, text in enumerate(texts) if text.lower() not in kinds.YES | kinds.NO]
+    odd = [k for k, text in enumerate(texts) if text.lower() not in _YES_NO]
     if not odd:
         return bool(words) or any(text in ("-1", "-1.0") for text in table.unknown(name))
     numbers = [number(texts[k]) for k in odd]
     if None not in numbers and any(value % 1 for value in numbers):  # shares of votes?
         return False
     is_odd, known = np.isin(codes, odd), int((codes >= 0).sum())
-    cells, share = int(is_odd.sum()), _ODD_WORDS if None in numbers else _ODD_NUMBERS
-    is_slip = share * cells <= known and (None in numbers or cells <= _FEW_NUMBERS)
-    if words & kinds.YES and words & kinds.NO and is_slip:
+    count = int(is_odd.sum())
+    both = words & kinds.YES and words & kinds.NO
+    if None in numbers:
+        plain = both or any(len(word) > 1 or word in kinds.MARKS or word in "01" for word in words & _YES_NO)
+        slip = plain and count * _ODD_WORDS <= known
+    else:
+        slip = both and count <= _MOST_ODD_NUMBERS and count * _ODD_NUMBERS <= known
+    if slip:
         row = np.argmax(is_odd)
         raise InputError(
-            f"{table.at(row, name)}: found {texts[codes[row]]!r} among words for yes and no ({known - is_odd.sum():,} of "
+            f"{table.at(row, name)}: found {texts[codes[row]]!r} among words for yes and no ({known - count:,} of "
             f"{known:,} known cells), expected 1 or 0, or nothing where it is not known; --roles {name!r}=attribute takes each "
             "value for a class of its own"
         )
@@ -170,6 +181,8 @@ def list_column(table: Table, name: str, options: TableOptions, separator: str) 
         unlisted=_label(options.unlisted, NEGATIVE),
     )  # fmt: skip
     if vector:
+        if wrong := next((text for text in texts if "-1" in text), None):
+            raise InputError(f"{table.path}: column {name!r} holds {wrong!r}, a vector with -1; expected 0 and 1 alone")
         places = max(len(kinds.split(text, separator)) for text in texts)
         return replace(column, values=tuple(f"{kinds.title(name)} {place}" for place in range(places)))
     words: dict[str, str] = {}
@@ -256,6 +269,9 @@ def _no_attribute(table, name, codes, texts):
             return "numbers, by its name no label"
         if any("." in text and float(text) != int(float(text)) for text in texts):
             return "shares of votes?" if min(numbers) >= 0 and max(numbers) <= 1 else "measured numbers"
+    parts = [number(part) for text in texts for part in re.split(r"[,;\s]+", text)]
+    if len(parts) > len(texts) and None not in parts and any(part % 1 for part in parts):
+        return "measured numbers"
     if all(map(_DATE.fullmatch, texts)):
         return "dates or times"
     if all(map(_PLACE.fullmatch, texts)):

@@ -13,11 +13,13 @@ SURE, LIKELY, POSSIBLE = "sure", "likely", "possible"
 """How plain it is that cells are lists. Likely is asked about however many cells differ, possible where few do."""
 
 BLANK = " "
-_SIGNS = "|;,"  # rare in names
+SIGNS = "\n|;,、，；"  # rare in names
+_NAMELESS = SIGNS.replace(",", "")  # in no names at all
 _WEAK_SIGNS = "#+&/"  # not rare in names
 _SENTENCE = re.compile(r"[.!?](\s|$)|\s['\"(]|['\")]\s")
 _MOST_WORDS = 1000  # of lists separated by blanks
 _MOST_A_CELL = 0.75  # different parts a cell, above which few parts stand in several cells
+_OF_VECTORS = frozenset({"0", "1", "-1", "0.0", "1.0", "-1.0", "true", "false"})
 _OF_LISTS = re.compile(r"(labels|tags|classes|categories|genres|keywords|attributes|findings)$", re.IGNORECASE)
 
 
@@ -71,7 +73,7 @@ def separator(texts: Sequence[str], name: str) -> tuple[str | None, str]:
     if any(number(text) is not None and "." in text for text in texts):
         return None, ""
     sentences = any(map(_SENTENCE.search, texts))
-    split_by = [parts for sign in f"{_SIGNS}{_WEAK_SIGNS}{BLANK}" if (parts := _parts(texts, sign)) is not None]
+    split_by = [parts for sign in f"{SIGNS}{_WEAK_SIGNS}{BLANK}" if (parts := _parts(texts, sign)) is not None]
     split_by = [
         parts for parts in split_by if parts.sign != BLANK or not (sentences or len(parts.counts) > _MOST_WORDS)
     ]
@@ -84,8 +86,10 @@ def separator(texts: Sequence[str], name: str) -> tuple[str | None, str]:
 
 def _parts(texts, sign):
     """What the sign splits the cells into, None where it splits none."""
-    of_cells = [kinds.split(text.casefold(), sign) for text in texts] if any(sign in text for text in texts) else []
-    if not any(len(parts) > 1 for parts in of_cells):
+    if not any(sign in text for text in texts):
+        return None
+    of_cells = [kinds.split(text.casefold(), sign) for text in texts]
+    if not any(len(parts) > 1 for parts in of_cells) and not all(sign in text for text in texts):
         return None
     counts = Counter(part for parts in of_cells for part in set(parts))
     moving = {parts[-1] for parts in of_cells if parts} & {part for parts in of_cells for part in parts[:-1]}
@@ -93,30 +97,30 @@ def _parts(texts, sign):
 
 
 def _is_sure(parts, texts, name):
-    if not parts.varied or (parts.sign not in _SIGNS and not parts.moving):
+    if not parts.varied or (parts.sign not in SIGNS and not parts.moving):
         return False
-    return parts.a_cell <= 0.5 if parts.sign == BLANK else parts.few
+    return parts.a_cell <= 0.5 if parts.sign in " &/" else parts.few
 
 
 def _is_likely(parts, texts, name):
     if parts.sign == BLANK:
         mostly_shared = parts.moving and parts.repeated >= 0.7 * len(parts.counts) and len(texts) > 3
         return parts.varied and bool(mostly_shared or parts.a_cell <= 0.5)
-    return parts.sign in _SIGNS and parts.few and len(texts) > 1 and not parts.integers  # coordinates are integers, too
+    return parts.sign in SIGNS and parts.few and len(texts) > 1 and not parts.integers  # coordinates are integers, too
 
 
 def _is_possible(parts, texts, name):
     """Whether few cells may be lists.
 
-    Evidence is a part of one cell that stands in another, alone or beside others. A bar, a semicolon, or a comma that no blank
-    follows, is evidence of itself, as no name ("Smith, John") is written so, and so is a comma in a column called "tags". In
-    names of several words a word may stand in several, so that blanks and slashes need more: at least half of the words in
-    several cells move (`_Parts.moving`), or all are numbers.
+    Evidence is a part of one cell that stands in another, alone or beside others. A bar, a semicolon, or a comma that no
+    blank follows, is evidence of itself, as no name ("Smith, John") is written so, and so is a comma in a column called
+    "tags". In names of several words a word may stand in several, so that blanks and slashes need more: at least half of the
+    words in several cells move (`_Parts.moving`), or all are numbers.
     """
     if parts.sign in (BLANK, "/"):
         return len(parts.moving) >= max(1, parts.repeated / 2) or (parts.sign == BLANK and parts.integers)
     if parts.sign in "|;" or (
-        parts.sign == "," and (_OF_LISTS.search(name) or any(re.search(r"\S,\S", text) for text in texts))
+        parts.sign == "," and (_OF_LISTS.search(name) or any(re.search(r",(\S|$)", text) for text in texts))
     ):
         return True
     return parts.repeated > 0
@@ -125,7 +129,7 @@ def _is_possible(parts, texts, name):
 def said_separator(texts: Sequence[str], name: str) -> str:
     """What separates the labels in cells that a person says are lists; a comma where nothing does."""
     found, how = separator(texts, name)
-    sign = next((sign for sign in _SIGNS if any(sign in text for text in texts)), None)
+    sign = next((sign for sign in SIGNS if any(sign in text for text in texts)), None)
     if found is not None and found != BLANK and (how != POSSIBLE or sign is None):
         return found
     return sign or (BLANK if any(BLANK in text for text in texts) else ",")
@@ -133,15 +137,14 @@ def said_separator(texts: Sequence[str], name: str) -> str:
 
 def vector_separator(texts: Sequence[str]) -> str | None:
     """What separates the places of vectors that hold a 0 or 1 for each of several classes; None where cells are none."""
-    signs = (kinds.JSON,) if texts and all(map(is_bracketed, texts)) else (*_SIGNS, BLANK)
+    signs = (kinds.JSON,) if texts and all(map(is_bracketed, texts)) else (*SIGNS, BLANK)
     return next((sign for sign in signs if is_vector([kinds.split(text, sign) for text in texts])), None)
 
 
 def is_vector(lists: Sequence[Sequence[str]]) -> bool:
-    """Whether all lists but empty ones have a 0 or 1 for each of as many places, two or more, and not all just the same two."""
+    """Whether all lists but empty ones have a 0, 1 or -1 for each of as many places, two or more."""
     lists = [of_cell for of_cell in lists if of_cell]
-    lengths = set(map(len, lists))
     words = {word.lower() for of_cell in lists for word in of_cell}
-    if len(lengths) != 1 or min(lengths) < 2 or not words <= {"0", "1", "0.0", "1.0", "true", "false"}:
+    if len(set(map(len, lists))) != 1 or len(lists[0]) < 2 or not words <= _OF_VECTORS:
         return False
-    return len(set(map(tuple, lists))) > 1 or len(set(lists[0])) < len(lists[0])
+    return set(map(tuple, lists)) != {("0", "1")}  # the numbers of two classes

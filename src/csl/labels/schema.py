@@ -281,10 +281,17 @@ def _no_labels(table, found, firm):
 
 
 def _constants(table, found, firm):
-    """{column: why} of attributes that never vary, where others do, unless a person named them (`firm`)."""
-    same = {name: texts[0] for name in found if len(texts := table.known(name)[1]) == 1 and len(table) > 1}
-    kept = {n for n in same if found[n].kind in (kinds.YES_NO, kinds.LIST) or n in firm or table.unknown(n)}
-    return {n: f"the same in every row: {text}" for n, text in same.items() if n not in kept and len(same) < len(found)}
+    """{column: why} of attributes that never vary, where others do, unless a person named them (`firm`). A letter for yes or
+    no that no varying column has is one, too: F beside 0 and 1 is a word for female."""
+    words = {name: {text.lower() for text in table.known(name)[1]} for name in found}
+    of_others = {word for name in found if len(words[name]) > 1 for word in words[name]}
+    same = {}
+    for name in found if of_others and len(table) > 1 else ():
+        letter = words[name] & {*"fntyj"} - of_others
+        attribute = found[name].kind in (kinds.INTEGER, kinds.STRING)
+        if len(words[name]) == 1 and (attribute or letter) and name not in firm and not table.unknown(name):
+            same[name] = f"the same in every row: {table.known(name)[1][0]}"
+    return same
 
 
 def _one_a_row(table, found, image, firm):
