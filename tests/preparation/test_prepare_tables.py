@@ -18,8 +18,8 @@ from csl.runs.config import TrainConfig
 from csl.training.data import load_data
 
 
-def photos(folder, names):
-    rng = np.random.default_rng(0)
+def photos(folder, names, seed=0):
+    rng = np.random.default_rng(seed)
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / name)
@@ -72,6 +72,12 @@ TABLES = {
     "a row of sums": ("labels.csv", SIGNS.replace("-1", "0") + "Total,16,12\n", ""),
     "rare words": ("attributes.csv", WORDS, ""),
     "a column that is said": ("labels.csv", GROUPS, "--roles Group=split,hat=class --filename_column filename"),
+    "votes": (
+        "labels.csv",
+        "id,smooth\n" + "".join(f"{n:03},{n % 3 / 2}\n" for n in range(24)),
+        "--vote_threshold 0.5",
+    ),
+    "lists and what they lack": ("labels.csv", LISTS, "--unlisted unknown"),
     "copies": ("labels.csv", WORDS, "--balance original"),
 }
 
@@ -125,6 +131,43 @@ def test_labels_toml_goes_with_the_result(tmp_path, prepared):
     assert (tmp_path / "out" / "labels.toml").is_file()
     assert list(data.train.classes) == ["Young"]
     assert len(data.train) == 8
+
+
+SPLITS = {
+    "files": {"train.csv": "images/", "val.csv": "images/"},
+    "files of Kaggle": {"train.csv": "train_images/", "test.csv": "test_images/"},
+    "attributes": {
+        "attributes_train.csv": "images/",
+        "attributes_val.csv": "images/",
+        "attributes_test.csv": "images/",
+    },
+    "Roboflow": {"train/_classes.csv": "train/", "valid/_classes.csv": "valid/", "test/_classes.csv": "test/"},
+}
+
+
+@pytest.mark.parametrize("kind", SPLITS)
+def test_a_file_for_each_split(tmp_path, kind, prepared):
+    data, start = tmp_path / "data", 0
+    for file, images in SPLITS[kind].items():
+        numbers = range(start, start := start + 8)
+        photos(data, [f"{images}{n:03}.jpg" for n in numbers], start)
+        (data / file).parent.mkdir(exist_ok=True)
+        without = kind == "files of Kaggle" and file == "test.csv"
+        rows = "".join(f"{n:03}.jpg\n" if without else f"{n:03}.jpg,{n % 2},{1 if n % 3 else -1}\n" for n in numbers)
+        (data / file).write_text("filename\n" + rows if without else "filename,hat,tie\n" + rows)
+    flags = f"--out {tmp_path / 'out'}" if kind == "attributes" else ""
+    for _ in range(2):  # the second time over the result of the first
+        found, said = prepared(data, flags)
+    if kind == "files of Kaggle":
+        assert len(found.train) + len(found.val) == 7  # of 8, one of which is for testing
+        return
+    assert "the split is that of the column 'split'" in said
+    assert [names(part) for part in (found.train, found.val)] == [
+        {f"{n:03}.jpg" for n in numbers} for numbers in (range(8), range(8, 16))
+    ]
+    for part in (found.train, found.val):
+        numbers = [int(Path(image).stem) for image in part.images]
+        assert part.labels.to_dense().tolist() == [[n % 2, 1 if n % 3 else -1] for n in numbers]
 
 
 def test_an_owners_split_is_kept_unless_a_share_is_asked_for(tmp_path, prepared):

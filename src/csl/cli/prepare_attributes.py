@@ -8,7 +8,7 @@ from csl.preparation.attributes import prepare_attributes
 
 DESCRIPTION = "Split photos with an attribute CSV into train, val and test, and balance the rare values."
 EPILOG = """read are attributes_cleaned.csv with images_cleaned/images, attributes.csv with images, or another table that
-train.py reads. a column that says the split is kept, unless --val_split is given. written are
+train.py reads. a split that a column or a file a split says is kept, unless --val_split is given. written are
 attributes_{train,val,test}.csv, images_split, distribution.png; with --balance original also images_augmented.
 examples:
   python -m csl prepare attributes --data photos/

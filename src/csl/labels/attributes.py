@@ -130,7 +130,7 @@ def read_attributes(
     said = TableOptions(
         filename_column=filename_column, columns=columns, ignore_columns=ignore_columns, attributes=dict(attributes or {}),
         roles=dict(roles or {}), minus_one=minus_one, unlisted=unlisted, no_label=no_label, vote_threshold=vote_threshold,
-    ).over_file(file.parent)  # fmt: skip
+    ).over_file(file)  # fmt: skip
     table = Table.read(file)
     if table.about.photos and images is not None:
         raise InputError(f"--images: found {images}, expected none for {file}, which holds the images")
@@ -138,31 +138,40 @@ def read_attributes(
     photos = ATTRIBUTES.photos(file, split or _split_of(file) or "train", inside, path, _own_folders(file, split))
     training_file = _training_file(path, file)
     training_table = table if training_file == file else Table.read(training_file)
-    lists = {name for name, role in said.roles.items() if role.partition(":")[0] == "list"}
     image = schema.image_column(training_table, said, photos.has)
-    table, training_table = (
-        one.with_points(lists).without_sums(image) if image in one.columns else one for one in (table, training_table)
-    )
+    table, training_table = (as_read(one, said, image) for one in (table, training_table))
     if classes is not None:  # what the run takes for an attribute is not asked about again
         attributes_of_run = {one for one, group in (groups or {}).items() if group.stop - group.start > 1}
         roles_of_run = dict.fromkeys(attributes_of_run.intersection(training_table.columns), "attribute")
         said = replace(said, roles=roles_of_run | said.roles)
-    if (
-        _split_of(file) is None
-        and schema.split_column(table, said, image) is None
-        and _split_folders(table, image) is None
-    ):
-        table = training_table = with_split(table, image)
     found = schema.infer(training_table, said, photos.has, classes is not None)
     if classes is not None:
         of_run = _columns_of_run(found, classes, groups)
         weight = None if found.weight in {column.name for column in of_run} else found.weight
         found = replace(found, columns=of_run, weight=weight)
         _check_sizes(found.columns, said.attributes)
+    if (
+        found.columns
+        and not any(column.name in table.columns for column in found.columns)
+        and found.image in table.columns
+    ):
+        raise NoSplit(f"{file}: none of the columns with labels, so that no row of the {split} split has any")
     for name in [found.image, *(column.name for column in found.columns)]:
         if name not in table.columns:
             raise InputError(f"{file}, line 1: no column {name!r}, expected it as in the training file")
     return _annotations(table, _rows(table, split, found), found, photos, classes)
+
+
+def as_read(table: Table, said: TableOptions, image: str) -> Table:
+    """The rows of a table that are read: with points for decimal commas, without sums, and with the split that files beside it
+    say where it says none."""
+    if image not in table.columns:
+        return table
+    table = table.with_points(
+        {name for name, role in said.roles.items() if role.partition(":")[0] == "list"}
+    ).without_sums(image)
+    says = _split_of(table.path) or schema.split_column(table, said, image) or _split_folders(table, image) is not None
+    return table if says else with_split(table, image)
 
 
 def recognise(path: Path) -> bool:

@@ -361,7 +361,7 @@ def _check_used(table, columns, options):
         ),
     }
     for name, (is_used, why) in used.items():
-        if getattr(options, name) and not is_used:
+        if getattr(options, name) and name not in options.settled and not is_used:
             raise InputError(f"--{name} changes nothing: {why} in {table.path}; leave it out")
 
 

@@ -4,12 +4,18 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from csl.errors import InputError
+from csl.labels.paths import SPLITS
+from csl.machine.files import parse_json
 from csl.ranges import check_ranges
 
 ROLES = ("image", "split", "weight", "class", "attribute", "list", "ignored")
 SIDE_FILE = "labels.toml"
+
+RECORD = "preparation.json"
+"""Beside the tables that `csl prepare attributes` wrote: it says so, and how these are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +32,7 @@ class TableOptions:
         unlisted: what a label that a list lacks, or a cell without a mark, counts as, "negative" or "unknown".
         no_label: words for an empty list.
         vote_threshold: of columns that hold shares of votes: from which share on yes, in (0, 1].
+        settled: names of the options that a file says, once for all, also where they change nothing.
     """
 
     filename_column: str | None = None
@@ -37,6 +44,7 @@ class TableOptions:
     unlisted: str | None = None
     no_label: Sequence[str] = ()
     vote_threshold: float | None = None
+    settled: Sequence[str] = ()
 
     def __post_init__(self):
         for name in ("minus_one", "unlisted"):
@@ -50,23 +58,42 @@ class TableOptions:
                 )
         check_ranges(vars(self))
 
-    def over_file(self, folder: Path) -> "TableOptions":
-        """These options; each that is not given takes the value that `labels.toml` in the folder has for it, if any.
+    def over_file(self, table: Path) -> "TableOptions":
+        """These options; each, or of roles and attributes each column, that is not given takes the value that
+        `preparation.json` of a prepared table, or `labels.toml` beside it, has for it, if any.
 
         Raises:
-            InputError: the file is no TOML, or says something that is no option or of another type.
+            InputError: a file is not in its form, or says something that is no option or of another type.
         """
-        path = folder / SIDE_FILE
-        if not path.is_file():
-            return self
-        try:
-            said = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not TOML in UTF-8 ({error})") from None
+        said = self
+        record, path = table.parent / RECORD, table.parent / SIDE_FILE
+        if table.name in {f"attributes_{split}.csv" for split in SPLITS} and record.is_file():
+            content = parse_json(record.read_bytes(), record)
+            said = said._over(record, content.get("options", {}) if isinstance(content, dict) else {})
+        if path.is_file():
+            try:
+                said = said._over(path, tomllib.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError) as error:
+                raise InputError(f"{path}: not TOML in UTF-8 ({error})") from None
+        return said
+
+    def given(self) -> dict[str, Any]:
+        """The options that say something."""
+        return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) and one.name != "settled"}
+
+    def _over(self, path, said):
         types = {"columns": list, "ignore_columns": list, "no_label": list, "attributes": dict, "roles": dict}
+        names = [one.name for one in fields(self) if one.name != "settled"]
         for name, value in said.items():
             wanted = types.get(name, (int, float) if name == "vote_threshold" else str)
-            if name not in {one.name for one in fields(self)} or not isinstance(value, wanted):
-                options = ", ".join(one.name for one in fields(self))
-                raise InputError(f"{path}: found {name} = {value!r}, expected {options}, each as its flag takes it")
-        return replace(self, **{name: value for name, value in said.items() if not getattr(self, name)})
+            if name not in names or not isinstance(value, wanted):
+                raise InputError(
+                    f"{path}: found {name} = {value!r}, expected {', '.join(names)}, each as its flag takes it"
+                )
+        given = {name: getattr(self, name) for name in said}
+        said = {
+            name: value | given[name] if types.get(name) is dict else value
+            for name, value in said.items()
+            if types.get(name) is dict or not given[name]
+        }
+        return replace(self, settled=(*self.settled, *said), **said)

@@ -51,8 +51,8 @@ def read_voc(path: str | Path, images: Images = None, split: str | None = "train
         images: the folder, or folders, of the images; by default `JPEGImages` and where all readers look
             (`Layout.photos`).
         split: "train", "val" or "test"; None is "train". Without `train.txt`, `trainval.txt` or `default.txt` is for
-            training; without `val.txt`, `test.txt` is for validation. Without any list each is of the split of its folder, or
-            all for training.
+        training; without `val.txt`, `test.txt` is for validation. Without any list each is of the split of its
+        folder, or all for training.
 
     Returns:
         Annotations with fill 0, images in the order of the list. The classes are those of the text files, sorted,

@@ -6,7 +6,7 @@ The command is `python -m csl prepare attributes`.
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,7 +23,7 @@ from csl.labels.division import validation_rows
 from csl.labels.paths import SPLITS, existing
 from csl.labels.schema import split_words
 from csl.labels.table import WEIGHT
-from csl.labels.table_options import SIDE_FILE, TableOptions
+from csl.labels.table_options import RECORD, SIDE_FILE, TableOptions
 from csl.labels.trust import escape_table
 from csl.machine.files import write_json
 from csl.machine.invocation import command
@@ -31,7 +31,7 @@ from csl.machine.processes import parallel_map
 from csl.plots import plot_distribution, tried, value_counts
 from csl.preparation.augmentation import augmented, copy_generator
 from csl.preparation.balance import original_copies, sampling_weights, value_indices
-from csl.preparation.photos import RECORD, Images, find_source, progress, read_photos, readable
+from csl.preparation.photos import Images, find_source, progress, read_photos, readable
 from csl.preparation.split import SEED, grouped_split, kept_together
 
 BALANCES = ("sampler", "original", "none")
@@ -60,9 +60,10 @@ def prepare_attributes(
     """Split the photos of a folder and balance the training split, as the fashion fork did or better.
 
     The tool reads `attributes_cleaned.csv` with `images_cleaned/images` (the fork's layout), or else `attributes.csv`
-    with `images`, or the only table of the folder. It writes into `out`: `images_split/{train,val,test}/images` (hard
-    links, or copies where the file system has none), `attributes_{train,val,test}.csv`, `distribution.png` and
-    `preparation.json`. With "original" it also writes `images_augmented/train/images`, the training photos and their copies
+    with `images`, or a table for each split, or the only table of the folder. It writes into `out`:
+    `images_split/{train,val,test}/images` (hard links, or copies where the file system has none),
+    `attributes_{train,val,test}.csv`, `distribution.png` and `preparation.json`, which keeps the options, so that the tables
+    are read without. With "original" it also writes `images_augmented/train/images`, the training photos and their copies
     `{stem}_aug_{j}.jpg`, j from 1, which are then the rows of `attributes_train.csv`. Everything is made in a draft folder
     inside `out`, on the same file system, and replaces an earlier preparation at the end; an interrupted run changes nothing.
 
@@ -100,13 +101,14 @@ def prepare_attributes(
     if val_split is not None and not 0 < val_split < 1:
         raise InputError(f"--val_split {val_split:g}: expected a share of more than 0 and less than 1")
     colour_of(background)  # raises InputError
-    csv, images = find_source(existing(data), images)
-    out = Path(out) if out is not None else csv.parent
+    data = existing(data)
+    csv, images, files = find_source(data, images)
+    out = Path(out) if out is not None else data if files else csv.parent
     side_file = csv.parent / SIDE_FILE
     _check_outputs(
         out, [*_OUTPUTS, *([SIDE_FILE] if side_file.is_file() and out.resolve() != csv.parent.resolve() else [])]
     )
-    photos = read_photos(csv, images, options, follow_links)
+    photos = read_photos(csv, images, options, follow_links, files)
     _check_weight(photos, balance)
     workers = default_workers() if workers is None else workers
     workers = workers if len(photos.names) > _ALONE else 0
@@ -124,13 +126,20 @@ def prepare_attributes(
         sizes = ", ".join(f"{split} {(splits == split).sum():,}" for split in SPLITS)
         say(f"{linked}; {sizes} images")
         _write_copies(photos, copies, draft / _COPIES_FOLDER, seed, workers, background)
-        roles = TableOptions(roles=options.get("roles") or {}).over_file(csv.parent).roles
-        _write_tables(photos, splits, numbers, seen if balance == "sampler" else None, draft, roles, say)
+        said = TableOptions(**{name: value for name, value in options.items() if value}).over_file(csv)
+        _write_tables(photos, splits, numbers, seen if balance == "sampler" else None, draft, said.roles, say)
         if side_file.is_file():
             shutil.copyfile(side_file, draft / SIDE_FILE)
         sizes_needed = _sizes(train)
-        options = options | ({"attributes": (options.get("attributes") or {}) | sizes_needed} if sizes_needed else {})
-        _check_result(draft, options)
+        facts = {"source": photos.annotations.source, "balance": balance, "seed": seed, "images": len(splits)}
+        folders = dict.fromkeys((photos.annotations.folder, *photos.annotations.folders))
+        facts["photos"] = [os.path.relpath(folder, out) for folder in folders]
+        facts["options"] = said.given() | {
+            "attributes": {**said.attributes, **sizes_needed},
+            "roles": _roles(photos, said),
+        }
+        write_json(draft / RECORD, facts)
+        _check_result(draft)
         counts = value_counts(train, seen)
         caption = (
             f"{len(rows):,} training images"
@@ -143,8 +152,6 @@ def prepare_attributes(
         with tried(out / "distribution.png"):
             plot_distribution(counts, train.groups, draft / "distribution.png", caption)
         say(counts.to_string(index=False, max_rows=100))
-        facts = {"source": photos.annotations.source, "balance": balance, "seed": seed, "images": len(splits)}
-        facts["photos"] = os.path.relpath(photos.annotations.folder, out)
         _replace_outputs(draft, out, facts)
         if side_file.is_file() and out.resolve() != csv.parent.resolve():
             (draft / SIDE_FILE).replace(out / SIDE_FILE)
@@ -161,8 +168,8 @@ def prepare_attributes(
             f"unknown attributes: {shares}"
         )
     say(f"{out}: {', '.join(name for name in _OUTPUTS if (out / name).exists())}")
-    trained = options | {"background": None if background == "none" else background}
-    say(f"next: {command('train', '--data', out, *_flags(trained))}")
+    trained = [] if background == "none" else ["--background", background]
+    say(f"next: {command('train', '--data', out, *trained)}")
     return out
 
 
@@ -176,16 +183,12 @@ def _sizes(train):
     }
 
 
-def _flags(options):
-    """The flags of `read_attributes`'s options."""
-    flags = []
-    for name, value in options.items():
-        if isinstance(value, dict):
-            value = ",".join(f"{key}{':' if name == 'attributes' else '='}{part}" for key, part in value.items())
-        elif isinstance(value, list | tuple):
-            value = ",".join(value)
-        flags += [f"--{name}", value] if value else []
-    return flags
+def _roles(photos, said):
+    """{column: role} as the whole table has them, as a part of it may look otherwise; where rows are labels, they tell so."""
+    columns = photos.annotations.columns
+    if any(one.role == "list" and one.why.startswith("one label a row") for one in columns):
+        return dict(said.roles)
+    return {one.name: one.role for one in columns if one.role not in ("split", "weight")} | dict(said.roles)
 
 
 def _check_weight(photos, balance):
@@ -196,14 +199,12 @@ def _check_weight(photos, balance):
         )
 
 
-def _check_result(folder, options):
+def _check_result(folder):
     """Read what was written as train.py reads it."""
-    train = read_attributes(folder, split="train", **options)
-    options = options | {"classes": train.classes, "groups": train.groups}
-    try:
-        read_attributes(folder, split="val", **options)
-    except NoSplit:
-        read_attributes(folder, split="test", **options)
+    train = read_attributes(folder, split="train")
+    for split in SPLITS[1:]:
+        with suppress(NoSplit):
+            read_attributes(folder, split=split, classes=train.classes, groups=train.groups)
 
 
 def _check_outputs(out, names):

@@ -2,22 +2,27 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from csl.data.checking import report_bad_images
 from csl.data.images import load_rgb
-from csl.errors import InputError
-from csl.labels import Annotations, read_attributes
-from csl.labels.attributes import only_table
-from csl.labels.paths import contents
+from csl.errors import InputError, NoSplit
+from csl.labels import UNANNOTATED, Annotations, LabelMatrix, read_attributes
+from csl.labels.annotations import ColumnSummary
+from csl.labels.attributes import as_read, only_table
+from csl.labels.layouts import ATTRIBUTES
+from csl.labels.paths import SPLITS, contents
 from csl.labels.photos import Photos
-from csl.labels.table import Table
+from csl.labels.table import SPLIT, Table
+from csl.labels.table_options import RECORD, TableOptions
 from csl.labels.trust import require_inside
 from csl.machine.files import parse_json
 from csl.machine.processes import parallel_map
@@ -27,9 +32,6 @@ Images = str | Path | Sequence[str | Path] | None
 
 SOURCES = (("attributes_cleaned.csv", "images_cleaned/images"), ("attributes.csv", "images"))
 """The CSV and its image folder, in the fashion fork's layout and in ours."""
-
-RECORD = "preparation.json"
-"""The file that marks the outputs beside it as written by this tool, so that they may be replaced."""
 
 
 @dataclass(frozen=True)
@@ -63,59 +65,108 @@ class TablePhotos:
         return TablePhotos(self.annotations.select(images), self.table.select(rows), place[self.image_of_row[rows]])
 
 
-def find_source(data: Path, images: Images) -> tuple[Path, Images]:
-    """The table of a folder, or `data` itself, and the folder of its images, None for that which the reader finds.
+def find_source(data: Path, images: Images) -> tuple[Path, Images, dict[str, Path] | None]:
+    """The table of a folder, or `data` itself; the folder of its images, None for that which the reader finds; and, where the
+    folder has a table for each split, {split: table}, that for training first.
 
     Raises:
         InputError: there is none, or several.
     """
+    files = None
     if data.is_file():
         csv = data
     else:
-        csv = next((data / csv for csv, _ in SOURCES if (data / csv).is_file()), None) or only_table(data)
+        csv = next((data / csv for csv, _ in SOURCES if (data / csv).is_file()), None)
+        own = int((data / RECORD).is_file())  # what this tool wrote is called as the first
+        layout = ATTRIBUTES._replace(files=ATTRIBUTES.files[own:])
+        parts = {split: file for split in SPLITS if (file := layout.find(data, split))}
+        files = parts if csv is None and len(parts) > 1 and SPLITS[0] in parts else None
+        csv = csv or parts.get(SPLITS[0]) or only_table(data)
     if csv is None:
         layouts = " or ".join(f"{csv} with {images}" for csv, images in SOURCES)
         raise InputError(
-            f"{data}: found {contents(data)}, expected {layouts}, or one table with a column of image names"
+            f"{data}: found {contents(data)}, expected {layouts}, train.csv with val.csv, or one table with a column "
+            "of image names"
         )
     if images is None and (folder := dict(SOURCES).get(csv.name)) is not None:
         if (csv.parent / folder).is_dir():
-            return csv, csv.parent / folder
+            return csv, csv.parent / folder, None
         if csv.name == SOURCES[0][0]:
             raise InputError(f"{csv.parent / folder}: no such folder, expected the images of {csv.name}")
-    record = csv.parent / RECORD
+    record = (csv.parent if files is None else data) / RECORD
     if images is None and record.is_file() and Table.read(csv).about.photos is None:  # else the links of then are found
         known = parse_json(record.read_bytes(), record)
-        images = csv.parent / str(known.get("photos", ".") if isinstance(known, dict) else ".")
-    return csv, images
+        folders = known.get("photos", ".") if isinstance(known, dict) else "."
+        images = [record.parent / str(folder) for folder in (folders if isinstance(folders, list) else [folders])]
+    return csv, images, files
 
 
-def read_photos(csv: Path, images: Images, options: dict[str, Any], follow_links: bool) -> TablePhotos:
-    """The photos of a table.
+def read_photos(
+    csv: Path, images: Images, options: dict[str, Any], follow_links: bool, files: dict[str, Path] | None = None
+) -> TablePhotos:
+    """The photos of a table; where `files` has one for each split those of all, and a column for the split.
 
     Raises:
         InputError: as `read_attributes`, no photo is found, or one elsewhere than in the folders of the others, or two of
             one name.
     """
-    annotations = read_attributes(csv, images=images, **options)
+    if files is None:
+        found = _read_photos(csv, images, options, follow_links)
+    else:
+        parts = {SPLITS[0]: _read_photos(csv, images, options, follow_links, SPLITS[0])}
+        train = parts[SPLITS[0]].annotations
+        of_run = options | {"classes": train.classes, "groups": train.groups}
+        for split in list(files)[1:]:
+            with suppress(NoSplit):  # Kaggle's test.csv has no labels
+                parts[split] = _read_photos(files[split], images, of_run, follow_links, split)
+        found = _joined(parts) if len(parts) > 1 else parts[SPLITS[0]]
+    names = found.names
+    if len(set(names)) < len(names):
+        twice = next(name for row, name in enumerate(names) if names.index(name) < row)
+        raise InputError(f"{csv}: two images are called {twice!r}, in several folders, expected names of their own")
+    return found
+
+
+def _read_photos(csv, images, options, follow_links, split=None):
+    annotations = read_attributes(csv, images=images, split=split, **options)
     if not follow_links:
         folders = (annotations.folder, *annotations.folders)
         roots = require_inside(annotations.images, folders, csv.parent, annotations.source)
         annotations = replace(annotations, roots=roots)
-    names = annotations.names
-    for name in names:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts:
+    for name in annotations.names:
+        inner = PurePosixPath(name)
+        if inner.is_absolute() or ".." in inner.parts:
             raise InputError(f"{csv}: found the image {name!r}, expected a path relative to {annotations.folder}")
     annotations.expect_photos()
-    if len(set(names)) < len(names):
-        twice = next(name for row, name in enumerate(names) if names.index(name) < row)
-        raise InputError(f"{csv}: two images are called {twice!r}, in several folders, expected names of their own")
     column = next(one.name for one in annotations.columns if one.role == "image")
-    table = Table.read(csv).without_sums(column)
+    said = {name: value for name, value in options.items() if name not in ("classes", "groups") and value}
+    table = as_read(Table.read(csv), TableOptions(**said).over_file(csv), column)
     number = {path: row for row, path in enumerate(annotations.images)}
     paths = Photos(annotations.folders or [annotations.folder]).paths(table.text(column))
     return TablePhotos(annotations, table, np.array([number[path] for path in paths]))
+
+
+def _joined(parts):
+    """The photos of all splits, {split: TablePhotos}, with their split in a column."""
+    all_parts, starts = list(parts.values()), np.cumsum([0, *(len(part.annotations) for part in parts.values())])
+    first, every = all_parts[0], [part.annotations for part in all_parts]
+    frames = [part.table.frame.assign(**{SPLIT: split}) for split, part in parts.items()]
+    weights = {one.name: "1" for one in first.annotations.columns if one.role == "weight"}
+    frame = pd.concat(frames, ignore_index=True)[list(frames[0])].fillna(weights).fillna("")
+    columns = [one for one in first.annotations.columns if one.name != SPLIT and one.role != "split"]
+    annotations = replace(
+        first.annotations,
+        images=[image for one in every for image in one.images],
+        labels=LabelMatrix.from_dense(np.concatenate([one.labels.to_dense() for one in every]), UNANNOTATED),
+        table=None,
+        weights=None,
+        folders=tuple(dict.fromkeys(folder for one in every for folder in (*one.folders, one.folder))),
+        roots=tuple(dict.fromkeys(root for one in every for root in one.roots)),
+        columns=(*columns, ColumnSummary(SPLIT, "split", 0, None, None, None, (), "")),
+    )
+    lines = np.concatenate([part.table.lines for part in all_parts])
+    rows = np.concatenate([start + part.image_of_row for start, part in zip(starts, all_parts, strict=False)])
+    return TablePhotos(annotations, Table(first.table.path, frame, lines), rows)
 
 
 def readable(
