@@ -249,3 +249,10 @@ def test_many_names_in_another_spelling_or_two_folders(tmp_path, monkeypatch, bo
     assert isinstance(images, ImagePaths)
     assert list(images) == files
     assert looked.otherwise == {"case or form of Unicode": 40}
+
+
+def test_photos_that_are_not_unpacked_are_named(tmp_path):
+    touch(tmp_path / "train2017.zip")
+    looked = Photos([tmp_path / "train2017", tmp_path], within=tmp_path)
+    looked.paths(["1.jpg"])
+    assert looked.hint.endswith("no photo lies there: train2017.zip is not unpacked, or --images names their folder")

@@ -191,6 +191,12 @@ WITHOUT_CATEGORIES = json.dumps({key: value for key, value in json.loads(COCO).i
          "most like OpenImages: missing 'LabelName' in *annotations*.csv", "data.csv with filepath"),
         ({"labels.csv": "thing,red\n1,0\n"}, "1 .csv (labels.csv)", "most like a table: missing a column in labels.csv",
          "--data .*labels.csv --filename_column NAME"),
+        ({"a/1.txt": "", "labels/1.txt": "0 .5 .5 1 1", "images/1.jpg": ""}, "folders a, images, labels",
+         "most like YOLO: missing data.yaml", "data.yaml with names, classes.txt or obj.names"),
+        ({"data.yaml": "names: [cat]", "images/1.jpg": ""}, "1 .yaml (data.yaml), folder images", "most like YOLO: missing labels/",
+         "labels/{train,val}"),
+        ({"1.json": '{"shapes": []}', "1.jpg": ""}, "1 .jpg (1.jpg), 1 .json (1.json)", "most like JSON of another tool: missing the keys of COCO's, Datumaro's or Label Studio's in 1.json",
+         "--data FILE in one of these, in YOLO's"),
         ({"a.tar": ""}, "1 .tar (a.tar)", "most like tar shards: missing shards.json", "--data .*a.tar"),
     ],
 )  # fmt: skip

@@ -131,6 +131,10 @@ def _of_tasks(path, tasks):
                     drawn[question] = is_drawn
                     row.setdefault(question, []).extend(map(_path, value[key] if isinstance(value[key], list) else []))
             rows.append(row)
+    if not rows:
+        raise InputError(
+            f"{path}: none of its {len(tasks):,} tasks has an annotation that counts; expected some of Label Studio"
+        )
     notes = [
         f"{path.name}: {count:,} {what}"
         for count, what in (

@@ -23,6 +23,7 @@ _FOLDER = "folder"
 
 _SAMPLE = 1000  # of millions of names, which tell where all are
 _DEPTH = 3  # folders below the data that are looked through
+_PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 _TRIED = 3  # paths that a message names
 _HOST = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
 _SERVED = re.compile(r".*/local-files/?\?d=")  # by Label Studio, from a folder of its own
@@ -207,7 +208,15 @@ class Photos:
         self._there = self._inside
         for folder, inner, file in self._in_sight([name]):
             return f"{line}; {os.path.join(folder, inner, '')} holds {file!r}: expected names like that, or --images FOLDER"
-        return f"{line}; no photo lies there: --images names their folder"
+        places = {*self._data, *(os.path.dirname(one) or "." for one in self._data)}
+        packed = [
+            file
+            for place in sorted(places)
+            for file in sorted(_entries(place, "")[0])
+            if file.lower().endswith(_PACKED)
+        ]
+        why = f"{packed[0]} is not unpacked, or " if packed else ""
+        return f"{line}; no photo lies there: {why}--images names their folder"
 
     def _find(self, name):
         """The _Place of a name, or None."""

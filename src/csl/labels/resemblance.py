@@ -64,6 +64,13 @@ def _likeness(path, formats, entries):
                 f"data in another form: missing {file.name} {what}",
                 f"it {what}, then --data FILE or DIR; {_INSPECT}",
             )
+    for name, file in others:
+        if file.suffix.lower() == ".json":
+            has = f" ({_content(file)})" if file != path else ""
+            return (
+                f"JSON of another tool: missing the keys of COCO's, Datumaro's or Label Studio's in {name}{has}",
+                f"--data FILE in one of these, in YOLO's or Pascal VOC's form, or a table; {_INSPECT}",
+            )
     if any(_is_photo(file) for _, file in entries):
         table = "attributes.csv with a column filename and one for each class beside them, or --data FILE --images DIR"
         return "photos without labels: missing a table that names them, or other annotations", f"{table}; {_INSPECT}"

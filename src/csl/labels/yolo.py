@@ -4,7 +4,6 @@ As Ultralytics, Roboflow, CVAT, Label Studio, FiftyOne and labelImg write them; 
 """
 
 import re
-from itertools import islice
 from pathlib import Path
 
 import yaml
@@ -21,7 +20,7 @@ _NAMES = ("*.yaml", "*.yml", "classes.txt", "obj.names", "*.names", "labels/clas
 _OBJECT = re.compile(r"(\d+)((?:\s+[-+.\deE]+){4,})\s*")
 _LISTS = {"train", "val", "valid", "test", "images"}  # `train.txt` lists photos
 _DEPTH = 4
-_FEW = 50  # files of which one tells the format
+_FEW = 50  # files that the format is looked for in
 
 
 def read_yolo(
@@ -70,17 +69,18 @@ def read_yolo(
 
 def recognise(path: Path) -> bool:
     """Whether a folder, or that of a file, has a list of classes and a text file of objects in any of its usual places."""
-    if path.is_dir():
-        return _list_of_classes(path) is not None and _has_objects(path)
-    return path.suffix in (".yaml", ".yml", ".names") and _list_of_classes(path) is not None
+    folder = path if path.is_dir() else path.parent
+    named = path.is_dir() or path.suffix in (".yaml", ".yml", ".names")
+    return named and _list_of_classes(path) is not None and _has_objects(folder)
 
 
 def _has_objects(folder):
-    texts = islice(
-        (text for file in _label_files(folder) if (text := file.read_text("utf-8", "replace").strip())), _FEW
-    )
-    first = next(texts, None)
-    return first is not None and bool(_OBJECT.fullmatch(first.splitlines()[0].strip()))
+    """Whether text files are in `labels`, or the first that is not empty begins with an object."""
+    files = _label_files(folder)
+    if any("labels" in file.relative_to(folder).parts[:-1] for file in files):
+        return True
+    texts = (text for file in files[:_FEW] if (text := file.read_text("utf-8", "replace").strip()))
+    return bool(_OBJECT.fullmatch(next(texts, "").partition("\n")[0].strip()))
 
 
 def _list_of_classes(path):
