@@ -39,7 +39,7 @@ from csl.training.recipes import RECIPES
 
 RESULTS = Path(__file__).parent / "results" / "prior_stage.json"
 ROWS = (  # data, scheme, its parameter, recipe whose exponents and threshold are taken
-    ("garments", None, None, "demo"),
+    ("garments", None, None, "demo_csl"),
     ("garments", None, None, "csl_coco_fpc"),
     ("garments", None, None, "csl_openimages"),
     ("photos", "fpc", 150, "csl_coco_fpc"),

@@ -359,7 +359,7 @@ def test_what_given_flags_make_idle_in_a_recipe_is_left_out_and_said(name):
 
 @pytest.mark.parametrize("threshold", [0, 1])
 def test_a_threshold_that_switches_off_the_prior_of_a_recipe_is_taken(threshold):
-    for name in ("demo", "csl_coco_fpc"):
+    for name in ("demo_csl", "csl_coco_fpc"):
         settings = with_recipe(name, {"data": "DIR", "prior_threshold": float(threshold)})
         assert "prior_path" not in settings
         check_used(TrainConfig(**settings))
@@ -368,10 +368,16 @@ def test_a_threshold_that_switches_off_the_prior_of_a_recipe_is_taken(threshold)
 def test_a_flag_over_the_demo_or_a_recipe_says_what_it_leaves_out(monkeypatch, capsys):
     started = []
     monkeypatch.setattr("csl.training.experiment.train", started.append)
+    train_cli.main(parsing.parse(train_cli.parser(), ["--recipe", "demo_csl", "--loss", "asl"]))
+    said = capsys.readouterr().out.splitlines()
+    assert said[1].startswith("recipe demo_csl: left out, as they change nothing: --gamma_unann (with --loss asl)")
+    train_cli.main(parsing.parse(train_cli.parser(), ["--partial_loss_mode", "ignore"]))
+    assert (
+        capsys.readouterr().out == "recipe demo: left out, as they change nothing: --loss (with --partial_loss_mode)\n"
+    )
+    assert started[-1].loss == TrainConfig.loss
     train_cli.main(parsing.parse(train_cli.parser(), ["--loss", "asl"]))
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1
-    assert said.startswith("recipe demo: left out, as they change nothing: --gamma_unann (with --loss asl)")
+    assert capsys.readouterr().out == ""
     line = "--recipe csl_coco_fpc --data DIR --partial_loss_mode ignore"
     train_cli.main(parsing.parse(train_cli.parser(), line.split()))
     kept, left_out = capsys.readouterr().out.splitlines()

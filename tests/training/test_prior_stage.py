@@ -64,7 +64,9 @@ def test_the_recipes_of_papers_keep_their_exponents_in_stage_1():
     kept = {name for name, recipe in RECIPES.items() if recipe.get("prior_loss") == "focal"}
     assert kept == {"csl_coco_fpc", "csl_coco_rps", "csl_openimages"}
     # LVIS has no exponents that could be kept.
-    assert kept | {"demo", "lvis"} == {name for name, recipe in RECIPES.items() if recipe.get("prior_path") == "auto"}
+    assert kept | {"demo_csl", "lvis"} == {
+        name for name, recipe in RECIPES.items() if recipe.get("prior_path") == "auto"
+    }
     loss = dataclasses.replace(
         config := TrainConfig(**RECIPES["csl_coco_fpc"]), **config.prior_loss_settings()
     ).create_loss()

@@ -9,10 +9,10 @@ from csl.runs.config import TrainConfig
 from csl.training.recipes import RECIPES, idle_line, recipe_line, with_recipe
 
 DESCRIPTION = "Train a multi-label classifier on partially annotated images."
-EPILOG = """without --data the drawn demo set is made and trained on, in both stages; any flag given wins.
+EPILOG = """without --data the drawn demo set is made and trained on; any flag given wins.
 every flag may be written with - or _. examples:
   python train.py
-  python train.py --data photos/ --image_size 224 --partial_loss_mode selective --prior_path auto --prior_threshold 0.2
+  python train.py --data photos/ --image_size 224 --loss auto
   python train.py --data coco/ --simulate_partial_type rps --simulate_partial_param 0.5"""
 
 
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     g.add(
         "--group_loss",
         metavar="NAME",
-        help="of the values of an attribute: softmax, as an image has one (unknown ones are left out), or sigmoid",
+        help="of the values of an attribute: sigmoid, or softmax as they exclude each other",
     )
     _add_loss(g, "partial_loss_mode", parsing.mode, "MODE",
               "un-annotated labels: negative, ignore, ignore_normalize_classes or selective")  # fmt: skip

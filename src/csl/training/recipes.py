@@ -8,7 +8,7 @@ from typing import Any
 
 from csl.errors import InputError
 from csl.runs.config import TrainConfig
-from csl.training.checks import idle_settings
+from csl.training.checks import OF_LOSS, PRIOR, idle_settings
 
 DEMO_DATA = "data/garments"
 
@@ -30,8 +30,19 @@ _CSL_COCO = {
 }
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # `python train.py`: the drawn garments, both stages, in about five minutes on two cores.
+    # `python train.py`: the drawn garments, in a few minutes on two cores.
     "demo": {
+        "data": DEMO_DATA,
+        "image_size": 64,
+        "loss": "auto",
+        "epochs": 5,
+        "batch_size": 32,
+        "lr": 3e-3,
+        "optimizer": "adam",
+        "augment": "none",
+    },
+    # The same as CSL has it: a class prior first, then the selective loss.
+    "demo_csl": {
         "data": DEMO_DATA,
         "image_size": 64,
         "partial_loss_mode": "selective",
@@ -188,5 +199,8 @@ def idle_line(name: str, flags: dict[str, Any]) -> str | None:
 
 def _idle(name, flags):
     """The recipe's settings that change nothing beside the others and the given flags, and why."""
-    idle = idle_settings(TrainConfig(**{**RECIPES[name], **flags}))
+    settings = {**RECIPES[name], **flags}
+    if settings.get("loss") == "auto" and "loss" not in flags and (of_loss := flags.keys() & {*OF_LOSS, *PRIOR}):
+        return {"loss": f"with --{min(of_loss)}"}
+    idle = idle_settings(TrainConfig(**settings))
     return {setting: why for setting, why in idle.items() if setting not in flags}
