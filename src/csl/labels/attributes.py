@@ -198,7 +198,7 @@ def _annotations(whole, rows, found, photos, classes):
         group = np.argsort(np.argsort(first))[group]  # [N] number of each row's image, in the order of the file
         first = np.sort(first)
         of_list, in_cells = (
-            np.array([is_so(column) for column in found.columns for _ in column.classes])
+            np.array([is_so(column) for column in found.columns for _ in column.classes], dtype=bool)
             for is_so in (lambda column: column.kind == LIST, lambda column: column.separator != ONE)
         )
         united = of_list  # further rows add labels to a list

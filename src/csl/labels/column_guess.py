@@ -17,14 +17,27 @@ from csl.labels.table_options import TableOptions
 
 _MEASURES = frozenset(
     {
-        "age", "width", "height", "area", "lat", "latitude", "lon", "lng", "longitude",
-        "x", "y", "xmin", "ymin", "xmax", "ymax", "timestamp", "time", "date", "pixels", "price", "box", "boxes", "bbox",
-        "bboxes", "coordinates", "coords", "polygon", "polygons", "segmentation", "embedding", "keypoints", "landmarks", "rle",
+        "age", "width", "height", "area", "lat", "latitude", "lon", "lng", "longitude", "x", "y", "xmin", "ymin", "xmax",
+        "ymax", "timestamp", "time", "date", "pixel", "pixels", "price", "number", "n", "bytes",
+        "cm", "mm", "km", "kg", "diameter", "radius", "perimeter", "distance", "duration", "volume", "altitude", "elevation",
+        "temperature", "alter", "breite", "höhe", "hoehe", "größe", "groesse", "gewicht", "anzahl", "preis",
+        "box", "boxes", "bbox", "bboxes", "coordinates", "coords", "polygon", "polygons", "segmentation", "embedding",
+        "keypoints", "landmarks", "rle",
     }
 )  # fmt: skip
 """Words in the name of a column of numbers that is no label."""
-_IDENTIFIERS = frozenset({"id", "ids", "uuid", "index", "idx"})
-"""Words in the name of a column that holds no label, even where all of its few rows have a 1."""
+_IDENTIFIERS = frozenset(
+    {"id", "ids", "uid", "uuid", "guid", "index", "idx", "count", "counts", "num", "confidence", "score"}
+)
+"""Words in the name of a column that holds no label, of numbers or words, even where all of its few rows have a 1."""
+_CODES = re.compile(
+    "(patient|participant|proband|case|subject|study|series|zip|zipcode|plz|postcode|postalcode|postleitzahl|k?fold)s?"
+)
+_KEYS = re.compile(
+    "(patient|participant|proband|person|case|subject|study|series|animal|lesion|sample|exam|visit)s?(u?id|nr|no|num|code|key)"
+)
+"""Names, in letters alone, of columns that hold no label; those of `_CODES` unless a cell is without a digit, or all are yes or
+no."""
 _PEOPLE = frozenset(
     {"annotator", "annotators", "rater", "labeler", "labeller", "reviewer", "worker", "user", "author", "photographer",
      "radiologist", "rad"}
@@ -66,10 +79,9 @@ def guess(table: Table, name: str, options: TableOptions, asked: str | None) -> 
     if role == "list":
         return list_column(table, name, options, _SAID.get(sign, sign) or lists.said_separator(labelled, name)), ""
     if role == "class" or (role != "attribute" and _is_yes_no(table, name, codes, texts)):
-        words = _words_of(name)
         constant = len({text.lower() in kinds.YES for text in texts}) < 2
-        if asked is None and (words & _IDENTIFIERS or (words & _PEOPLE and constant)):
-            return None, "identifiers, by its name no label"
+        if asked is None and (_identifies(name) or (_words_of(name) & _PEOPLE and constant)):
+            return None, "identifiers or counts, by its name no label"
         return yes_no(table, name, options), ""
     if not texts and name not in options.attributes:
         return None, "nothing in it"
@@ -251,7 +263,16 @@ def is_measure(column: str) -> bool:
 
 def _words_of(name):
     """The words in a column's name: `imageId` and `image_id` have image and id."""
-    return set(re.findall(r"[a-z]+(?=[^a-z]|$)", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
+    return set(re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
+
+
+def letters(name: str) -> str:
+    """The name of a column in lower case, without blanks, digits and signs."""
+    return re.sub(r"[\W\d_]", "", name.lower())
+
+
+def _identifies(name):
+    return bool(_words_of(name) & _IDENTIFIERS or _KEYS.fullmatch(letters(name)))
 
 
 def _no_attribute(table, name, codes, texts):
@@ -264,8 +285,11 @@ def _no_attribute(table, name, codes, texts):
         return "nested JSON"
     if re.fullmatch(r"unnamed: \d+", name.lower()) or (known > 2 and is_index(list(table.text(name)))):
         return "counts the rows"
+    coded = _CODES.fullmatch(letters(name)) and all(re.search(r"\d", text) for text in texts)
+    if coded or _identifies(name):
+        return "identifiers or counts, by its name no label"
     if None not in numbers:
-        if words & (_MEASURES | _IDENTIFIERS):
+        if words & _MEASURES:
             return "numbers, by its name no label"
         if any("." in text and float(text) != int(float(text)) for text in texts):
             return "shares of votes?" if min(numbers) >= 0 and max(numbers) <= 1 else "measured numbers"

@@ -14,10 +14,11 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels import columns as kinds
+from csl.labels.brackets import is_bracketed
 from csl.labels.column_guess import guess, list_column, notes_of, yes_no
 from csl.labels.columns import Column, canonical, number
 from csl.labels.matching import few, few_names
-from csl.labels.paths import split_name
+from csl.labels.paths import split_in, split_name
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
 from csl.labels.table_options import TableOptions
 from csl.machine.image_formats import is_image_name
@@ -25,19 +26,34 @@ from csl.machine.image_formats import is_image_name
 _IMAGE_NAMES = (
     "filename", "filenames", "imagename", "imagefilename", "imagefile", "imagepath", "imgpath", "image", "images", "img",
     "imageurl", "photo", "photos", "picture", "file", "files", "fname", "path", "paths", "filepath", "imageindex", "imageid",
-    "imgid", "sourceref", "id", "name",
+    "imgid", "sourceref", "idcode", "bild", "bilddatei", "bildname", "dateiname", "foto", "id", "name",
 )  # fmt: skip
+_SPLIT_FLAGS = {
+    "isvalid": ("val", "train"), "isval": ("val", "train"), "istest": ("test", "train"), "istrain": ("train", "val"),
+    "istraining": ("train", "val"),
+}  # fmt: skip
+"""{name of a column: the split of yes and that of no}"""
 SPLIT_NAMES = frozenset(
     {
-        "split", "splits", "splitname", "datasplit", "set", "subset", "partition", "phase", "isvalid", "isval", "fold",
+        "split", "splits", "splitname", "datasplit", "set", "subset", "partition", "phase", "fold", *_SPLIT_FLAGS,
     }
 )  # fmt: skip
 _NUMBERED = {"0": "train", "1": "val", "2": "test"}
 _BOXES = (
-    {"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"bboxx", "bboxy", "bboxwidth", "bboxheight"}, {"bbox"},
-    {"bboxx", "y", "w", "h"},
+    {"xmin", "ymin"}, {"minx", "miny"}, {"x1", "y1", "x2", "y2"}, {"x0", "y0", "x1", "y1"}, {"x", "y", "w", "h"},
+    {"x", "y", "width", "height"}, {"xcenter", "ycenter"}, {"centerx", "centery"}, {"xc", "yc"}, {"cx", "cy"},
+    {"left", "top", "right", "bottom"}, {"left", "top", "width", "height"}, {"bbox"}, {"boundingbox"},
+    {"regionshapeattributes"},
 )  # fmt: skip
-_BOX_CLASS = ("class", "classname", "label", "labelname", "category", "categoryname", "name", "tag")
+"""Names of columns that place a box, without "bbox" before them; the others of `_PLACES` are with them."""
+_PLACES = frozenset(
+    {"w", "h", "width", "height", "xmax", "ymax", "maxx", "maxy", "fileattributes", "regionattributes"}
+).union(*_BOXES)
+_BOX_CLASS = (
+    "class", "classname", "label", "labels", "labelname", "category", "categoryname", "name", "tag", "cls", "species", "object",
+    "objectname", "objectclass", "type", "classid", "labelid", "categoryid",
+)  # fmt: skip
+_LOOKED_AT = 16  # cells of a column, which may name photos
 _BLOCK = 5  # yes/no columns beside which words are taken for facts about the photo
 _VOTERS = 10  # at most
 
@@ -105,23 +121,30 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
     said = {
         name: role for name, role in options.roles.items() if role.partition(":")[0] in ("class", "attribute", "list")
     }
+    firm = {*said, *options.attributes, *wanted}
     rest = [name for name in table.columns if name not in {image, split, weight}]
     ignored = {name: "as --ignore_columns says" for name in rest if name in ignored_names}
     rest = [name for name in rest if name not in ignored]
     if wanted:
         ignored |= {name: "not in --columns" for name in rest if name not in wanted}
         rest = [name for name in rest if name in wanted]
+    if split is not None:
+        others = [name for name in rest if name not in firm and _says_split(table, name)]
+        ignored |= dict.fromkeys(others, f"a split, beside {split!r}")
+        rest = [name for name in rest if name not in others]
     if not rest:
         raise InputError(f"{table.path}, line 1: found no attribute among {few(table.columns)}, expected columns")
     if not len(table):
         raise InputError(f"{table.path}: found a header without rows, expected one row per image")
 
-    notes = []
-    boxes = _box_class(rest) if not wanted and not said else None
+    notes = _split_notes(table, split)
+    places = [] if wanted else [name for name in _box_places(table, rest) if name not in firm]
+    ignored |= dict.fromkeys(places, "of a box")
+    rest = [name for name in rest if name not in places]
+    boxes = _named(rest, _BOX_CLASS) if places and not said else None
     if boxes is not None:
-        others = {name: "of a box" for name in rest if name != boxes}
-        notes.append(f"a table of boxes: an image has each class of column {boxes!r} that it has a box of")
-        return Schema(image, split, weight, [list_column(table, boxes, options, kinds.ONE)], ignored | others, notes)
+        ignored |= {name: "of a box" for name in rest if name != boxes}
+        rest = []
 
     found: dict[str, Column] = {}
     for name in rest:
@@ -131,14 +154,18 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
             ignored[name] = why
         else:
             found[name] = column
-    firm = {*said, *options.attributes, *wanted}
     for name, why in (_no_labels(table, found, firm) | _constants(table, found, firm)).items():
         ignored[name] = why
         del found[name]
     found |= _votes(table, ignored, found, options)
+    of_boxes = boxes if said or not places or boxes is not None else _column_of_boxes(table, found)
+    if of_boxes is not None:
+        separator = kinds.JSON if all(map(is_bracketed, table.known(of_boxes)[1])) else kinds.ONE
+        found[of_boxes] = list_column(table, of_boxes, options, separator)
+        notes.append(f"a table of boxes: an image has each class of column {of_boxes!r} that it has a box of")
     for name in _one_a_row(table, found, image, firm):
         found[name] = list_column(table, name, options, kinds.ONE)
-    if not found and not classes_known:
+    if not any(column.classes for column in found.values()) and not classes_known:
         reasons = few([f"{name} ({why})" for name, why in ignored.items()])
         raise InputError(
             f"{table.path}: no column holds labels: {reasons}; expected some, or --columns NAMES says which do"
@@ -205,17 +232,27 @@ def image_column(table: Table, options: TableOptions, is_photo: Callable[[str], 
     said = said or (table.about.photos[0] if table.about.photos else None)
     if said is not None or FILENAME in table.columns:
         return said or FILENAME
-    by_plain = {_plain(name): name for name in reversed(table.columns)}
-    candidates = [by_plain[name] for name in _IMAGE_NAMES if name in by_plain]
+    head = table.select(np.arange(min(len(table), _LOOKED_AT)))
+    named = [column for name in _IMAGE_NAMES if (column := _named(table.columns, [name])) is not None]
+    sure = [column for column in named if names_images(column)]
 
-    def names_photos(column):
-        return any(is_photo(text) for text in table.text(column)[:16])
+    def photos_in(column):
+        texts = set(head.text(column))
+        yes_no = {text.lower() for text in texts} <= kinds.YES | kinds.NO
+        return 0 if yes_no else sum((1 + is_image_name(text)) * is_photo(text) for text in texts)
 
-    for column in [*candidates, *(name for name in table.columns if name not in candidates)]:
-        if names_photos(column):
-            return column
-    by_ending = (name for name in table.columns if any(is_image_name(text) for text in table.text(name)[:16]))
-    if column := next(iter(candidates), next(by_ending, None)):
+    if column := next((column for column in sure if photos_in(column)), None):
+        return column
+    column = max([*named, *table.columns], key=photos_in, default=None)
+    if column is not None and photos_in(column):
+        if column not in named and (is_photo(column) or {*table.columns} - {column} <= {"0", "1", "-1"}):
+            raise InputError(
+                f"{table.path}, line 1: found {few_names(table.columns)}, the labels of a photo? Expected a header: put one "
+                f"above it, or --filename_column {column} if it is one"
+            )
+        return column
+    by_ending = (name for name in table.columns if any(map(is_image_name, head.text(name))))
+    if column := next(iter([*sure, *by_ending, *named]), None):
         return column
     found = few_names(table.columns)
     raise InputError(
@@ -230,19 +267,53 @@ def split_column(table: Table, options: TableOptions, image: str) -> str | None:
         return said or SPLIT
     taken = {*options.roles, *options.attributes, *options.columns, *options.ignore_columns, image}
     for column in table.columns:
-        if _plain(column) in SPLIT_NAMES and column not in taken:
-            texts = set(table.text(column))
-            if texts and all(split_of_cell(column, text) for text in texts):
-                return column
+        if column in taken:
+            continue
+        if _says_split(table, column):
+            return column
+        splits, plain = _splits_in(table, column), _plain(column)
+        known = {found or split_in(text) for text, found in splits.items()} if "train" in splits.values() else set()
+        if plain != "fold" and (len(known - {None}) > 1 or (splits and plain in _SPLIT_FLAGS)):
+            texts = table.text(column)
+            stray = next(row for row, text in enumerate(texts) if splits[text] is None)
+            raise InputError(
+                f"{table.at(stray, column)}: found {texts[stray]!r}, and the split in other rows; expected train, val or test "
+                f"in each, or --roles {column}=ignored"
+            )
     return None
+
+
+def _says_split(table, column):
+    """Whether each cell says a split: of a column that is called so, or one with training and another."""
+    splits = set(_splits_in(table, column).values())
+    return bool(splits) and None not in splits and (_plain(column) in SPLIT_NAMES or {"train"} < splits)
+
+
+def _splits_in(table, column):
+    """{cell: the split that it says, or None}; {} where the first cells say none."""
+    if _plain(column) in SPLIT_NAMES:
+        return {text: split_of_cell(column, text) for text in set(table.text(column))}
+    if not any(map(split_name, table.frame[column].head(_LOOKED_AT))):
+        return {}
+    return {text: split_name(text) for text in set(table.text(column))}
 
 
 def split_of_cell(column: str, text: str) -> str | None:
     """The split that a cell of a column of that name says, or None."""
     plain, word = _plain(column), text.lower()
-    if plain in ("isvalid", "isval"):
-        return "val" if word in kinds.YES else "train" if word in kinds.NO else None
+    if plain in _SPLIT_FLAGS:
+        yes, no = _SPLIT_FLAGS[plain]
+        return yes if word in kinds.YES else no if word in kinds.NO else None
     return split_name(text) or _NUMBERED.get(canonical(text))
+
+
+def _split_notes(table, split):
+    """What is taken for the split, where another might be meant."""
+    if split is None or _plain(split) == SPLIT:
+        return []
+    meant = [(text, split_of_cell(split, text)) for text in sorted(set(table.text(split)))]
+    words = ", ".join(f"{text} is {said}" for text, said in meant if said not in (None, text.lower()))
+    return [f"column {split!r} says the split" + (f": {words}" if words else "")]
 
 
 # ---------------------------------------------------------------------------------------------- the columns together
@@ -250,14 +321,38 @@ def split_of_cell(column: str, text: str) -> str | None:
 
 def are_boxes(names: Iterable[str]) -> bool:
     """Whether columns of these names are those of boxes."""
-    return any(box <= set(map(_plain, names)) for box in _BOXES)
+    return any(box <= _without_box(names).keys() for box in _BOXES)
 
 
-def _box_class(names):
-    by_plain = {_plain(name): name for name in names}
-    if not are_boxes(names):
-        return None
-    return next((by_plain[name] for name in _BOX_CLASS if name in by_plain), None)
+def _without_box(names):
+    """{plain name, without a word for a box before it: name}."""
+    return {re.sub("^(bbox|box|boundingbox|rect|roi)(?=.)", "", _plain(name)): name for name in names}
+
+
+def _named(names, wanted):
+    """The first column that is called as one of these, the first of these first; None without one."""
+    by_plain = {_plain(name): name for name in reversed(names)}
+    return next((by_plain[name] for name in wanted if name in by_plain), None)
+
+
+def _box_places(table, names):
+    """The columns that say where a box is, which are not all yes/no; [] where there is no box."""
+    by_plain = _without_box(names)
+    places = [name for plain, name in by_plain.items() if plain in _PLACES]
+    is_box = are_boxes(names) and any(
+        text.lower() not in kinds.YES | kinds.NO for name in places for text in table.known(name)[1]
+    )
+    return places if is_box else []
+
+
+def _column_of_boxes(table, found):
+    """The only column of words or numbers that may hold the classes of boxes; None beside yes/no columns, or without one."""
+    columns = [name for name, column in found.items() if column.kind != kinds.YES_NO]
+    if len(columns) > 1:
+        raise InputError(
+            f"{table.path}: a table of boxes: {few_names(columns)} may hold their classes; expected --roles NAME=list"
+        )
+    return columns[0] if len(columns) == len(found) == 1 else None
 
 
 def _no_labels(table, found, firm):
@@ -271,6 +366,9 @@ def _no_labels(table, found, firm):
     lists = [name for name in of_kind[kinds.LIST] if name not in no_labels]
     others = [n for n, c in found.items() if c.kind in (kinds.INTEGER, kinds.STRING) and n not in firm]
     words = [name for name in others if found[name].kind == kinds.STRING]
+    sizes = [n for n in others if re.search("size$", n, re.IGNORECASE) and None not in map(number, found[n].values)]
+    if len(sizes) < len(found):  # else they are what the table is about
+        no_labels |= dict.fromkeys(sizes, "numbers, by its name no label")
     if lists:
         no_labels |= dict.fromkeys(others, f"a fact about the photo, beside the list {lists[0]!r}?")
     elif len(of_kind[kinds.YES_NO]) >= max(_BLOCK, 3 * len(words)):

@@ -1,0 +1,176 @@
+"""Which columns of a table hold labels, by their names and cells; what is ignored is named, what is open is asked."""
+
+import json
+
+import pytest
+
+from csl.errors import InputError
+from csl.labels import read_attributes
+
+
+def read(tmp_path, cells_of, **options):
+    """The annotations of a table with these columns, {name: cells that repeat}, of photos 0.jpg to 11.jpg."""
+    rows = [",".join(["filename", *cells_of])]
+    for k in range(12):
+        cells = [str(cells[k % len(cells)]) for cells in cells_of.values()]
+        rows.append(",".join([f"{k}.jpg", *(f'"{cell}"' if "," in cell else cell for cell in cells)]))
+    (tmp_path / "labels.csv").write_text("\n".join([*rows, ""]), encoding="utf-8")
+    return read_attributes(tmp_path / "labels.csv", **options)
+
+
+def roles(annotations):
+    return {column.name: column.role for column in annotations.columns}
+
+
+CODES = ("study_id", "patient_id", "PatientID", "patientid", "subject", "case", "Patient", "SubjectNo", "exam_key")
+
+
+@pytest.mark.parametrize("name", CODES)
+@pytest.mark.parametrize("cells", [[3, 3, 5, 8], ["P01", "P02", "P02"]])
+def test_codes_of_patients_and_studies_are_no_classes(tmp_path, name, cells):
+    found = read(tmp_path, {"hat": [1, 0], name: cells})
+    assert found.classes == ["hat"]
+    assert [c.why for c in found.columns if c.name == name] == ["identifiers or counts, by its name no label"]
+    with pytest.raises(InputError, match=rf"no column holds labels: {name} \(identifiers .*--columns NAMES"):
+        read(tmp_path, {name: cells})
+    assert set(read(tmp_path, {"hat": [1, 0], name: cells}, columns=[name]).groups) == {name}
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("fold", range(5)), ("kfold", [0, 1, 2, 3]), ("Fold", ["fold1", "fold2", "fold4"]), ("zip", ["01234", "99999"]),
+        ("plz", [80331, 10115]), ("postcode", ["SW1A 1AA", "E1 6AN"]), ("bbox_count", [0, 1]), ("num_boxes", [1, 2, 4]),
+        ("count", [3, 1]), ("Groesse_cm", [170, 180]), ("Größe", [1, 2, 3]), ("hand_mm", [8, 9]), ("masse_kg", [50, 70]),
+        ("size", [1, 2, 3]), ("score", ["0.5", "0.25", "1"]), ("confidence", [1, 1, 0]), ("patient_id", [1, 1, 0]),
+        ("CaseNo", [1, 0]),
+    ],
+)  # fmt: skip
+def test_counts_measures_and_codes_are_ignored_and_named(tmp_path, name, cells):
+    found = read(tmp_path, {"hat": [1, 0], name: list(cells)})
+    assert found.classes == ["hat"]
+    assert roles(found)[name] == "ignored"
+    assert all(column.why for column in found.columns if column.name == name)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "count"),
+    [("subject", ["portrait", "landscape"], 2), ("phone_case", [1, 0], 1), ("case", [1, 0], 1), ("zip", [1, 0], 1),
+     ("size", ["S", "M", "L"], 3), ("sleeve_length", [0, 1, 2], 3),
+     ("year", [2010, 2012], 2), ("vehicle", ["train", "bus"], 2)],
+)  # fmt: skip
+def test_labels_that_are_called_alike_stay_labels(tmp_path, name, cells, count):
+    assert len(read(tmp_path, {"hat": [1, 0], name: cells}).classes) == 1 + count
+
+
+# ------------------------------------------------------------------------------------------------------------ the split
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "said"),
+    [
+        ("usage", ["train", "train", "test"], ""), ("Type", ["Training", "val", "val"], ": Training is train"),
+        ("dataset", ["train", "valid", "test"], ": valid is val"), ("fold", [0, 1, 2], ": 0 is train, 1 is val, 2 is test"),
+        ("is_train", [1, 0, 0], ": 0 is val, 1 is train"), ("is_test", ["no", "yes"], ": no is train, yes is test"),
+        ("Menge", ["Training", "Validierung"], ": Training is train, Validierung is val"),
+    ],
+)  # fmt: skip
+def test_a_column_of_split_words_is_the_split_and_said(tmp_path, name, cells, said):
+    found = read(tmp_path, {"hat": [1, 0], name: cells}, split="train")
+    assert (roles(found)[name], found.classes) == ("split", ["hat"])
+    assert f"column {name!r} says the split{said}" in found.notes
+    assert len(found) < 12
+    assert read(tmp_path, {"hat": [1, 0], name: cells}, roles={name: "ignored"}).classes == ["hat"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "stray"),
+    [
+        ("usage", ["train", "val", ""], "line 4, column 'usage': found ''"),
+        ("subset", ["train", "val", "holdout"], "line 4, column 'subset': found 'holdout'"),
+        ("set", [0, 1, 2, 3], "line 5, column 'set': found '3'"),
+        ("is_valid", ["True", ""], "line 3, column 'is_valid': found ''"),
+        ("Usage", ["Training", "PublicTest"], "line 3, column 'Usage': found 'PublicTest'"),
+    ],
+)
+def test_a_split_with_other_words_is_asked_about(tmp_path, name, cells, stray):
+    with pytest.raises(InputError, match=rf"{stray}, .* expected train, val or test .*--roles {name}=ignored"):
+        read(tmp_path, {"hat": [1, 0], name: cells})
+    assert read(tmp_path, {"hat": [1, 0], name: cells}, ignore_columns=[name]).classes == ["hat"]
+
+
+def test_another_split_beside_the_split_is_no_class(tmp_path):
+    found = read(
+        tmp_path, {"hat": [1, 0], "split": ["train", "val"], "fold": [0, 1, 2], "is_test": [0, 1]}, split="val"
+    )
+    assert (found.classes, len(found)) == (["hat"], 6)
+    assert {column.why for column in found.columns if column.role == "ignored"} == {"a split, beside 'split'"}
+
+
+# ---------------------------------------------------------------------------------------------------------------- boxes
+
+
+def boxes(tmp_path, header, *rows, **options):
+    (tmp_path / "labels.csv").write_text("\n".join([header, *rows, ""]))
+    return read_attributes(tmp_path / "labels.csv", **options)
+
+
+@pytest.mark.parametrize(
+    "places",
+    ["x,y,w,h", "x_center,y_center,width,height", "left,top,right,bottom", "XMin,YMin,XMax,YMax", "bbox_x,bbox_y,bbox_w,bbox_h",
+     "box_left,box_top,box_width,box_height", "cx,cy,w,h", "x0,y0,x1,y1"],
+)  # fmt: skip
+def test_boxes_under_any_usual_name(tmp_path, places):
+    for kind, cells in (("label", "1,2,30,4"), ("species", "0.1,0.2,0.3,0.5"), ("kind", "0,0,1,2")):
+        rows = (
+            f"{name}.jpg,{label},{cells}" for name, label in (("a", "car"), ("a", "dog"), ("b", "dog"), ("a", "car"))
+        )
+        found = boxes(tmp_path, f"image,{kind},{places}", *rows)
+        assert (found.classes, found.labels.to_dense().tolist()) == (["car", "dog"], [[1, 1], [0, 1]])
+        assert f"a table of boxes: an image has each class of column {kind!r} that it has a box of" in found.notes
+        assert [column.why for column in found.columns if column.role == "ignored"] == ["of a box"] * 4
+
+
+def test_boxes_of_numbered_classes_two_columns_and_none(tmp_path):
+    numbered = boxes(tmp_path, "image,kind,x1,y1,x2,y2", "a.jpg,0,1,2,3,4", "a.jpg,2,1,2,3,4", "b.jpg,2,1,2,3,4")
+    assert (numbered.classes, numbered.labels.to_dense().tolist()) == (["0", "2"], [[1, 1], [0, 1]])
+    two = ("image,kind,colour,x,y,w,h", "a.jpg,cat,red,1,2,3,4", "a.jpg,dog,blue,1,2,3,4", "b.jpg,dog,red,1,2,3,4")
+    with pytest.raises(InputError, match=r"a table of boxes: 'kind', 'colour' may hold .*--roles NAME=list"):
+        boxes(tmp_path, *two)
+    said = boxes(tmp_path, *two, roles={"kind": "list"})
+    assert (said.classes, said.labels.to_dense().tolist()) == (["cat", "dog"], [[1, 1], [0, 1]])
+    with pytest.raises(InputError, match=r"no column holds labels: x \(of a box\)"):
+        boxes(tmp_path, "image,x,y,w,h", "a.jpg,1,2,3,4")
+    assert boxes(tmp_path, "image,xmin,ymin,xmax,ymax,hat", "a.jpg,1,2,3,4,1", "b.jpg,1,2,3,4,0").classes == ["hat"]
+    way = boxes(tmp_path, "image,left,top,right,bottom", "a.jpg,0,1,1,0", "b.jpg,1,1,0,0")
+    assert way.labels.to_dense().tolist() == [[0, 1, 1, 0], [1, 1, 0, 0]]
+
+
+def via(name, region, photo="{}"):
+    cells = [name, 123, photo, 1, 0, json.dumps({"name": "rect", "x": 1, "y": 2}), json.dumps(region)]
+    return ",".join(f'"{cell}"' for cell in [str(cell).replace('"', '""') for cell in cells])
+
+
+VIA = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+
+
+@pytest.mark.parametrize(
+    ("head", "rows"),
+    [
+        (VIA, [via("a.jpg", {"class": "cat"}), via("a.jpg", {"class": "dog"}), via("b.jpg", {"class": "dog"})]),
+        (f"#{VIA}", [via("a.jpg", {"kind": "cat"}), via("a.jpg", {"kind": "dog"}), via("b.jpg", {"kind": "dog"})]),
+        (VIA, [via("a.jpg", {"pet": {"cat": True, "dog": True}}), via("b.jpg", {"pet": {"dog": True, "cat": False}})]),
+        (VIA, [via("a.jpg", {"class": "cat", "cut": "no"}, '{"caption": ""}'), via("a.jpg", {"class": "dog", "cut": "yes"}),
+               via("b.jpg", {"class": "dog"})]),
+        (VIA, [via("a.jpg", {}, '{"pet": {"cat": true, "dog": true}}'), via("b.jpg", {}, '{"pet": {"dog": true}}')]),
+    ],
+)  # fmt: skip
+def test_regions_of_the_vgg_image_annotator(tmp_path, head, rows):
+    found = boxes(tmp_path, head, *rows)
+    assert (found.classes, found.labels.to_dense().tolist()) == (["cat", "dog"], [[1, 1], [0, 1]])
+    assert any("a table of boxes" in note for note in found.notes)
+
+
+def test_a_list_without_any_label_is_no_table_of_labels(tmp_path):
+    with pytest.raises(InputError, match="no column holds labels"):
+        read(tmp_path, {"tags": ["[]"]})
