@@ -6,12 +6,13 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from csl.errors import InputError
 from csl.labels import json_tables, parquet
+from csl.labels.matching import few, few_names
 from csl.labels.trust import unescape_cell
 from csl.machine.image_formats import is_image_name
 
@@ -31,6 +32,9 @@ _BYTE_ORDER = {
 }
 _WORDS = {"\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks"}
 _HEAD = 1 << 16  # bytes that a header is looked for in
+_ABOVE = 5  # lines of a title above the header, at most
+_TITLE = " (what stands above a header is to be deleted, and a file without a header needs one)"
+_NUMBER = re.compile(r"[+-]?[\d.,]*\d[\d.,]*")
 
 
 class Cells(NamedTuple):
@@ -77,24 +81,35 @@ def read_cells(path: Path) -> Cells:
         found = json_tables.read_records(path, text)
         lines = list(range(1, len(found.rows) + 1))
         return _of_objects(path, found.rows, lines, [*notes, *found.notes])._replace(classes=found.classes)
-    separator, start = _separator(text, path.suffix.lower())
+    separator, start, above = _beginning(text, path.suffix.lower())
+    if above:
+        notes.append(f"{path.name}: above the header stands {few_names(above)}, which is left out")
     if separator != ",":
         notes.append(f"{path.name}: columns are separated by {_WORDS[separator]}")
     if separator == " ":
         return _by_blanks(path, text, notes)
     rows, lines = _parsed(path, text[start:], separator, 1 + text[:start].count("\n"))
+    if names := _without_header(rows, path.name, notes):
+        if (
+            len(some := [cell for cell in rows[0] if _NUMBER.fullmatch(cell.strip()) and cell.strip(" +-") not in "01"])
+            > 3
+        ):
+            found = f"no header, and numbers such as {few(some, 3)} in {len(some)} columns"
+            raise InputError(f"{path}, line {lines[0]}: {found}; expected a first line with the names of the columns")
+        rows, lines = [names, *rows], [lines[0], *lines]
     header = [cell.strip() for cell in rows[0]]
     if not header[0] and len(header) > 1 and is_index([row[0] for row in rows[1:]]):
         notes.append(f"{path.name}: the first column, without a name, counts the rows and is left out")
         rows = [row[1:] for row in rows]
         header = header[1:]
+    header, rows = _with_regions(header, rows)
     named = [k for k, name in enumerate(header) if name or any(row[k].strip() for row in rows[1:])]
     header = [unescape_cell(header[k]) for k in named]
     for position, name in enumerate(header):
         if not name:
-            raise InputError(f"{path}, line {lines[0]}: column {position + 1} has no name, expected one")
+            raise InputError(f"{path}, line {lines[0]}: column {position + 1} has no name, expected one{_TITLE}")
         if name in header[:position]:
-            raise InputError(f"{path}, line {lines[0]}: found two columns named {name!r}, expected one")
+            raise InputError(f"{path}, line {lines[0]}: found two columns named {name!r}, expected one{_TITLE}")
     return Cells(header, [[row[k] for k in named] for row in rows[1:]], lines[1:], notes, separator=separator)
 
 
@@ -116,17 +131,18 @@ def head_of(path: Path) -> tuple[list[str], list[str]]:
         with open(path, "rb") as stream:
             head = stream.read(_HEAD)
         text, _ = _decoded(head[: len(head) // 4 * 4] if len(head) == _HEAD else head, path, "replace")
-        text = "".join(text.splitlines(keepends=True)[:4])
+        text = "".join(text.splitlines(keepends=True)[: _ABOVE + 3])
         if path.suffix.lower() in (".jsonl", ".manifest"):
             first = json.loads(text.splitlines()[0])
             return list(first), list(map(_cell, first.values()))
-        separator, start = _separator(text, path.suffix.lower())
+        separator, start, _ = _beginning(text, path.suffix.lower())
         if separator == " ":
             cells = _by_blanks(path, text, [])
             return cells.header, cells.rows[0]
         rows = csv.reader(io.StringIO(text[start:], newline=""), delimiter=separator)
-        header, first = ([cell.strip() for cell in next(rows, [])] for _ in range(2))
-        return header, first
+        first, second = ([cell.strip() for cell in next(rows, [])] for _ in range(2))
+        names = _without_header([first, second or first], "", [])
+        return (names, first) if names else (first, second)
     except (OSError, csv.Error, ValueError, IndexError, TypeError, AttributeError, InputError):
         return [], []
 
@@ -150,16 +166,48 @@ def _decoded(content, path, errors="strict"):
         ) from None
 
 
-def _separator(text, suffix):
-    """(separator, where the header starts): said by a first line `sep=;`, else the one that the header has most of."""
-    first, _, _ = text.partition("\n")
-    if said := re.fullmatch(r"\ufeff?sep=(.)\r?", first):
-        return said[1], len(first) + 1
-    counts = {separator: len(next(csv.reader([first], delimiter=separator), [])) for separator in _SEPARATORS}
-    best = max(_SEPARATORS, key=counts.get)
-    if counts[best] == 1 and suffix == ".txt":
-        return " ", 0
-    return best, 0
+def _split(line, separator):
+    return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
+
+
+def _beginning(text, suffix):
+    """(separator, where the header starts, the lines above it). The separator is said by a first line `sep=;`, else the one
+    that the header has most of. Lines of one cell are a title, if the next of several could be the names of columns."""
+    lines = list(islice(io.StringIO(text, newline=""), _ABOVE + 2))
+    said = re.fullmatch(r"\ufeff?sep=(.)\s*", lines[0]) if lines else None
+    start = len(lines.pop(0)) if said else 0
+    separators = [said[1] if said else max(_SEPARATORS, key=lambda one: len(_split(line, one))) for line in lines]
+    cells = [_split(line, separator) for line, separator in zip(lines, separators, strict=True)]
+    wide = next((k for k, row in enumerate(cells) if sum(map(bool, row)) > 1), 0)
+    if wide and _could_be_names(cells[wide]):
+        above = [lines[k].strip() for k in range(wide) if any(cells[k])]
+        return separators[wide], start + sum(map(len, lines[:wide])), above
+    if not said and suffix == ".txt" and cells and len(cells[0]) == 1:
+        return " ", start, []
+    return separators[0] if cells else ",", start, []
+
+
+def _could_be_names(cells):
+    named = cells[: 1 + max(k for k, cell in enumerate(cells) if cell)]
+    return (
+        all(named)
+        and len(set(named)) == len(named)
+        and not any(_NUMBER.fullmatch(c) or is_image_name(c) for c in named)
+    )
+
+
+def _without_header(rows, name, notes):
+    """Names for the columns of a file whose first row is that of an image already; [] where it has a header."""
+    first, second = ([cell.strip() for cell in row] for row in (rows[0], rows[min(1, len(rows) - 1)]))
+    images = [k for k, pair in enumerate(zip(first, second, strict=False)) if all(map(is_image_name, pair))]
+    numbers = all(_NUMBER.fullmatch(cell) and "." not in cell for cell in [*first, *second]) and not is_index(first)
+    repeated = set(first[1:]) <= {"0", "1", "-1"} and len(set(first[1:])) < len(first[1:])
+    if len(first) < 2 or not (images or numbers or repeated):
+        return []
+    names = [f"class {k}" for k in range(len(first) - 1)]
+    notes.append(f"{name}: no header, so the classes are numbered: {' to '.join(dict.fromkeys([names[0], names[-1]]))}")
+    names.insert(images[0] if images else 0, FILENAME)
+    return names
 
 
 def _parsed(path, text, separator, line):
@@ -194,6 +242,28 @@ def _parsed(path, text, separator, line):
     return [row + [""] * (width - len(row)) for row in rows], lines
 
 
+def _with_regions(header, rows):
+    """The VGG Image Annotator writes what is said of a region, or else of its photo, as JSON: a column for each key."""
+    for name in ("region_attributes", "file_attributes"):
+        if name not in header or "region_shape_attributes" not in header:
+            continue
+        place = header.index(name)
+        try:
+            said = [json.loads(row[place] or "{}") for row in rows[1:]]
+        except (ValueError, RecursionError):
+            continue
+        if keys := dict.fromkeys(key for one in said if isinstance(one, dict) for key in one):
+            values = [[_cell(_chosen(one.get(key))) for key in keys] for one in said]
+            names = [f"{name}.{key}" if key.strip() in header else key.strip() for key in keys]
+            return [*header, *names], [rows[0], *([*row, *more] for row, more in zip(rows[1:], values, strict=True))]
+    return header, rows
+
+
+def _chosen(value):
+    """Of boxes to tick, `{"cat": true}`, those that are ticked."""
+    return [key for key, ticked in value.items() if ticked] if isinstance(value, dict) else value
+
+
 def _by_blanks(path, text, notes):
     """`name 1 -1 ...` a line, as CelebA's: a count and a line of class names may come first, or there is no header."""
     numbered = [(line.split(), k) for k, line in enumerate(text.splitlines(), start=1) if line.strip()]
@@ -204,11 +274,8 @@ def _by_blanks(path, text, notes):
     width = len(numbered[1][0])
     if len(numbered[0][0]) == width - 1:
         header, numbered = [FILENAME, *numbered[0][0]], numbered[1:]
-    elif not is_image_name(numbered[0][0][0]):
+    elif not (header := _without_header([words for words, _ in numbered], path.name, notes)):
         header, numbered = numbered[0][0], numbered[1:]
-    else:
-        header = [FILENAME, *(f"class {k}" for k in range(width - 1))]
-        notes.append(f"{path.name}: no header, so the classes are numbered: class 0 to class {width - 2}")
     for row, line in numbered:
         if len(row) != len(header):
             raise InputError(f"{path}, line {line}: found {len(row)} words, expected {len(header)}")

@@ -56,7 +56,7 @@ def _likeness(path, formats, entries):
     for _, file in others:
         if header := header_of(file):
             lacks = (
-                f"a table: missing a column in {file.name} that is called as one of image names: {few_names(header)}"
+                f"a table: missing a column in {file.name} that line 1 calls as one of image names: {few_names(header)}"
             )
             return lacks, f"--data {file} --filename_column NAME; {_INSPECT}"
         if (what := _OTHER.get(file.suffix.lower())) is not None:
