@@ -155,3 +155,14 @@ def test_a_photo_has_the_same_endings_wherever_names_are_looked_at(tmp_path):
         (tmp_path / name).touch()
     expected = [str(tmp_path / name) for name in ("a.jfif", "b.jp2", "c.TGA")]
     assert Photos([tmp_path]).paths(["a", "b.jpg", "c"]) == expected
+
+
+def test_a_list_from_windows_names_photos_with_backslashes(tmp_path):
+    names, photo = tmp_path / "list.txt", tmp_path / "in" / "a.png"
+    photo.parent.mkdir()
+    PHOTO.save(photo)
+    names.write_bytes(b"in\\a.png\r\n.\\in\\none.png\r\n")
+    assert found(names)[0] == [str(photo), str(tmp_path / "in" / "none.png")]
+    odd = tmp_path / "in\\a.png"  # a name that has one
+    PHOTO.save(odd)
+    assert found(names)[0][0] == str(odd)

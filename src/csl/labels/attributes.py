@@ -22,7 +22,7 @@ from csl.labels.schema import Schema
 from csl.labels.split_files import is_split_file, with_split
 from csl.labels.table import SPLIT, Table
 from csl.labels.table_options import ROLES, TableOptions
-from csl.machine.image_formats import is_image_name
+from csl.machine.image_formats import is_image_name, is_of_system
 
 _EXAMPLES = 3  # of a column's cells, in its summary
 
@@ -404,6 +404,7 @@ def only_table(folder: Path) -> Path | None:
     """
     of_splits = [name for other in SPLITS for name in ATTRIBUTES.names(other)]
     tables = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
+    tables = [file for file in tables if not is_of_system(file.name)]
     tables = [file for file in tables if not any(fnmatch.fnmatchcase(file.name, name) for name in of_splits)]
     tables = list(dict.fromkeys(parts_of(file)[0] for file in tables if not is_split_file(file)))
     tables = list({file.stem: file for file in reversed(tables)}.values())[

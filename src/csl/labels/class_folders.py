@@ -8,7 +8,7 @@ from csl.errors import InputError, NoSplit
 from csl.labels.annotations import Annotations
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.paths import ImagePaths, contents, known_split, split_name
-from csl.machine.image_formats import is_image_name
+from csl.machine.image_formats import is_image_name, is_of_system
 
 _NO_CLASSES = frozenset(
     {
@@ -92,12 +92,12 @@ def _class_folders(path):
 
 def _may_be_data(name):
     """Whether a file beside folders of photos may be a photo or labels itself, so that these are no classes."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() not in ("", ".md", ".txt", ".html", ".pdf")
+    return not is_of_system(name) and os.path.splitext(name)[1].lower() not in ("", ".md", ".txt", ".html", ".pdf")
 
 
 def _folders_in(path):
     with os.scandir(path) as entries:
-        return {entry.name: entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
+        return {entry.name: entry.path for entry in entries if entry.is_dir() and not is_of_system(entry.name)}
 
 
 def _with_photos(path):
@@ -105,5 +105,6 @@ def _with_photos(path):
 
 
 def _photos(folder) -> Iterator[str]:
-    for place, _, files in os.walk(folder):
-        yield from (os.path.join(place, file) for file in files if is_image_name(file))
+    for place, folders, files in os.walk(folder):
+        folders[:] = [inner for inner in folders if not is_of_system(inner)]
+        yield from (os.path.join(place, file) for file in files if is_image_name(file) and not is_of_system(file))

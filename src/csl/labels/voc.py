@@ -22,7 +22,7 @@ from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.paths import SPLITS, TEST_AS_VAL, existing, known_split, read_text, split_name, split_of
 from csl.labels.photos import Photos, clean_name, without_extension
 from csl.labels.trust import CONTROL
-from csl.machine.image_formats import is_image_name
+from csl.machine.image_formats import is_image_name, is_of_system
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
@@ -69,7 +69,7 @@ def read_voc(path: str | Path, images: Images = None, split: str | None = "train
     root = source.parents[2] if source.is_file() else source if source == path else source.parent
     photos = VOC.photos(source, split, images, root)
     names = _unlisted(source, split) if source.is_dir() else _listed(source)
-    class_files = [] if source.is_dir() else sorted(source.parent.glob(f"*_{source.stem}.txt"))
+    class_files = [] if source.is_dir() else sorted(source.parent.glob(f"[!.]*_{source.stem}.txt"))
     notes = []
     if class_files:
         classes = [file.stem.removesuffix(f"_{source.stem}") for file in class_files]
@@ -134,7 +134,7 @@ def _is_voc(file):
 
 
 def _is_xml(file):
-    return file.suffix.lower() == ".xml"
+    return file.suffix.lower() == ".xml" and not is_of_system(file.name)
 
 
 def _listed(file):

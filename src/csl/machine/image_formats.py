@@ -29,6 +29,17 @@ _RAW = frozenset({".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".pef"
 _HEAD = 1024  # bytes: an SVG's first element stands behind comments
 
 
+_SYSTEM = frozenset(
+    ("@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information",
+     "#recycle", "#snapshot", "lost+found")
+)  # fmt: skip
+
+
+def is_of_system(name: str) -> bool:
+    """Whether a file or folder of that name is hidden, or one that systems, network disks and Office leave among others."""
+    return name.startswith((".", "~$")) or name.lower() in _SYSTEM
+
+
 @cache
 def formats() -> tuple[str, ...]:
     """The members of `FORMATS` that this Pillow reads."""

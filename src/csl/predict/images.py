@@ -7,13 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from csl.errors import InputError, printable
-from csl.machine.image_formats import kind_if_no_image
-
-_SYSTEM = frozenset(
-    ("@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information",
-     "#recycle", "#snapshot", "lost+found")
-)  # fmt: skip
-"""What systems and network disks leave among photos, in lower case; names that begin with a dot beside it."""
+from csl.machine.image_formats import is_of_system, kind_if_no_image
 
 _KINDS, _NAMES = 6, 3  # that a line names of what is passed over
 
@@ -74,7 +68,7 @@ def _in_folder(root, follow_links):
             except OSError:  # a link to itself
                 is_folder = is_file = False
             kind = None
-            if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
+            if is_of_system(entry.name):
                 kind = "hidden"
             elif is_folder:
                 if not entry.is_symlink():
@@ -118,8 +112,10 @@ def _listed(path, say):
         raise InputError(f"{path}: cannot be read as a list of images ({error})") from None
     if "\0" in text:
         raise InputError(f"{path}: cannot be read as a list of images (it is no text)")
-    names = [line.strip().strip('"') for line in text.replace("\r", "\n").split("\n")]
     beside, here = path.parent, Path()
+    names = [line.strip().strip('"') for line in text.replace("\r", "\n").split("\n")]
+    slashed = {name: name.replace("\\", "/") for name in names if "\\" in name and not _is_there(name, beside, here)}
+    names = [slashed.get(name, name) for name in names]  # of a list from Windows
     named = [name for name in names if (name and not name.startswith("#")) or _is_there(name, beside, here)]
     if not named:
         raise InputError(f"{path}: an empty list, expected one image path a line")
