@@ -93,6 +93,25 @@ def test_a_checkpoint_without_the_split_of_its_run_does_not_measure_the_training
     assert f"{runs} images of" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "safetensors"])
+def test_an_exported_network_away_from_its_run_tells_that_it_had_a_split(runs, garments, suffix, capsys):
+    if suffix == "onnx":
+        pytest.importorskip("onnxscript")
+    out = Path("moved") / f"network.{suffix}"
+    photo = str(garments / "images" / "00001.jpg")
+    check = ["--check", photo] if suffix == "onnx" else []
+    assert tools.main(["export", "--model_path", "outputs/a", "--format", suffix, "--out", str(out), *check]) == 0
+    assert capsys.readouterr().out.startswith("network: outputs/a/best.ckpt\n")
+    name = [] if suffix == "onnx" else ["--model_name", "test_resnet"]
+    assert tools.main(["validate", "--model_path", str(out), "--data", str(garments), *name, *SMALL]) == 0
+    assert "val: moved/split.csv is not there: photos that the network was trained on" in capsys.readouterr().out
+    shutil.copy(out, f"outputs/a/network.{suffix}")
+    assert (
+        tools.main(["validate", "--model_path", f"outputs/a/network.{suffix}", "--data", "photos", *name, *SMALL]) == 0
+    )
+    assert f"{runs} images of" in capsys.readouterr().out
+
+
 def test_all_labels_are_those_of_the_measured_images_or_none(runs, capsys):
     """truth.csv has a split, the table beside it has none: all of its images are of more images than the truth's."""
     flags = ["--model_path", "outputs/a", "--split", "train", *SMALL]

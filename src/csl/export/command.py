@@ -128,12 +128,14 @@ def _check_flags(options):
 
 def _describe(loaded, options):
     numbered = [f"class {i}" for i in range(loaded.num_classes)]
+    config = loaded.extra.get("config") or {}
     return Description(
         architecture=loaded.architecture,
         class_set=loaded.class_set or ClassSet(numbered, numbered),
         image_size=loaded.image_size,
         sigmoid=options.sigmoid,
-        background=str((loaded.extra.get("config") or {}).get("background") or "none"),
+        background=str(config.get("background") or "none"),
+        own_split=config.get("val_split") is not None,
         version=version("csl"),
     )
 

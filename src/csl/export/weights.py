@@ -22,7 +22,7 @@ def write_weights(path: Path, loaded: Checkpoint, description: Description) -> N
     state = {key: value.contiguous().clone() for key, value in loaded.state_dict.items()}  # no shared storage
     metadata = description.to_metadata() | {
         "idx_to_class": json.dumps(dict(enumerate(description.class_set.keys)), ensure_ascii=False),
-        "config": json.dumps({"image_size": description.image_size}),
+        "config": json.dumps({"image_size": description.image_size, "val_split": description.own_split or None}),
     }
     save_file(state, path, metadata)
 

@@ -54,6 +54,7 @@ class Description:
         precision: "float32" or "int8".
         version: of csl.
         background: the colour that transparent images are laid over, or "none": what lies under is seen.
+        own_split: whether the run divided its data itself: without its split.csv nobody knows what was trained on.
     """
 
     architecture: Architecture
@@ -63,6 +64,7 @@ class Description:
     precision: str = "float32"
     version: str = ""
     background: str = "none"
+    own_split: bool = False
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -87,6 +89,7 @@ class Description:
             "output": self.output,
             "precision": self.precision,
             "version": self.version,
+            **({"own_split": True} if self.own_split else {}),
         }
         return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
@@ -107,7 +110,7 @@ def read_description(metadata: Mapping[str, str], path: Path, outputs: int | Non
         values = {
             name: json.loads(text)
             for name, text in metadata.items()
-            if name in (*names, "classes", "keys", "groups", "image_size", "preprocessing")
+            if name in (*names, "classes", "keys", "groups", "image_size", "preprocessing", "own_split")
         }
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its metadata cannot be read ({' '.join(str(error).split())[:120]})") from error
@@ -125,6 +128,7 @@ def read_description(metadata: Mapping[str, str], path: Path, outputs: int | Non
         precision=values["precision"],
         version=values["version"],
         background=_background(values.get("preprocessing")),
+        own_split=values.get("own_split") is True,
     )
 
 

@@ -150,6 +150,7 @@ class Predictor:
         if size != found.image_size:
             check_image_size(found.architecture.name, size)
         config = RunFolder(path.parent).config  # of the run that it was exported beside
+        known = {"val_split": True} if found.own_split else {}
         return cls(
             model=network.eval(),
             classes=found.class_set.classes,
@@ -157,7 +158,7 @@ class Predictor:
             image_size=size,
             device=chosen,
             amp="off",
-            config=parse_json(config.read_bytes(), config) if config.is_file() else {},
+            config=parse_json(config.read_bytes(), config) if config.is_file() else known,
             background=background or found.background,
         )
 
