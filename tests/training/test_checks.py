@@ -20,12 +20,13 @@ import csl.losses
 from csl import InputError
 from csl.cli import parsing
 from csl.cli import train as train_cli
+from csl.labels import Annotations, LabelMatrix
 from csl.labels.read import read_split
 from csl.losses.options import LossOptions, settings_of
 from csl.models import create_model
 from csl.runs.config import TrainConfig
 from csl.training.checks import check_used, idle_settings
-from csl.training.data import Data, with_simulated_labels
+from csl.training.data import Data, check_known_labels, with_simulated_labels
 from csl.training.experiment import train
 from csl.training.recipes import RECIPES, idle_line, recipe_line, with_recipe
 
@@ -432,3 +433,18 @@ def test_settings_of_unknown_labels_are_named_where_every_label_is_known(place):
         with_simulated_labels(Data(train_split, train_split), config, said[data].append)
     why = "train: every label is known, so that these change nothing: --partial_loss_mode"
     assert said == {"nuswide": [why], "garments": []}
+
+
+@pytest.mark.parametrize("mode", ["ignore", "ignore_normalize_classes"])
+def test_a_loss_of_known_labels_alone_is_refused_where_none_is_known(mode):
+    some, none = (
+        Data(*[Annotations(["a.png"], LabelMatrix.from_dense(np.array([row])), ["hat", "tie"], source="t.csv")] * 2)
+        for row in ([-1, 1], [-1, -1])
+    )
+    config = TrainConfig(partial_loss_mode=mode)
+    with pytest.raises(
+        InputError, match=f"^t.csv: no label of a training image is known, .* --partial_loss_mode {mode} "
+    ):
+        check_known_labels(none, config, lambda _: None)
+    check_known_labels(some, config, lambda _: None)
+    check_known_labels(none, TrainConfig(), lambda _: None)

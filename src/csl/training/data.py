@@ -248,12 +248,19 @@ def check_known_labels(data: Data, config: TrainConfig, say: Say) -> None:
     """Warn of classes and splits whose known labels say one thing alone, or nothing.
 
     Raises:
-        InputError: `prior_path` "auto" and no known negative in any class: all that stage 1 could learn is "always".
+        InputError: `prior_path` "auto" and no known negative in any class: all that stage 1 could learn is "always"; or a
+            loss that learns from known labels alone, and none.
     """
     for line in [*label_warnings("train", data.train), *label_warnings("val", data.val)]:
         say(printable(line))
-    if data.train.labels.counts().negatives.any():
+    counts = data.train.labels.counts()
+    if counts.negatives.any():
         return
+    if config.learns_from_known_alone and not counts.positives.any():
+        raise InputError(
+            f"{data.train.source}: no label of a training image is known, and of these alone --partial_loss_mode "
+            f"{config.partial_loss_mode} learns; expected some, or another mode"
+        )
     if config.prior_path == "auto":
         raise InputError(
             f"--prior_path auto: {data.train.source} has no known negative, so that the estimate would be 1 for every "
