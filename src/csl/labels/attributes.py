@@ -245,7 +245,7 @@ def _in_run(column, table, classes):
         return column.labels(table)
     _, texts = table.known(column.name)
     known = {one for value in column.values for one in (value, value.casefold())}
-    words = {word for text in texts for word in column.words(text)}
+    words = {word for text in texts for word in column.words(text) or ()}
     strangers = {word for word in words if word not in known and word.casefold() not in known}
     return replace(column, no_label=column.no_label | {word.lower().replace("_", " ") for word in strangers}).labels(
         table
@@ -293,10 +293,8 @@ def _meaning(column, table):
     none = {text: unknown[text] for text in known} if column.kind == LIST else {}
     codes, texts = table.known(column.name)
     for text, count in zip(texts, np.bincount(codes[codes >= 0], minlength=len(texts)), strict=True):
-        if column.kind == LIST and column.is_unknown(text):
-            unknown[text] = int(count)
-        elif column.kind == LIST and not column.vector and not column.words(text):
-            none[text] = int(count)
+        if column.kind == LIST and not column.vector and not (words_of_cell := column.words(text)):
+            (unknown if words_of_cell is None else none)[text] = int(count)
     spelt = _counted({text: count for text, count in unknown.items() if text not in known})
     if column.kind == LIST:
         separated = {"": "one label a row", "json": "in brackets", " ": "separated by blanks", "\n": "a label a line"}

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 _CHOICES = "choices"
@@ -38,8 +39,9 @@ def items_of(text: str) -> list[Any]:
     return [part for piece in text.strip("[](){}").split(",") if (part := piece.strip().strip("'\""))]
 
 
+@lru_cache(maxsize=1 << 18)
 def _parsed(text):
-    """The items of a list that a program wrote, or None."""
+    """The items of a list that a program wrote, or None. They are looked at several times, which parsing is too slow for."""
     if re.search(r"""['"]\s+['"]""", text):  # NumPy writes no commas
         return [single or double for single, double in _QUOTED.findall(text)]
     if _NUMBERS.fullmatch(text):

@@ -187,7 +187,7 @@ def list_column(table: Table, name: str, options: TableOptions, separator: str) 
             f"{table.path}: column {name!r} holds nested JSON ({texts[0][:80]!r}), expected lists of words or of objects with "
             "a key such as label, class, category or name"
         )
-    vector = separator != kinds.ONE and lists.is_vector([kinds.split(text, separator, key) for text in texts])
+    vector = separator != kinds.ONE and not key and lists.is_vector(texts, separator)
     column = Column(
         name, kinds.LIST, (), separator=separator, key=key, vector=vector, no_label=no_label,
         unlisted=_label(options.unlisted, NEGATIVE),
@@ -199,7 +199,7 @@ def list_column(table: Table, name: str, options: TableOptions, separator: str) 
         return replace(column, values=tuple(f"{kinds.title(name)} {place}" for place in range(places)))
     words: dict[str, str] = {}
     for text in texts:
-        for word in () if column.is_unknown(text) else column.words(text):
+        for word in column.words(text) or ():
             words.setdefault(word.casefold(), word)
     numbered = all(integer(word) is not None for word in words)
     return replace(column, values=tuple(sorted(words.values(), key=integer if numbered else None)))
@@ -215,7 +215,7 @@ def notes_of(table: Table, column: Column) -> list[str]:
     for text in raw if column.kind == kinds.STRING else ():
         spellings.setdefault(text.strip().casefold(), {})[text] = None
     for text in raw if column.kind == kinds.LIST and not column.vector else ():
-        for word in column.words(text.strip()):
+        for word in column.words(text.strip()) or ():
             spellings.setdefault(word.casefold(), {})[word] = None
     if several := [list(words) for words in spellings.values() if len(words) > 1]:
         alike = " = ".join(map(repr, several[0][:3]))
@@ -231,10 +231,9 @@ def _no_labels_in_brackets(table, name, texts):
     Raises:
         InputError: they hold as many integers each, which may be measures.
     """
-    items = [items_of(text) for text in texts]
-    if label_key(items) is None:
+    if label_key([items_of(text) for text in texts]) is None:
         return "nested JSON"
-    words = [[word for word in kinds.split(text, kinds.JSON)] for text in texts]
+    words = [kinds.split(text, kinds.JSON) for text in texts]
     numbers = [number(word) for of_cell in words for word in of_cell]
     if not numbers or None in numbers:
         return ""

@@ -135,9 +135,9 @@ class Column:
             word = text.lower()
             return np.array([word in YES], np.int8) if word in YES or word in NO else None
         if self.kind == LIST:
-            if self.is_unknown(text):
+            if (words := self.words(text)) is None:
                 return np.full(len(self.values), UNANNOTATED, np.int8)
-            found, rest = [places.get(word, places.get(word.casefold())) for word in self.words(text)], self.unlisted
+            found, rest = [places.get(word, places.get(word.casefold())) for word in words], self.unlisted
         else:
             found, rest = [places.get(text.casefold(), places.get(canonical(text)))], NEGATIVE
         if None in found:
@@ -146,20 +146,16 @@ class Column:
         labels[found] = POSITIVE
         return labels
 
-    def words(self, text: str) -> list[str]:
-        """The labels in a cell of a list."""
+    def words(self, text: str) -> list[str] | None:
+        """The labels in a cell of a list; None where it holds words for what is not known alone: `["?"]` and `[null]`."""
         words = split(text, self.separator, self.key)
         if self.vector:
             return [f"{title(self.name)} {place}" for place, word in enumerate(words) if word.lower() in YES]
-        return [word for word in words if word and not self._is_none(word)]
-
-    def is_unknown(self, text: str) -> bool:
-        """Whether a cell of a list holds words for what is not known alone, as `["?"]` and `[null]` do."""
-        words = split(text, self.separator, self.key)
-        return bool(words) and all(word.lower() in UNKNOWN and not self._is_none(word) for word in words)
-
-    def _is_none(self, word):
-        return plain(word) in self.no_label | _IN_LISTS
+        none = self.no_label | _IN_LISTS
+        labels = [word for word in words if plain(word) not in none]
+        if labels and len(labels) == len(words) and all(word.lower() in UNKNOWN for word in labels):
+            return None
+        return [word for word in labels if word]
 
     def _expected(self):
         if self.kind == YES_NO:

@@ -119,7 +119,7 @@ def _is_possible(parts, texts, name):
     """
     if parts.sign in (BLANK, "/"):
         return len(parts.moving) >= max(1, parts.repeated / 2) or (parts.sign == BLANK and parts.integers)
-    if parts.sign in "|;" or (
+    if parts.sign in _NAMELESS or (
         parts.sign == "," and (_OF_LISTS.search(name) or any(re.search(r",(\S|$)", text) for text in texts))
     ):
         return True
@@ -137,14 +137,18 @@ def said_separator(texts: Sequence[str], name: str) -> str:
 
 def vector_separator(texts: Sequence[str]) -> str | None:
     """What separates the places of vectors that hold a 0 or 1 for each of several classes; None where cells are none."""
-    signs = (kinds.JSON,) if texts and all(map(is_bracketed, texts)) else (*SIGNS, BLANK)
-    return next((sign for sign in signs if is_vector([kinds.split(text, sign) for text in texts])), None)
+    signs = [sign for sign in (*SIGNS, BLANK) if texts and sign in texts[0]]
+    signs = [kinds.JSON] if texts and all(map(is_bracketed, texts)) else signs
+    return next((sign for sign in signs if is_vector(texts, sign)), None)
 
 
-def is_vector(lists: Sequence[Sequence[str]]) -> bool:
-    """Whether all lists but empty ones have a 0, 1 or -1 for each of as many places, two or more."""
-    lists = [of_cell for of_cell in lists if of_cell]
-    words = {word.lower() for of_cell in lists for word in of_cell}
-    if len(set(map(len, lists))) != 1 or len(lists[0]) < 2 or not words <= _OF_VECTORS:
-        return False
-    return set(map(tuple, lists)) != {("0", "1")}  # the numbers of two classes
+def is_vector(texts: Sequence[str], separator: str) -> bool:
+    """Whether all cells but empty lists have a 0, 1 or -1 for each of as many places, two or more."""
+    lists: set[tuple[str, ...]] = set()
+    for text in texts:
+        if words := kinds.split(text.lower(), separator):
+            lists.add(tuple(words))
+        if not _OF_VECTORS.issuperset(words):
+            return False
+    lengths = set(map(len, lists))
+    return len(lengths) == 1 and min(lengths) > 1 and lists != {("0", "1")}  # the numbers of two classes
