@@ -40,9 +40,9 @@ _KEYS = re.compile(
 no."""
 _PEOPLE = frozenset(
     {"annotator", "annotators", "rater", "labeler", "labeller", "reviewer", "worker", "user", "author", "photographer",
-     "radiologist", "rad"}
+     "radiologist", "rad", "grader", "coder"}
 )  # fmt: skip
-_TEXTS = frozenset({"caption", "captions", "description", "comment", "comments", "notes", "remark", "remarks"})
+_TEXTS = frozenset({"caption", "captions", "description", "comment", "comments", "note", "notes", "remark", "remarks"})
 _OF_LABELS = frozenset(
     {"label", "labels", "class", "classes", "category", "categories", "tag", "tags", "target", "targets"}
 )

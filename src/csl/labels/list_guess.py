@@ -92,7 +92,8 @@ def _parts(texts, sign):
     if not any(len(parts) > 1 for parts in of_cells) and not all(sign in text for text in texts):
         return None
     counts = Counter(part for parts in of_cells for part in set(parts))
-    moving = {parts[-1] for parts in of_cells if parts} & {part for parts in of_cells for part in parts[:-1]}
+    moving = {parts[-1] for parts in of_cells if parts}
+    moving &= {part for parts in of_cells for part in parts[:-1] if part != parts[-1]}
     return _Parts(sign, of_cells, counts, moving)
 
 
@@ -146,8 +147,8 @@ def is_vector(texts: Sequence[str], separator: str) -> bool:
     """Whether all cells but empty lists have a 0, 1 or -1 for each of as many places, two or more."""
     lists: set[tuple[str, ...]] = set()
     for text in texts:
-        if words := kinds.split(text.lower(), separator):
-            lists.add(tuple(words))
+        if words := tuple(word.lower() for word in kinds.split(text, separator)):
+            lists.add(words)
         if not _OF_VECTORS.issuperset(words):
             return False
     lengths = set(map(len, lists))
