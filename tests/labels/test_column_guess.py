@@ -128,6 +128,14 @@ def test_the_question_names_a_sign_that_names_may_have(tmp_path, sign):
         read(tmp_path, {"kind": [f"red{sign}blue", "red", "green"]})
 
 
+@pytest.mark.parametrize(("cells", "sign"), [(["sea lion", "polar bear", "cat"], "blank"), (["R&B", "rock"], "&")])
+def test_lists_that_a_person_says_are_asked_about_where_a_sign_may_be_of_a_label(tmp_path, cells, sign):
+    with pytest.raises(InputError, match=f"expected --roles 'kind=list:{sign}' or 'kind=list:comma'"):
+        read(tmp_path, {"kind": cells}, roles={"kind": "list"})
+    found = read(tmp_path, {"kind": cells}, roles={"kind": "list:comma"})
+    assert positives(found) == [{cell} for cell in cells]
+
+
 def test_a_comma_in_a_column_of_tags_is_asked_about(tmp_path):
     cells = ["Smith, John", "Doe, Jane"]
     with pytest.raises(InputError, match="--roles 'tags'=list"):

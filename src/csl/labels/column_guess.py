@@ -77,7 +77,10 @@ def guess(table: Table, name: str, options: TableOptions, asked: str | None) -> 
     no_label = kinds.NO_LABEL | set(map(kinds.plain, options.no_label))
     labelled = [text for text in texts if kinds.plain(text) not in no_label]
     if role == "list":
-        return list_column(table, name, options, _SAID.get(sign, sign) or lists.said_separator(labelled, name)), ""
+        separator, is_open = (_SAID.get(sign, sign), False) if sign else lists.said_separator(labelled, name)
+        if is_open:
+            _ask_whether_lists(table, name, labelled, separator, asked)
+        return list_column(table, name, options, separator), ""
     if role == "class" or (role != "attribute" and _is_yes_no(table, name, codes, texts)):
         constant = len({text.lower() in kinds.YES for text in texts}) < 2
         if asked is None and (_identifies(name) or (_words_of(name) & _PEOPLE and constant)):
@@ -111,19 +114,18 @@ def guess(table: Table, name: str, options: TableOptions, asked: str | None) -> 
     return (None, why) if why else (_attribute(table, name), "")
 
 
-def _ask_whether_lists(table, name, texts, separator):
+def _ask_whether_lists(table, name, texts, separator, asked=None):
     others = "names of several words" if separator == lists.BLANK else "single values"
     separated = "blanks" if separator == lists.BLANK else repr(separator)
-    said = (
-        f"--roles {name!r}=list"
-        if separator in lists.SIGNS + lists.BLANK
-        else f"--roles {f'{name}=list:{separator}'!r}"
-    )
+    sign = "blank" if separator == lists.BLANK else separator
+    plain = separator in lists.SIGNS + lists.BLANK and asked is None
+    said = f"--roles {name!r}=list" if plain else f"--roles {f'{name}=list:{sign}'!r}"
+    single = f"{name!r}=attribute" if asked is None else f"{f'{name}=list:comma'!r}"
     example = [text for text in texts if separator in text]
     examples = ", ".join(map(repr, dict.fromkeys([*example[:1], *texts][:3])))
     raise InputError(
         f"{table.path}: column {name!r} may hold lists separated by {separated} or {others} ({examples}): expected "
-        f"{said} or {name!r}=attribute"
+        f"{said} or {single}"
     )
 
 

@@ -127,13 +127,15 @@ def _is_possible(parts, texts, name):
     return parts.repeated > 0
 
 
-def said_separator(texts: Sequence[str], name: str) -> str:
-    """What separates the labels in cells that a person says are lists; a comma where nothing does."""
+def said_separator(texts: Sequence[str], name: str) -> tuple[str, bool]:
+    """What separates the labels in cells that a person says are lists, a comma where nothing does; and whether that is open, as
+    the sign may belong to the labels."""
     found, how = separator(texts, name)
     sign = next((sign for sign in SIGNS if any(sign in text for text in texts)), None)
-    if found is not None and found != BLANK and (how != POSSIBLE or sign is None):
-        return found
-    return sign or (BLANK if any(BLANK in text for text in texts) else ",")
+    if found is not None and (sign is None or (how != POSSIBLE and found != BLANK)):
+        return found, False
+    others = [other for other in f"{_WEAK_SIGNS}{BLANK}" if sign is None and _parts(texts, other) is not None]
+    return next(iter(others), sign or ","), bool(others)
 
 
 def vector_separator(texts: Sequence[str]) -> str | None:
