@@ -267,6 +267,9 @@ def test_spellings_that_are_one_value_are_said(tmp_path):
     assert notes(found) == [
         "column 'colour': 1 values are spelt in several ways, each is one class ('Red' = 'red ' = 'RED')"
     ]
+    forms = read(tmp_path, {"colour": ["Gru\u0308n", "gr\u00fcn", "light  blue", "light blue"]})
+    assert forms.labels.to_dense().tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
+    assert notes(forms)[0].startswith("column 'colour': 2 values are spelt in several ways")
     listed = read(tmp_path, {"tags": ["Cat|dog", "cat", "Dog", "dog|cat|fish"]})
     assert positives(listed) == [{"Cat", "dog"}, {"Cat"}, {"dog"}, {"Cat", "dog", "fish"}]
     assert notes(listed)[0].startswith("column 'tags': 2 values are spelt in several ways, each is one class ('Cat' = ")

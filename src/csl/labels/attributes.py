@@ -11,7 +11,7 @@ from csl.errors import InputError, NoSplit
 from csl.labels import schema
 from csl.labels.annotations import Annotations, ColumnSummary
 from csl.labels.column_guess import is_measure, names_people
-from csl.labels.columns import INTEGER, LIST, ONE, YES_NO, Column, columns_of_classes, integer
+from csl.labels.columns import INTEGER, LIST, ONE, YES_NO, Column, columns_of_classes, folded, integer
 from csl.labels.dialect import SUFFIXES, head_of, header_of
 from csl.labels.layouts import ATTRIBUTES, Images
 from csl.labels.matching import few
@@ -244,9 +244,9 @@ def _in_run(column, table, classes):
     if classes is None or column.kind != LIST:
         return column.labels(table)
     _, texts = table.known(column.name)
-    known = {one for value in column.values for one in (value, value.casefold())}
+    known = {one for value in column.values for one in (value, folded(value))}
     words = {word for text in texts for word in column.words(text) or ()}
-    strangers = {word for word in words if word not in known and word.casefold() not in known}
+    strangers = {word for word in words if word not in known and folded(word) not in known}
     return replace(column, no_label=column.no_label | {word.lower().replace("_", " ") for word in strangers}).labels(
         table
     )

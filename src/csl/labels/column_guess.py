@@ -176,7 +176,7 @@ def _is_yes_no(table, name, codes, texts):
 
 
 def list_column(table: Table, name: str, options: TableOptions, separator: str) -> Column:
-    """The column as lists of labels, with every label that occurs. Words that differ in case alone are one label.
+    """The column as lists of labels, with every label that occurs. Words that are spelt alike are one label.
 
     Raises:
         InputError: its cells hold JSON's objects in which no key plainly names the class.
@@ -202,7 +202,7 @@ def list_column(table: Table, name: str, options: TableOptions, separator: str) 
     words: dict[str, str] = {}
     for text in texts:
         for word in column.words(text) or ():
-            words.setdefault(word.casefold(), word)
+            words.setdefault(kinds.folded(word), word)
     numbered = all(integer(word) is not None for word in words)
     return replace(column, values=tuple(sorted(words.values(), key=integer if numbered else None)))
 
@@ -215,10 +215,10 @@ def notes_of(table: Table, column: Column) -> list[str]:
     raw = table.frame[column.name][table.known(column.name)[0] >= 0].unique()
     spellings: dict[str, dict[str, None]] = {}
     for text in raw if column.kind == kinds.STRING else ():
-        spellings.setdefault(text.strip().casefold(), {})[text] = None
+        spellings.setdefault(kinds.folded(text), {})[text] = None
     for text in raw if column.kind == kinds.LIST and not column.vector else ():
         for word in column.words(text.strip()) or ():
-            spellings.setdefault(word.casefold(), {})[word] = None
+            spellings.setdefault(kinds.folded(word), {})[word] = None
     if several := [list(words) for words in spellings.values() if len(words) > 1]:
         alike = " = ".join(map(repr, several[0][:3]))
         notes.append(
@@ -346,7 +346,7 @@ def _attribute(table, name, size=None):
     spelling: dict[str, str] = {}  # "Red" and "red" are one value, too
     for text, count in zip(texts, np.bincount(codes[codes >= 0], minlength=len(texts)), strict=True):
         value = (
-            canonical(text) if integers else spelling.setdefault(text.casefold(), text)
+            canonical(text) if integers else spelling.setdefault(kinds.folded(text), text)
         )  # "3" and "3.0" are one value
         frequency[value] = frequency.get(value, 0) + int(count)
     if integers and numbers:

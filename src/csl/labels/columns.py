@@ -1,6 +1,7 @@
 """The label columns of a table: yes/no, exclusive attributes of integers or words, and lists; cells to labels and back."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ YES_NO, INTEGER, STRING, LIST = "yes/no", "integer", "string", "list"
 
 YES = frozenset(
     {
-        "1", "1.0", "true", "t", "yes", "y", "present", "x", "✓", "✔", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "sim", "+",
-        "on", "pos", "positive", "positiv", "positif", "positivo", "checked",
+        "1", "1.0", "true", "t", "yes", "y", "present", "x", "✓", "✔", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "sì",
+        "sim", "+", "on", "pos", "positive", "positiv", "positif", "positivo", "checked",
     }
 )  # fmt: skip
 NO = frozenset(
@@ -101,7 +102,7 @@ class Column:
         codes, texts = table.known(self.name)  # [N]
         places = {value: place for place, value in enumerate(self.values)}
         for place, value in enumerate(self.values):  # the first of equal values
-            places.setdefault(value.casefold(), place)
+            places.setdefault(folded(value), place)
         of_text = [self._labels_of(text, places) for text in texts]
         code = next((k for k, found in enumerate(of_text) if found is None), None)
         if code is not None:
@@ -137,9 +138,9 @@ class Column:
         if self.kind == LIST:
             if (words := self.words(text)) is None:
                 return np.full(len(self.values), UNANNOTATED, np.int8)
-            found, rest = [places.get(word, places.get(word.casefold())) for word in words], self.unlisted
+            found, rest = [places.get(word, places.get(folded(word))) for word in words], self.unlisted
         else:
-            found, rest = [places.get(text.casefold(), places.get(canonical(text)))], NEGATIVE
+            found, rest = [places.get(folded(text), places.get(canonical(text)))], NEGATIVE
         if None in found:
             return None
         labels = np.full(len(self.values), rest, np.int8)
@@ -176,6 +177,11 @@ def split(text: str, separator: str, key: str = "") -> list[str]:
     if separator == JSON:
         return words_of(items_of(text), key)
     return [part for piece in text.split(separator) if (part := piece.strip())]
+
+
+def folded(text: str) -> str:
+    """One spelling for values that differ in case, blanks or the form of Unicode alone."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def plain(word: str) -> str:
