@@ -315,6 +315,73 @@ def voc_objects(folder):
     )
 
 
+def yolo(folder):
+    (folder / "data.yaml").write_text("train: train/images\nnames:\n  0: cat\n  1: dog\n")
+    (folder / "train" / "labels").mkdir(parents=True)
+    (folder / "train" / "labels" / "a.txt").write_text("1 0.5 0.5 0.25 1e-1\n0 0.1 0.1 0.2 0.2 0.3 0.3\n")
+    images_in(folder / "train" / "images", ["a.jpg"])
+
+
+def cvat(folder):
+    (folder / "annotations.xml").write_text(
+        "<annotations><meta><task><labels><label><name>cat</name></label></labels></task></meta><image id='0' name='a.jpg' "
+        "subset='Train'><box label='cat'><attribute name='x'>1</attribute></box><tag label='cat'/></image></annotations>"
+    )
+    images_in(folder / "images", ["a.jpg"])
+
+
+def label_studio(folder):
+    box = {"type": "rectanglelabels", "from_name": "box", "value": {"x": 1, "rectanglelabels": ["cat"]}}
+    choice = {"type": "choices", "from_name": "q", "value": {"choices": ["dog", "owl"]}}
+    kind = {"type": "taxonomy", "from_name": "t", "value": {"taxonomy": [["a", "b"]]}}
+    annotation = {
+        "completed_by": {"id": 1},
+        "result": [box, choice, kind],
+        "was_cancelled": False,
+        "ground_truth": False,
+    }
+    tasks = [{"data": {"image": "/data/local-files/?d=a%20b/a.jpg"}, "annotations": [annotation, annotation]}]
+    (folder / "export.json").write_text(json.dumps(tasks))
+    images_in(folder, ["a.jpg"])
+
+
+def label_studio_min(folder):
+    record = {
+        "image": "/data/upload/1/0a1b2c3d-a.jpg",
+        "id": 1,
+        "q": "dog",
+        "box": [{"x": 1, "rectanglelabels": ["cat"]}],
+    }
+    (folder / "export.json").write_text(json.dumps([record | {"annotator": 1, "annotation_id": 2, "lead_time": 1.5}]))
+    images_in(folder, ["a.jpg"])
+
+
+def fiftyone(folder):
+    labels = {"a": 0, "b": [0, {"label": "dog"}], "c": None, "d": {"label": "dog", "confidence": 0.5}}
+    (folder / "labels.json").write_text(json.dumps({"classes": ["cat", "dog"], "labels": labels}))
+    images_in(folder / "data", ["a.jpg"])
+
+
+def celeba(folder):
+    (folder / "list_attr_celeba.csv").write_text("image_id,Bald,Young\na.jpg,0,1\nb.jpg,1,0\n")
+    (folder / "list_eval_partition.csv").write_text("image_id,partition\na.jpg,0\nb.jpg,1\n")
+    (folder / "train.txt").write_text("a.jpg\n")
+    images_in(folder / "img_align_celeba" / "img_align_celeba", ["a.jpg"])
+
+
+def prepared_tables(folder):
+    for split in ("train", "val"):
+        (folder / f"attributes_{split}.csv").write_text("filename,Bald,Young\na.jpg,-1,1\nb.jpg,1,1\n")
+    options = {
+        "minus_one": "negative",
+        "roles": {"Bald": "class", "Young": "class"},
+        "attributes": {},
+        "no_label": ["x"],
+    }
+    (folder / "preparation.json").write_text(json.dumps({"source": "x.csv", "photos": ["images"], "options": options}))
+    images_in(folder / "images_split" / "train" / "images", ["a.jpg"])
+
+
 def read_train(folder):
     annotations = read_annotations(folder, split="train")
     annotations.summary()
@@ -334,6 +401,13 @@ READERS = {
     "attributes": (attributes, read_train),
     "VOC lists": (voc_lists, read_train),
     "VOC objects": (voc_objects, read_train),
+    "YOLO": (yolo, read_train),
+    "CVAT": (cvat, read_train),
+    "Label Studio": (label_studio, read_train),
+    "Label Studio, JSON-MIN": (label_studio_min, read_train),
+    "FiftyOne": (fiftyone, read_train),
+    "a split beside a table": (celeba, read_train),
+    "prepared tables": (prepared_tables, read_train),
 }
 
 

@@ -163,7 +163,7 @@ OWN = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `(--data \w+)([^`]*)` \|$", README.
 WORDS = {"haze primary": "clear", "-1": "1", "0.9": "0.2", "0.1": "0.7", "rot": "blau", "1,5": "2"}  # in other rows
 READ = [
     ["haze", "primary", "clear"], ["Bald", "Young"], ["smooth", "edge"], ["Farbe:blau", "Farbe:rot"],
-    *(3 * [["cat", "dog"]]),
+    *(5 * [["cat", "dog"]]),
 ]  # fmt: skip
 
 
@@ -173,15 +173,19 @@ def test_data_of_your_own_as_the_readme_shows_it(row, classes, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     folder, (first, second) = Path(place.split()[1]), re.findall("`([^`]+)`", shown)
     names = [f"{n}.jpg" for n in range(10)]
-    if "/" not in first:  # a table, whose rows have other words, too
+    if first.startswith("["):
+        tasks = [json.loads(f"{first}{second}".replace("a.jpg", name)) for name in names]
+        tasks = [json.loads(json.dumps(task).replace("cat", ("cat", "dog")[n % 2])) for n, (task,) in enumerate(tasks)]
+        write(folder / "export.json", tasks)
+    elif "/" not in first:  # a table, whose rows have other words, too
         mark = ";" if ";" in first else ","
         other = mark.join(WORDS.get(cell, cell) for cell in second.split(mark))
         lists = ("clear", "haze", "clear primary", "haze clear", "primary", "haze primary clear")
         rows = (second, *(other.replace("clear", some) for some in (lists if "clear" in other else "-")))
         rows = [rows[n % len(rows)].replace("a.jpg", name, 1) for n, name in enumerate(names)]
         write(folder / "labels.csv", "\n".join([first, *rows, ""]))
-        for name in names:
-            photo(folder / name)
+    for name in names if "/" not in first else ():
+        photo(folder / name)
     for split in (part.split("/")[0] for part in (first, second) if "/" in part):
         if "json" in first:
             images = [{"id": n, "file_name": name} for n, name in enumerate(names)]
@@ -192,8 +196,13 @@ def test_data_of_your_own_as_the_readme_shows_it(row, classes, tmp_path, monkeyp
         elif "csv" in first:
             table = [f"{name},{n % 2},{1 - n % 2}" for n, name in enumerate(names)]
             write(folder / first.replace("train", split), "\n".join(["file_name,cat,dog", *table, ""]))
+        elif "txt" in first:
+            write(folder / "data.yaml", "names: [cat, dog]\n")
+            for n, name in enumerate(names):
+                write(folder / split / "labels" / name.replace("jpg", "txt"), f"{n % 2} 0.5 0.5 1 1\n")
         for n, name in enumerate(names):
-            photo(folder / split / (("cat", "dog")[n % 2] if "." not in first.split("/")[1] else "") / name)
+            inner = "images" if "txt" in first else "" if "." in first.split("/")[1] else ("cat", "dog")[n % 2]
+            photo(folder / split / inner / name)
     config = TrainConfig(**parsing.parse(train.parser(), [*place.split(), *flags.split()]))
     data = load_data(config, say=lambda line: None)
     assert sorted(data.train.classes) == sorted(classes)

@@ -31,6 +31,7 @@ _BYTE_ORDER = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _WORDS = {"\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks"}
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate, which JSON may escape
 _HEAD = 1 << 16  # bytes that a header is looked for in
 _ABOVE = 5  # lines of a title above the header, at most
 _TITLE = " (what stands above a header is to be deleted, and a file without a header needs one)"
@@ -304,6 +305,8 @@ def _of_objects(path, objects, lines, notes):
     if not header:
         raise InputError(f"{path}: found an empty file, expected a JSON object an image")
     rows = [[_cell(content.get(name)) for name in header] for content in objects]
+    if odd := next((text for text in chain(header, chain.from_iterable(rows)) if _HALF.search(text)), None):
+        raise InputError(f"{path}: found {odd[:80]!r}, which is no text in Unicode; expected plain words")
     return Cells([str(name).strip() for name in header], rows, lines, notes)
 
 

@@ -27,9 +27,10 @@ def is_split_file(file: Path) -> bool:
     if _is_list(file):
         return bool(_splits(words))
     header, first = head_of(file)
-    column = "partition" if words & SPLIT_NAMES and header[-1] == "class 0" else header[-1:] and header[-1]
-    named = len(header) == 2 and len(first) == 2 and re.sub("[^a-z]", "", column.lower()) in SPLIT_NAMES
-    return bool(named and split_of_cell(column, first[1]))
+    if len(header) != 2 or len(first) != 2:
+        return False
+    column = "partition" if words & SPLIT_NAMES and header[1] == "class 0" else header[1]
+    return re.sub("[^a-z]", "", column.lower()) in SPLIT_NAMES and split_of_cell(column, first[1]) is not None
 
 
 def _is_list(file):

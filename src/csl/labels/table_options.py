@@ -17,6 +17,12 @@ SIDE_FILE = "labels.toml"
 RECORD = "preparation.json"
 """Beside the tables that `csl prepare attributes` wrote: it says so, and how these are read."""
 
+_TYPES = {
+    "columns": (list, str), "ignore_columns": (list, str), "no_label": (list, str), "attributes": (dict, int),
+    "roles": (dict, str), "vote_threshold": ((int, float), str),
+}  # fmt: skip
+"""Of what is no text: the type of an option, and of what it holds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableOptions:
@@ -82,18 +88,18 @@ class TableOptions:
         return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) and one.name != "settled"}
 
     def _over(self, path, said):
-        types = {"columns": list, "ignore_columns": list, "no_label": list, "attributes": dict, "roles": dict}
         names = [one.name for one in fields(self) if one.name != "settled"]
-        for name, value in said.items():
-            wanted = types.get(name, (int, float) if name == "vote_threshold" else str)
-            if name not in names or not isinstance(value, wanted):
+        for name, value in said.items() if isinstance(said, dict) else [("options", said)]:
+            wanted, inner = _TYPES.get(name, (str, str))
+            inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            if name not in names or not isinstance(value, wanted) or not all(isinstance(one, inner) for one in inside):
                 raise InputError(
                     f"{path}: found {name} = {value!r}, expected {', '.join(names)}, each as its flag takes it"
                 )
         given = {name: getattr(self, name) for name in said}
         said = {
-            name: value | given[name] if types.get(name) is dict else value
+            name: value | given[name] if isinstance(value, dict) else value
             for name, value in said.items()
-            if types.get(name) is dict or not given[name]
+            if isinstance(value, dict) or not given[name]
         }
         return replace(self, settled=(*self.settled, *said), **said)
