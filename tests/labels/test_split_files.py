@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from csl.errors import InputError
+from csl.errors import InputError, NoSplit
 from csl.labels import read_annotations
 
 CLASSES = ("Bald", "Young")
@@ -107,6 +107,24 @@ def test_lists_beside_a_table(tmp_path):
     write(tmp_path, {"val.txt": "0.jpg\n"})
     with pytest.raises(InputError, match=r"val.txt: '0.jpg' is of the split val, and of train in another file"):
         read_annotations(tmp_path, split="train")
+
+
+def test_what_kaggle_takes_is_no_split(tmp_path):
+    write(
+        tmp_path,
+        {
+            "train.csv": "id_code,healthy,rust\na1,1,0\na2,0,1\n",
+            "test.csv": "id_code\nb1\nb2\n",
+            "sample_submission.csv": "id_code,healthy,rust\nb1,0.25,0.25\nb2,0.25,0.25\n",
+        },
+    )
+    for name in ("train_images/a1.png", "train_images/a2.png", "test_images/b1.png", "test_images/b2.png"):
+        photo(tmp_path / name)
+    found = read_annotations(tmp_path, split="train")
+    assert found.images == [str(tmp_path / f"train_images/a{k}.png") for k in (1, 2)]
+    for split, message in (("val", "no CSV of the val split"), ("test", "test.csv: none of the columns with labels")):
+        with pytest.raises(NoSplit, match=message):
+            read_annotations(tmp_path, split=split)
 
 
 def test_photos_of_one_name_in_two_folders_are_asked_about(tmp_path):

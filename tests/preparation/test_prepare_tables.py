@@ -170,6 +170,20 @@ def test_a_file_for_each_split(tmp_path, kind, prepared):
         assert part.labels.to_dense().tolist() == [[n % 2, 1 if n % 3 else -1] for n in numbers]
 
 
+def test_lists_and_a_folder_of_tables(tmp_path, prepared):
+    photos(tmp_path, [f"Img/{n:03}.jpg" for n in range(24)])
+    (tmp_path / "Anno").mkdir()
+    (tmp_path / "Eval").mkdir()
+    (tmp_path / "Anno" / "list_attr.csv").write_text(SIGNS)
+    partition = "".join(f"{n:03}.jpg {n % 3}\n" for n in range(24))
+    (tmp_path / "Eval" / "list_eval_partition.txt").write_text(partition)
+    for _ in range(2):
+        data, _ = prepared(tmp_path, "--minus_one negative")
+    assert names(data.val) == {f"{n:03}.jpg" for n in range(1, 24, 3)}
+    assert len(data.train) == 8
+    assert (data.train.labels.to_dense() >= 0).all()
+
+
 def test_an_owners_split_is_kept_unless_a_share_is_asked_for(tmp_path, prepared):
     photos(tmp_path, [f"images/{n:03}.jpg" for n in range(24)])
     text = "filename,hat,split\n" + "".join(f"{n:03}.jpg,{n % 2},{'train' if n % 4 else 'test'}\n" for n in range(24))

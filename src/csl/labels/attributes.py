@@ -1,6 +1,7 @@
 """Tables of labels: one row per image, one column per attribute or class, or lists of labels; any cell may be unknown."""
 
 import fnmatch
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -371,7 +372,7 @@ def _split_folders(table, image):
 
 
 _FOLDERS_OF_TABLES = ("Anno", "annotations", "labels")  # the first is CelebA's
-_IN_SPLITS = ("_classes", "metadata", "labels")
+_MOST_TABLES = 20  # files of such a folder, which else holds one a photo
 
 
 def _split_of(file):
@@ -382,38 +383,48 @@ def _split_of(file):
 
 def _in_folder_of_split(file):
     """Whether a file is called as those in the folder of each split are."""
-    return file.stem in _IN_SPLITS or (file.suffix == SUFFIX and file.stem.isdigit())
+    return (
+        file.stem in ("_classes", "metadata")
+        or file.name == "labels.json"
+        or (file.suffix == SUFFIX and file.stem.isdigit())
+    )
 
 
 def _split_file(folder, split):
     """The table of a folder to read for this split, or None."""
-    if (file := ATTRIBUTES.find(folder, split) or only_table(folder)) is not None:
-        return file
-    inner = [one for name in _FOLDERS_OF_TABLES if (one := folder / name).is_dir()]
-    tables = (only_table(one) for one in inner if not any(file.suffix in (".json", ".xml") for file in one.iterdir()))
-    return next(filter(None, tables), None)
+    return ATTRIBUTES.find(folder, split) or only_table(folder)
 
 
 def only_table(folder: Path) -> Path | None:
-    """The only table of a folder with a column of image names that no split's file is called as, or None.
+    """The only table of a folder, or of one in it for tables, with a column of image names that no split's file is called as;
+    or None.
 
     Raises:
         InputError: it has several.
     """
+    inner = [one for name in _FOLDERS_OF_TABLES if (one := folder / name).is_dir()]
+    inner = [one for one in inner if len(names := os.listdir(one)) <= _MOST_TABLES and not any(map(_is_other, names))]
+    return next(filter(None, map(_only_table, [folder, *inner])), None)
+
+
+def _is_other(name):
+    return name.endswith((".json", ".xml"))
+
+
+def _only_table(folder):
     of_splits = [name for other in SPLITS for name in ATTRIBUTES.names(other)]
     tables = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
     tables = [file for file in tables if not is_of_system(file.name)]
+    tables = [file for file in tables if "submission" not in file.stem.lower()] or tables  # what Kaggle takes
     tables = [file for file in tables if not any(fnmatch.fnmatchcase(file.name, name) for name in of_splits)]
     tables = list(dict.fromkeys(parts_of(file)[0] for file in tables if not is_split_file(file)))
-    tables = list({file.stem: file for file in reversed(tables)}.values())[
-        ::-1
-    ]  # list_attr_celeba.csv, and not its .txt
+    tables = list({file.stem: file for file in reversed(tables)}.values())[::-1]  # of one name a .csv, and not its .txt
     others = (
         [file for file in tables if any(map(schema.names_images, header_of(file)))]
         or [file for file in tables if {"id", "name"} & set(map(str.lower, header_of(file)))]
         or [file for file in tables if _has_photos(file)]
     )
-    for is_beside in (_is_submission, _holds_places, _has_no_header):
+    for is_beside in (_is_of_tests, _holds_places, _has_no_header):
         others = [file for file in others if not is_beside(file)] or others
     if len(others) > 1:
         raise InputError(
@@ -423,9 +434,8 @@ def only_table(folder: Path) -> Path | None:
     return others[0] if others else None
 
 
-def _is_submission(file):
-    """Whether a table is the example of what Kaggle takes, or of test photos."""
-    return "submission" in file.stem.lower() or split_in(file.stem) == "test"
+def _is_of_tests(file):
+    return split_in(file.stem) == "test"
 
 
 def _holds_places(file):

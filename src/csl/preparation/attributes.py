@@ -73,7 +73,7 @@ def prepare_attributes(
 
     Args:
         data: the folder, or the table.
-        out: where to write; None for the folder of the table.
+        out: where to write; None for `data`, or the folder of that table.
         balance: of the training split. "sampler": a column `weight` (`sampling_weights`), by which `train.py` draws;
             "original": the fork's augmented copies (`original_copies`); "none".
         seed: of the split and of the augmentation.
@@ -103,7 +103,7 @@ def prepare_attributes(
     colour_of(background)  # raises InputError
     data = existing(data)
     csv, images, files = find_source(data, images)
-    out = Path(out) if out is not None else data if files else csv.parent
+    out = Path(out) if out is not None else data if data.is_dir() else csv.parent
     side_file = csv.parent / SIDE_FILE
     _check_outputs(
         out, [*_OUTPUTS, *([SIDE_FILE] if side_file.is_file() and out.resolve() != csv.parent.resolve() else [])]

@@ -93,8 +93,13 @@ def find_source(data: Path, images: Images) -> tuple[Path, Images, dict[str, Pat
             return csv, csv.parent / folder, None
         if csv.name == SOURCES[0][0]:
             raise InputError(f"{csv.parent / folder}: no such folder, expected the images of {csv.name}")
-    record = (csv.parent if files is None else data) / RECORD
-    if images is None and record.is_file() and Table.read(csv).about.photos is None:  # else the links of then are found
+    folder = data if data.is_dir() else csv.parent
+    record = folder / RECORD
+    if images is not None or Table.read(csv).about.photos is not None:
+        return csv, images, files
+    if files is None and csv.parent != folder:
+        images = folder
+    if record.is_file():  # else the links of then are found
         known = parse_json(record.read_bytes(), record)
         folders = known.get("photos", ".") if isinstance(known, dict) else "."
         images = [record.parent / str(folder) for folder in (folders if isinstance(folders, list) else [folders])]
