@@ -41,6 +41,7 @@ def test_a_folder_a_class_in_a_folder_a_split(tmp_path):
 
 def test_class_folders_without_splits_are_for_training(tmp_path):
     photos(tmp_path, "cat/1.jpg", "dog/1.jpg", "dog/2.jpg")
+    photos(tmp_path, "no_label/3.jpg")  # as CVAT calls it
     (tmp_path / "empty").mkdir()
     assert read_annotations(tmp_path).labels.to_dense().tolist() == [[1, 0], [0, 1], [0, 1]]
     with pytest.raises(InputError, match="no folder of the val split"):

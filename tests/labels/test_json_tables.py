@@ -127,6 +127,33 @@ def test_records_and_labels_by_name(tmp_path, content):
     assert positives(found, 0) == [{"dog"}, set()]
 
 
+BOXES = {"image_size": [{"width": 8}], "annotations": [{"class_id": 1, "left": 2}, {"class_id": 0}]}
+LINES = {
+    "Hugging Face's objects": [
+        {"file_name": "1.jpg", "objects": {"bbox": [[1, 2, 3, 4]], "categories": ["cat"]}},
+        {"file_name": "2.jpg", "objects": {"bbox": [[1, 2, 3, 4]] * 2, "categories": ["cat", "dog"]}},
+    ],
+    "SageMaker's boxes": [
+        {"source-ref": "s3://b/1.jpg", "box": {"annotations": [{"class_id": 0}]},
+         "box-metadata": {"class-map": {"0": "cat"}, "type": "groundtruth/object-detection"}},
+        {"source-ref": "s3://b/2.jpg", "box": BOXES, "box-metadata": {"class-map": {"0": "cat", "1": "dog"}}},
+    ],
+    "SageMaker's single label": [
+        {"source-ref": "s3://b/1.jpg", "animal": 0, "animal-metadata": {"class-name": "cat", "confidence": 0.9}},
+        {"source-ref": "s3://b/2.jpg", "animal": 1, "animal-metadata": {"class-name": "dog", "confidence": 0.9}},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_json_lines_of_boxes_and_of_named_classes(tmp_path, kind):
+    write(tmp_path, "", ["1.jpg", "2.jpg"])
+    (tmp_path / "export.json").unlink()
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(one) + "\n" for one in LINES[kind]))
+    ends = [{name.removeprefix("animal:") for name in names} for names in positives(read_annotations(tmp_path))]
+    assert ends == [{"cat"}, {"dog"} if "single" in kind else {"cat", "dog"}]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

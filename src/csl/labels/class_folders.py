@@ -28,6 +28,8 @@ _NO_CLASSES = frozenset(
 )
 """Names of folders of photos that are no classes."""
 
+_UNLABELLED = "no_label"  # of CVAT and Datumaro, whose photos are left out
+
 
 def recognise(path: Path) -> bool:
     """Whether the path is a folder with the folders of at least two classes, in `train`, `validation` and so on or itself."""
@@ -101,7 +103,8 @@ def _folders_in(path):
 
 
 def _with_photos(path):
-    return {name: folder for name, folder in _folders_in(path).items() if next(_photos(folder), None)}
+    folders = {name: folder for name, folder in _folders_in(path).items() if name != _UNLABELLED}
+    return {name: folder for name, folder in folders.items() if next(_photos(folder), None)}
 
 
 def _photos(folder) -> Iterator[str]:

@@ -32,6 +32,8 @@ _BYTE_ORDER = {
 }
 _WORDS = {"\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks"}
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate, which JSON may escape
+_OF_MANIFEST = ("class-map", "class-name")
+_OF_BOXES = ("categories", "category", "labels", "label")
 _HEAD = 1 << 16  # bytes that a header is looked for in
 _ABOVE = 5  # lines of a title above the header, at most
 _TITLE = " (what stands above a header is to be deleted, and a file without a header needs one)"
@@ -311,15 +313,24 @@ def _of_objects(path, objects, lines, notes):
 
 
 def _with_names(content):
-    """SageMaker's manifests number the classes of a list, and name them in a map beside it."""
-    for key in [key for key in content if isinstance(content[key], dict) and "class-map" in content[key]]:
-        names, labels = content.pop(key)["class-map"], key.removesuffix("-metadata")
-        if isinstance(content.get(labels), list) and isinstance(names, dict):
-            content[labels] = [names.get(str(number), number) for number in content[labels]]
+    """SageMaker's manifests number the classes of a list or of boxes, and name them in a map beside it, or the only one."""
+    about = [key for key, one in content.items() if isinstance(one, dict) and not one.keys().isdisjoint(_OF_MANIFEST)]
+    for key in about:
+        said, labels = content.pop(key), key.removesuffix("-metadata")
+        found, names = content.get(labels), said.get("class-map")
+        if isinstance(found, dict) and isinstance(found.get("annotations"), list):
+            found = [box.get("class_id") for box in found["annotations"] if isinstance(box, dict)]
+        if isinstance(found, list) and isinstance(names, dict):
+            content[labels] = [names.get(str(number), number) for number in found]
+        elif isinstance(said.get("class-name"), str):
+            content[labels] = said["class-name"]
     return content
 
 
 def _cell(value):
+    if isinstance(value, dict) and "bbox" in value:  # Hugging Face's objects: {"bbox": [[...]], "categories": ["cat"]}
+        named = [value[key] for key in _OF_BOXES if isinstance(value.get(key), list)]
+        value = next((one for one in named if all(isinstance(word, str) for word in one)), value)
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
