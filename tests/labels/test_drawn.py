@@ -152,16 +152,21 @@ def voc(name, classes):
     return f"<annotation><folder>x</folder><filename>{name}</filename>{objects}</annotation>"
 
 
-@pytest.mark.parametrize("folders", [("",), ("train/", "valid/", "test/"), ("Annotations/train/", "Annotations/val/")])
+@pytest.mark.parametrize(
+    "folders", [("",), ("train/", "valid/", "test/"), ("Annotations/train/", "Annotations/val/"), ("labels/",)]
+)
 def test_voc_without_lists_beside_the_photos_or_in_folders_of_splits(tmp_path, folders):
     for folder in folders:
         stem = folder.strip("/").rpartition("/")[2]
-        photos = folder.replace("Annotations", "JPEGImages")
+        photos = folder.replace("Annotations", "JPEGImages").replace("labels", "data")
         for k, drawn in enumerate(DRAWN):
             write(tmp_path, {f"{photos}{stem}{k}.jpg": "", f"{folder}{stem}{k}.xml": voc(f"{stem}{k}.jpg", drawn)})
     for folder, split in zip(folders, ("train", "val", "test"), strict=False):
         found = read_annotations(tmp_path, split=split)
-        stem, photos = folder.strip("/").rpartition("/")[2], folder.replace("Annotations", "JPEGImages")
+        stem, photos = (
+            folder.strip("/").rpartition("/")[2],
+            folder.replace("Annotations", "JPEGImages").replace("labels", "data"),
+        )
         assert found.images == [str(tmp_path / f"{photos}{stem}{k}.jpg") for k in range(4)]
         assert found.classes == ["cat", "dog"]
         assert positives(found) == DRAWN

@@ -108,7 +108,8 @@ def _source(path, split):
 
 def _xml_folders(path):
     """The folders of a data folder that hold XML files; else itself, with XML beside the photos or in folders of splits."""
-    folders = [folder for place in VOC_FOLDERS for folder in path.glob(f"{place}[Aa]nnotations")]
+    names = ("[Aa]nnotations", "labels")  # the second is FiftyOne's
+    folders = [folder for place in VOC_FOLDERS for name in names for folder in path.glob(f"{place}{name}")]
     folders = [folder for folder in folders if next(_xml_files(folder), None)]
     return folders or [path] * any(map(_is_voc, islice(_xml_files(path), 1)))
 
@@ -118,8 +119,8 @@ def _xml_folder(root):
 
 
 def _xml_files(folder) -> Iterator[Path]:
-    """The XML files in a folder `Annotations`, or in another one and its folders of splits."""
-    if folder.name.lower() == "annotations":
+    """The XML files in a folder for them, or in another one and its folders of splits."""
+    if folder.name.lower() in ("annotations", "labels"):
         inner = [folder]
     else:
         yield from filter(_is_xml, folder.glob("*"))
