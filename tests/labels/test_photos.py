@@ -256,3 +256,35 @@ def test_photos_that_are_not_unpacked_are_named(tmp_path):
     looked = Photos([tmp_path / "train2017", tmp_path], within=tmp_path)
     looked.paths(["1.jpg"])
     assert looked.hint.endswith("no photo lies there: train2017.zip is not unpacked, or --images names their folder")
+
+
+def split_photos(folder):
+    for name in ("train/x.jpg", "val/x.jpg", "train/y.jpg"):
+        write(folder / name, name)
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x", "x.png"])
+def test_a_photo_of_one_name_in_two_splits_is_refused_unless_its_row_says_the_split(tmp_path, name):
+    split_photos(tmp_path)
+    write(tmp_path / "labels.csv", f"filename,hat\n{name},1\ny.jpg,0\n")
+    with pytest.raises(InputError, match=rf"'{name}' may be .*/train/x.jpg or .*/val/x.jpg; expected names with their"):
+        read_annotations(tmp_path)
+    write(tmp_path / "labels.csv", f"filename,hat,split\n{name},1,train\n{name},0,val\ny.jpg,0,train\n")
+    for split, images, labels in (
+        ("train", ["train/x.jpg", "train/y.jpg"], [[1], [0]]), ("val", ["val/x.jpg"], [[0]]),
+        (None, ["train/x.jpg", "val/x.jpg", "train/y.jpg"], [[1], [0], [0]]),
+    ):  # fmt: skip
+        annotations = read_annotations(tmp_path, split=split)
+        assert annotations.images == [str(tmp_path / image) for image in images]
+        assert annotations.labels.to_dense().tolist() == labels
+
+
+def test_a_file_of_a_split_or_equal_photos_leave_nothing_open(tmp_path):
+    split_photos(tmp_path)
+    write_coco(tmp_path, ["x.jpg"])  # train.json
+    assert found(tmp_path)[1] == [str(tmp_path / "train" / "x.jpg")]
+    (tmp_path / "train.json").rename(tmp_path / "labels.json")
+    with pytest.raises(InputError, match="'x.jpg' may be "):
+        found(tmp_path)
+    write(tmp_path / "val" / "x.jpg", "train/x.jpg")
+    assert found(tmp_path)[1] == [str(tmp_path / "train" / "x.jpg")]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from csl.errors import InputError
-from csl.labels import read_attributes
+from csl.labels import read_annotations, read_attributes
 
 
 def read(tmp_path, cells_of, **options):
@@ -174,3 +174,59 @@ def test_regions_of_the_vgg_image_annotator(tmp_path, head, rows):
 def test_a_list_without_any_label_is_no_table_of_labels(tmp_path):
     with pytest.raises(InputError, match="no column holds labels"):
         read(tmp_path, {"tags": ["[]"]})
+
+
+# ------------------------------------------------------------------------------------------------- the names of photos
+
+
+@pytest.mark.parametrize(
+    ("table", "photos"),
+    [
+        ("id_code,diagnosis\n00000,1\n0123,0\n", ["00000.png", "0123.png"]),
+        ("code,diagnosis\n00000,1\n0123,0\n", ["00000.png", "0123.png"]),
+        ("id,cat\n0123,1\n0007,0\n", ["0123.jpg", "0007.jpg"]),
+        ("patient_id,cat\n0123.jpg,1\n0007.jpg,0\n", ["0123.jpg", "0007.jpg"]),
+        ("cat,code\n1,100\n0,101\n", ["100.jpg", "101.jpg", "0.jpg", "1.jpg"]),
+        ("id,datei,cat\n1,10.jpg,1\n2,11.jpg,0\n", ["10.jpg", "11.jpg", "1.jpg", "2.jpg"]),
+    ],
+)
+def test_numbers_that_name_photos_keep_their_zeros(tmp_path, table, photos):
+    for photo in photos:
+        (tmp_path / photo).touch()
+    (tmp_path / "labels.csv").write_text(table)
+    for path in (tmp_path, tmp_path / "labels.csv"):
+        found = read_annotations(path)
+        assert found.images == [str(tmp_path / photo) for photo in photos[:2]]
+        assert found.labels.to_dense().tolist() == [[1], [0]]
+
+
+def test_the_column_of_photos_that_is_said_makes_a_folder_a_table(tmp_path):
+    (tmp_path / "labels.csv").write_text("code,cat\n001,1\n002,0\n")
+    (tmp_path / "Bilder").mkdir()
+    (tmp_path / "Bilder" / "001.jpg").touch()
+    assert read_annotations(tmp_path).classes == ["cat"]  # by the photos that it names
+    (tmp_path / "Bilder" / "001.jpg").unlink()
+    with pytest.raises(InputError, match="annotations not recognised"):
+        read_annotations(tmp_path)
+    with pytest.raises(InputError, match=r"--filename_column: no column 'cod' in .*: labels.csv has 'code', 'cat'"):
+        read_annotations(tmp_path, filename_column="cod")
+    assert len(read_annotations(tmp_path, filename_column="code", images=tmp_path / "Bilder")) == 2
+    (tmp_path / "labels.toml").write_text('filename_column = "code"\n')
+    assert read_annotations(tmp_path).classes == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('colums = ["a"]', r"colums = \['a'\], expected filename_column, columns, .*; did you mean columns\?"),
+        ('columns = "a"', "columns = 'a', expected a list of texts"), ("no_label = [1]", r"= \[1\], expected a list of texts"),
+        ("vote_threshold = true", "= True, expected a number"), ('attributes = {neck = "7"}', "expected a table of sizes"),
+        ("roles = {hat = 1}", "expected a table of roles"), ("filename_column = 3", "expected a text"),
+        ('roles = {hat = "clas"}', "--roles: found hat=clas, expected one of"),
+        ('minus_one = "no"', "--minus_one no: expected"), ("a b", "not TOML in UTF-8"),
+    ],
+)  # fmt: skip
+def test_what_labels_toml_says_wrongly_is_one_line_with_the_file(tmp_path, text, message):
+    (tmp_path / "labels.toml").write_text(text + "\n")
+    with pytest.raises(InputError, match=rf"^{tmp_path}/labels.toml: .*{message}"):
+        read(tmp_path, {"hat": [1, 0]})

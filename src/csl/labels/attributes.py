@@ -15,14 +15,14 @@ from csl.labels.column_guess import is_measure, names_people
 from csl.labels.columns import INTEGER, LIST, ONE, YES_NO, Column, columns_of_classes, folded, integer
 from csl.labels.dialect import SUFFIXES, head_of, header_of
 from csl.labels.layouts import ATTRIBUTES, Images
-from csl.labels.matching import few
+from csl.labels.matching import few, few_names
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.parquet import SUFFIX, parts_of, stem_of
 from csl.labels.paths import SPLITS, contents, existing, known_split, split_in, split_name
 from csl.labels.schema import Schema
 from csl.labels.split_files import is_split_file, with_split
 from csl.labels.table import SPLIT, Table
-from csl.labels.table_options import ROLES, TableOptions
+from csl.labels.table_options import ROLES, SIDE_FILE, TableOptions
 from csl.machine.image_formats import is_image_name, is_of_system
 
 _EXAMPLES = 3  # of a column's cells, in its summary
@@ -160,7 +160,8 @@ def read_attributes(
     for name in [found.image, *(column.name for column in found.columns)]:
         if name not in table.columns:
             raise InputError(f"{file}, line 1: no column {name!r}, expected it as in the training file")
-    return _annotations(table, _rows(table, split, found), found, photos, classes)
+    splits = _splits(table, found)
+    return _annotations(table, _rows(table, split, found, splits), found, photos, classes, splits)
 
 
 def as_read(table: Table, said: TableOptions, image: str) -> Table:
@@ -181,7 +182,7 @@ def recognise(path: Path) -> bool:
     return any(file is not None and (ATTRIBUTES.is_label_file(file) or bool(header_of(file))) for file in files)
 
 
-def _annotations(whole, rows, found, photos, classes):
+def _annotations(whole, rows, found, photos, classes, splits):
     """The annotations of some rows of a table by its schema."""
     table = whole.select(rows)
     names = table.text(found.image)
@@ -192,7 +193,8 @@ def _annotations(whole, rows, found, photos, classes):
     names_of_classes = [name for column in found.columns for name in column.classes]
     weights = table.weights(found.weight) if found.weight is not None and found.weight in table.columns else None
     notes = [*table.notes, *found.notes]
-    files = photos.found(names)
+    own = [_split_of(whole.path)] * len(rows) if splits is None else list(splits[rows])
+    files = photos.found(names, splits=own)
     paths = np.array(files["images"], dtype=object)
     rows, first, group = np.unique(paths.astype(str), return_index=True, return_inverse=True)
     if len(rows) < len(names):
@@ -341,13 +343,16 @@ def _check_sizes(columns, sizes):
             raise InputError(f"--attributes: found {name}:{size}, expected what the run was trained with: {found}")
 
 
-def _rows(table, split, found):
+def _splits(table, found):
+    """The split of every row, object [N], by a column or the names of images; None where they do not say it."""
+    if found.split is not None and found.split in table.columns:
+        return schema.split_words(table, found.split)
+    return None if _split_of(table.path) else _split_folders(table, found.image)
+
+
+def _rows(table, split, found, splits):
     """Row numbers of the split, int64."""
-    by_column = found.split is not None and found.split in table.columns
     own = _split_of(table.path)
-    splits = (
-        schema.split_words(table, found.split) if by_column else _split_folders(table, found.image) if not own else None
-    )
     if split is None or (splits is None and split == (own or "train")):
         rows = np.arange(len(table))
         what = "a header without rows"
@@ -395,23 +400,26 @@ def _split_file(folder, split):
     return ATTRIBUTES.find(folder, split) or only_table(folder)
 
 
-def only_table(folder: Path) -> Path | None:
+def only_table(folder: Path, filename_column: str | None = None) -> Path | None:
     """The only table of a folder, or of one in it for tables, with a column of image names that no split's file is called as;
     or None.
 
+    The column is the given one, that of a `labels.toml` there, or one that is called so or names photos.
+
     Raises:
-        InputError: it has several.
+        InputError: it has several, or none has the given column.
     """
     inner = [one for name in _FOLDERS_OF_TABLES if (one := folder / name).is_dir()]
     inner = [one for one in inner if len(names := os.listdir(one)) <= _MOST_TABLES and not any(map(_is_other, names))]
-    return next(filter(None, map(_only_table, [folder, *inner])), None)
+    return next(filter(None, (_only_table(one, filename_column) for one in [folder, *inner])), None)
 
 
 def _is_other(name):
     return name.endswith((".json", ".xml"))
 
 
-def _only_table(folder):
+def _only_table(folder, filename_column):
+    said = filename_column or TableOptions().over_file(folder / SIDE_FILE).image
     of_splits = [name for other in SPLITS for name in ATTRIBUTES.names(other)]
     tables = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
     tables = [file for file in tables if not is_of_system(file.name)]
@@ -420,12 +428,16 @@ def _only_table(folder):
     tables = list(dict.fromkeys(parts_of(file)[0] for file in tables if not is_split_file(file)))
     tables = list({file.stem: file for file in reversed(tables)}.values())[::-1]  # of one name a .csv, and not its .txt
     others = (
-        [file for file in tables if any(map(schema.names_images, header_of(file)))]
+        [file for file in tables if said in header_of(file)]
+        or [file for file in tables if any(map(schema.names_images, header_of(file)))]
         or [file for file in tables if {"id", "name"} & set(map(str.lower, header_of(file)))]
         or [file for file in tables if _has_photos(file)]
     )
     for is_beside in (_is_of_tests, _holds_places, _has_no_header):
         others = [file for file in others if not is_beside(file)] or others
+    if filename_column and tables and not any(filename_column in header_of(file) for file in tables):
+        found = "; ".join(f"{file.name} has {few_names(header_of(file))}" for file in tables[:3])
+        raise InputError(f"--filename_column: no column {filename_column!r} in {folder}: {found}")
     if len(others) > 1:
         raise InputError(
             f"{folder}: found {few([file.name for file in others])}, expected one table with a column of image names "
@@ -452,7 +464,9 @@ def _has_photos(file):
     """Whether a cell of the first row names a photo."""
     header, first = head_of(file)
     has = ATTRIBUTES.photos(file, "train", own=_own_folders(file, "train")).has
-    return len(header) > 1 and any(is_image_name(cell) or (integer(cell) is None and has(cell)) for cell in first)
+    return len(header) > 1 and any(
+        is_image_name(cell) or ((integer(cell) is None or len(cell) > 2) and has(cell)) for cell in first
+    )
 
 
 def _training_file(path, file):

@@ -114,12 +114,13 @@ class Layout(NamedTuple):
             data: the data folder; that of the label file where it is None or a file.
             own: folders to look in first.
         """
+        data = data if data is not None and data.is_dir() else file.parent
+        said = None if file.suffix == ".json" and split_of(file, data) is None else split
         words = [word for name in (split, *SPLITS) for word in (*self.spellings[name], *SPELLINGS[name])]
         if images := folders_given(images):
-            return Photos([Path(folder, name) for name in (".", "images", *words) for folder in images])
-        data = data if data is not None and data.is_dir() else file.parent
+            return Photos([Path(folder, name) for name in (".", "images", *words) for folder in images], split=said)
         usual = [data / name for name in (".", "images", *words, "..")]
-        return Photos([*own, *self.image_folders(file, split), *usual], within=data)
+        return Photos([*own, *self.image_folders(file, split), *usual], within=data, split=said)
 
     def image_folders(self, file: Path, split: str) -> list[Path]:
         """The folders that the format has the images of a label file in, the default first."""

@@ -1,5 +1,6 @@
 """Find the image files that annotations name: as named, else under another spelling of the same name."""
 
+import filecmp
 import os
 import re
 import unicodedata
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from csl.errors import InputError
-from csl.labels.paths import ImagePaths
+from csl.labels.paths import ImagePaths, split_name
 from csl.machine.image_formats import is_image_name
 
 SLASHES, END = "slashes or escapes", "the end of an address or path"
@@ -48,11 +49,13 @@ class Photos:
 
     A name is looked for as it is in each folder, the first first. Then other spellings are: without a leading slash or `./`,
     with slashes for backslashes, `%20` for blanks, the end of an address, or of a path whose folder is not there; another
-    case, another form of Unicode, another extension or none. Folders are listed once.
+    case, another form of Unicode, another extension or none. Folders are listed once. Of those that are called as splits
+    that of the image's own split comes first; a name that only others have, in several of them, is refused.
 
     Args:
         folders: where to look, the first first.
         within: of these, those below it are looked in first; in others only if no name at all is found.
+        split: of the images, "train", "val" or "test"; None where nothing says it.
 
     Attributes:
         otherwise: how many names were found otherwise than as they are, by what differs.
@@ -61,8 +64,11 @@ class Photos:
         hint: one line that says what was looked for, where no name was found; else "".
     """
 
-    def __init__(self, folders: Sequence[str | Path], within: str | Path | None = None):
+    def __init__(self, folders: Sequence[str | Path], within: str | Path | None = None, split: str | None = None):
         self.folders = list(dict.fromkeys(map(os.path.normpath, folders)))
+        own = None if within is None else os.path.normpath(within)  # may be called as a split by chance
+        self._split_of = {one: None if one == own else split_name(os.path.basename(one)) for one in self.folders}
+        self._split = split
         self.folder = self.folders[0]
         self.otherwise: dict[str, int] = {}
         self.used: dict[str, int] = {}
@@ -99,22 +105,23 @@ class Photos:
     def has(self, name: str) -> bool:
         """Whether there is a file for the name, under any spelling."""
         try:
-            return any(self._find(name) is not None for self._there in self._rings())
+            return any(self._find(name, self._split) is not None for self._there in self._rings())
         except InputError:
             return True
 
-    def found(self, names: Sequence[str], *notes: str | None) -> dict[str, Any]:
+    def found(self, names: Sequence[str], *notes: str | None, splits: Sequence[str | None] = ()) -> dict[str, Any]:
         """What `Annotations` say of their images: images, folder, folders, no_photos, and notes after these. As `paths`."""
-        images = self.paths(names)
+        images = self.paths(names, splits)
         return {
             "images": images, "folder": self.folder, "folders": tuple(self.used), "notes": (*filter(None, notes), *self.notes),
             "no_photos": self.hint,
         }  # fmt: skip
 
-    def paths(self, names: Sequence[str]) -> Sequence[str]:
+    def paths(self, names: Sequence[str], splits: Sequence[str | None] = ()) -> Sequence[str]:
         """The path of each name; one that is not there is expected in the folder that holds most of the others.
 
-        Of `ImagePaths` some are looked for. All are in one folder if these are, as named.
+        Of `ImagePaths` some are looked for. All are in one folder if these are, as named. `splits` are those of the names,
+        where it is not the same for all.
 
         Raises:
             InputError: a name stands for several files, or a file for several names.
@@ -125,8 +132,9 @@ class Photos:
             if isinstance(names, ImagePaths):
                 found = self._paths_of_many(names)
             else:
-                places = self._places(names)
-                found = [places[name].path for name in names]
+                keys = list(zip(names, splits or [self._split] * len(names), strict=True))
+                places = self._places(keys)
+                found = [places[key].path for key in keys]
             if self.used:
                 if ring is self.__dict__.get("_below"):
                     self._refuse_several(found)
@@ -140,7 +148,15 @@ class Photos:
             folder = next((one for one in self.used if path.startswith(os.path.join(one, ""))), None)
             inner, base = os.path.split(os.path.relpath(path, folder)) if folder else ("", "")
             if other := next(
-                (one for one in self._below if one != folder and base in self._entries(one, inner)[0]), None
+                (
+                    one
+                    for one in self._below
+                    if one != folder
+                    and self._says(one)
+                    in (None, self._says(folder))  # else a row's split decides, or `_find` has refused it
+                    and base in self._entries(one, inner)[0]
+                ),
+                None,
             ):
                 raise InputError(
                     f"{path}: {os.path.join(other, inner, base)} has its name, too; --images DIR says which"
@@ -168,27 +184,27 @@ class Photos:
             (self.folder,) = folders
             self.used = {self.folder: len(names)}
             return names.within(self.folder)
-        self._places(some)
+        self._places([(name, self._split) for name in some])
         if not self.used:  # few of many may be there
             rows = names.among([os.path.join(inner, file) for _, inner, file in self._in_sight(some)])
-            self._places([names[int(row)] for row in rows[:1]])
+            self._places([(names[int(row)], self._split) for row in rows[:1]])
         if not self.otherwise and len(self.used) <= 1:
             return names.within(self.folder)
-        places = self._places(names)
+        places = self._places([(name, self._split) for name in names])
         folder = self.folder if len(self.used) == 1 else ""
-        data = [os.fsencode(place.name if folder else place.path) for place in map(places.get, names)]
+        data = [os.fsencode(place.name if folder else place.path) for place in places.values()]
         return ImagePaths(np.frombuffer(b"".join(data), np.uint8), np.cumsum([0, *map(len, data)]), folder)
 
-    def _places(self, names):
-        """{name: _Place}; one that is not found is placed where it is expected."""
-        places = {name: self._find(name) for name in dict.fromkeys(names)}
+    def _places(self, keys):
+        """{(name, split): _Place}; one that is not found is placed where it is expected."""
+        places = {key: self._find(*key) for key in dict.fromkeys(keys)}
         found = [place for place in places.values() if place is not None]
         self.used = dict(Counter(place.folder for place in found))
         self.otherwise = dict(Counter(place.how for place in found if place.how))
         self.folder = max(self.used, key=self.used.get, default=self.folders[0])
         if self.otherwise.keys() & {END, UPLOAD, EXTENSION}:
             _refuse_shared(places)
-        return {name: place or _Place(self.folder, clean_name(name), "") for name, place in places.items()}
+        return {key: place or _Place(self.folder, clean_name(key[0]), "") for key, place in places.items()}
 
     def _named(self, name):
         """The folder of a file of just this name, or None. Nothing is listed."""
@@ -218,7 +234,11 @@ class Photos:
         why = f"{packed[0]} is not unpacked, or " if packed else ""
         return f"{line}; no photo lies there: {why}--images names their folder"
 
-    def _find(self, name):
+    def _says(self, folder):
+        """The split that a folder is called as, or None."""
+        return self._split_of[folder] if folder in self._split_of else split_name(os.path.basename(folder))
+
+    def _find(self, name, split):
         """The _Place of a name, or None."""
         if os.path.isabs(name):
             if os.path.isfile(name):
@@ -227,12 +247,27 @@ class Photos:
         elif ".." in name.split("/"):
             folder = self._named(name)
             return None if folder is None else _Place(folder, name, "")
+        there = sorted(self._there, key=lambda folder: self._says(folder) not in (None, split))
         for other, how in self._spellings(name):
             for alike in ("", CASE, EXTENSION):
-                for folder in self._there:
+                for folder in there:
                     if (file := self._file(folder, other, alike)) is not None:
+                        if self._says(folder) not in (None, split):
+                            self._refuse_others(name, folder, other, alike)
                         return _Place(folder, file, how if how in (END, UPLOAD) else alike or how)
         return None
+
+    def _refuse_others(self, name, found, other, alike):
+        """Refuse a name that the folder of another split has for another photo."""
+        path = os.path.join(found, self._file(found, other, alike))
+        for folder in self._there:
+            if self._says(folder) not in (None, self._says(found)):
+                file = self._file(folder, other, alike)
+                if file is not None and not filecmp.cmp(path, os.path.join(folder, file), shallow=False):
+                    raise InputError(
+                        f"{name!r} may be {path} or {os.path.join(folder, file)}; expected names with their folder, or a table "
+                        "with a column of splits"
+                    )
 
     def _spellings(self, name):
         """(spelling, how it differs): as it is, cleaned, then the ends of that, unless its folder is there."""
@@ -321,7 +356,7 @@ def _key(name, alike):
 def _refuse_shared(places):
     """A file that is found for several names is none of theirs, unless they are spellings of one name."""
     owners: dict[str, list] = {}
-    for name, place in places.items():
+    for (name, _), place in places.items():
         if place is not None:
             owners.setdefault(place.path, []).append((name, place.how))
     for path, names in owners.items():

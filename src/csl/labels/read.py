@@ -206,6 +206,9 @@ def read_annotations(
         found = _read_layout(path, images, known_split(split) or "train", layout or "hyperml", metadata, options)
     else:
         form = _form_of(path)
+        if form is None and path.is_dir() and (column := options.get("filename_column")):
+            path = attributes.only_table(path, column) or path
+            form = _form_of(path)
         if form is None:
             raise InputError(*explain(path, FORMATS))
         _check_options(form, path, options)

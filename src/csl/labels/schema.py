@@ -228,8 +228,7 @@ def image_column(table: Table, options: TableOptions, is_photo: Callable[[str], 
         InputError: there is none, or the options name a column that does not exist.
     """
     _check_names(table, options)
-    said = options.filename_column or next((name for name, role in options.roles.items() if role == "image"), None)
-    said = said or (table.about.photos[0] if table.about.photos else None)
+    said = options.image or (table.about.photos[0] if table.about.photos else None)
     if said is not None or FILENAME in table.columns:
         return said or FILENAME
     head = table.select(np.arange(min(len(table), _LOOKED_AT)))

@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,28 @@ SIDE_FILE = "labels.toml"
 RECORD = "preparation.json"
 """Beside the tables that `csl prepare attributes` wrote: it says so, and how these are read."""
 
-_TYPES = {
-    "columns": (list, str), "ignore_columns": (list, str), "no_label": (list, str), "attributes": (dict, int),
-    "roles": (dict, str), "vote_threshold": ((int, float), str),
-}  # fmt: skip
-"""Of what is no text: the type of an option, and of what it holds."""
+
+def _is_text(value):
+    return isinstance(value, str)
+
+
+def _is_texts(value):
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+_FORMS = {
+    **dict.fromkeys(("columns", "ignore_columns", "no_label"), ('a list of texts, ["A", "B"]', _is_texts)),
+    "attributes": (
+        "a table of sizes, {neck = 7}",
+        lambda value: isinstance(value, dict) and all(type(size) is int and size > 0 for size in value.values()),
+    ),
+    "roles": (
+        "a table of roles, {Age = 'ignored'}",
+        lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+    ),
+    "vote_threshold": ("a number", lambda value: type(value) in (int, float)),
+}
+"""What `labels.toml` has for an option: in words, and the test; for others a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +82,11 @@ class TableOptions:
                 )
         check_ranges(vars(self))
 
+    @property
+    def image(self) -> str | None:
+        """The column that is said to name the images."""
+        return self.filename_column or next((name for name, role in self.roles.items() if role == "image"), None)
+
     def over_file(self, table: Path) -> "TableOptions":
         """These options; each, or of roles and attributes each column, that is not given takes the value that
         `preparation.json` of a prepared table, or `labels.toml` beside it, has for it, if any.
@@ -90,12 +113,16 @@ class TableOptions:
     def _over(self, path, said):
         names = [one.name for one in fields(self) if one.name != "settled"]
         for name, value in said.items() if isinstance(said, dict) else [("options", said)]:
-            wanted, inner = _TYPES.get(name, (str, str))
-            inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-            if name not in names or not isinstance(value, wanted) or not all(isinstance(one, inner) for one in inside):
-                raise InputError(
-                    f"{path}: found {name} = {value!r}, expected {', '.join(names)}, each as its flag takes it"
-                )
+            if name not in names:
+                near = "".join(f"; did you mean {one}?" for one in get_close_matches(name, names, 1))
+                raise InputError(f"{path}: found {name} = {value!r}, expected {', '.join(names)}{near}")
+            expected, fits = _FORMS.get(name, ("a text", _is_text))
+            if not fits(value):
+                raise InputError(f"{path}: found {name} = {value!r}, expected {expected}")
+        try:
+            TableOptions(**said)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         given = {name: getattr(self, name) for name in said}
         said = {
             name: value | given[name] if isinstance(value, dict) else value

@@ -21,6 +21,7 @@ from csl.labels.attributes import as_read, only_table
 from csl.labels.layouts import ATTRIBUTES
 from csl.labels.paths import SPLITS, contents
 from csl.labels.photos import Photos
+from csl.labels.schema import split_words
 from csl.labels.table import SPLIT, Table
 from csl.labels.table_options import RECORD, TableOptions
 from csl.labels.trust import require_inside
@@ -147,7 +148,9 @@ def _read_photos(csv, images, options, follow_links, split=None):
     said = {name: value for name, value in options.items() if name not in ("classes", "groups") and value}
     table = as_read(Table.read(csv), TableOptions(**said).over_file(csv), column)
     number = {path: row for row, path in enumerate(annotations.images)}
-    paths = Photos(annotations.folders or [annotations.folder]).paths(table.text(column))
+    of_split = next((one.name for one in annotations.columns if one.role == "split"), None)
+    splits = () if of_split is None else list(split_words(table, of_split))
+    paths = Photos(annotations.folders or [annotations.folder]).paths(table.text(column), splits)
     return TablePhotos(annotations, table, np.array([number[path] for path in paths]))
 
 
