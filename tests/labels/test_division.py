@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csl.errors import InputError
-from csl.labels import LabelMatrix
-from csl.labels.division import joined, validation_rows
+from csl.labels import LabelMatrix, read_attributes
+from csl.labels.division import joined, owners, validation_rows
 
 
 def draw(seed, count, classes, shares=(0.1, 0.3, 0.6)):
@@ -72,3 +72,21 @@ def test_many_classes_take_seconds():
     started = time.perf_counter()
     validation_rows(draw(0, 2000, 1500, (0.01, 0.19, 0.8)), np.arange(2000), 0.2, 0)
     assert time.perf_counter() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("columns", "owner", "groups"),
+    [
+        ({"patient_id": ["P1", "P1", "P2", "", ""]}, "patient_id", 4),
+        ({"StudyID": ["1", "2", "3", "3", "3"], "PatientID": ["7", "7", "8", "8", "8"]}, "PatientID", 2),
+        ({"case": ["c1", "c1", "c2", "c2", "c3"]}, "case", 3), ({"subject": ["3", "3", "5", "5", "8"]}, "subject", 3),
+        ({"patient_id": ["P1", "P2", "P3", "P4", "P5"]}, None, 0), ({"patient_id": ["P1"] * 5}, None, 0),
+        ({"subject": ["night", "night", "day", "day", "day"]}, None, 0),
+    ],
+)  # fmt: skip
+def test_images_of_one_patient_belong_together(tmp_path, columns, owner, groups):
+    rows = [f"{k}.jpg,{k % 2},{','.join(cells[k] for cells in columns.values())}\n" for k in range(5)]
+    (tmp_path / "labels.csv").write_text(f"filename,hat,{','.join(columns)}\n" + "".join(rows))
+    found = owners(read_attributes(tmp_path / "labels.csv"))
+    assert (found and found[0]) == owner
+    assert (0 if found is None else len(set(found[1]))) == groups

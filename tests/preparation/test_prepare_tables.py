@@ -184,6 +184,15 @@ def test_lists_and_a_folder_of_tables(tmp_path, prepared):
     assert (data.train.labels.to_dense() >= 0).all()
 
 
+def test_a_patient_is_on_one_side(tmp_path, prepared):
+    photos(tmp_path, [f"images/{n:03}.jpg" for n in range(24)])
+    rows = "".join(f"{n:03}.jpg,{n % 2},P{n // 4}\n" for n in range(24))
+    (tmp_path / "attributes.csv").write_text("filename,hat,patient_id\n" + rows)
+    data, said = prepared(tmp_path, "--val_split 0.3")
+    assert "images of one 'patient_id' stay on one side of the split, 6 groups" in said
+    assert not {int(name[:3]) // 4 for name in names(data.train)} & {int(name[:3]) // 4 for name in names(data.val)}
+
+
 def test_an_owners_split_is_kept_unless_a_share_is_asked_for(tmp_path, prepared):
     photos(tmp_path, [f"images/{n:03}.jpg" for n in range(24)])
     text = "filename,hat,split\n" + "".join(f"{n:03}.jpg,{n % 2},{'train' if n % 4 else 'test'}\n" for n in range(24))

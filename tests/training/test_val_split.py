@@ -117,6 +117,16 @@ def test_the_seed_draws_the_split_and_classes_without_positives_are_named(photos
     assert "--val_split: no known positive for validation in 1 classes: hat" in draw()[1]
 
 
+def test_a_patient_is_on_one_side(photos):
+    rows = "".join(f"{n}.png,{n % 2},P{n // 3}\n" for n in range(12))
+    (photos / "labels.csv").write_text("filename,hat,patient_id\n" + rows)
+    said = []
+    for seed in range(4):
+        data = load_data(TrainConfig(data="photos", val_split=0.3, seed=seed), said.append)
+        assert not set(data.train.table.patient_id) & set(data.val.table.patient_id)
+    assert any(line.startswith("--val_split: images of one 'patient_id' stay on one side, ") for line in said)
+
+
 @pytest.mark.parametrize("share", [0, 1, 1.5, -0.1])
 def test_a_share_is_between_0_and_1(share):
     with pytest.raises(InputError, match="--val_split .*: expected a share of more than 0 and less than 1"):

@@ -1,13 +1,21 @@
 """Divide images into training and validation: a share by a seed, stratified over the labels, with groups kept whole."""
 
 import math
+import re
 
 import numpy as np
 
 from csl.errors import InputError
+from csl.labels.annotations import Annotations
+from csl.labels.column_guess import letters
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
+from csl.labels.table import UNKNOWN
 from csl.machine.draws import generator
 
+_OWNERS = (
+    "patient", "participant", "proband", "subject", "person", "individual", "animal", "lesion", "specimen", "case", "study",
+    "exam", "visit",
+)  # fmt: skip
 _STEPS = 4e9  # groups x labels x labels: the rarest labels are stratified that this allows, within some seconds
 
 
@@ -58,6 +66,26 @@ def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     count = len(left) + len(right)  # nodes: the groups of either, joined by each image
     edges = coo_array((np.ones(len(left)), (left, len(left) + right)), shape=(count, count))
     return connected_components(edges, directed=False)[1][left].astype(np.int64)
+
+
+def owners(annotations: Annotations) -> tuple[str, np.ndarray] | None:
+    """The ignored column of a table that says whose each image is, and groups [N] of one owner, int64; None without one.
+
+    It is that of patients, else of other subjects, lesions or specimens, else of cases and studies. An image without an owner
+    is a group of its own.
+    """
+    ignored = {letters(column.name): column.name for column in annotations.columns if column.role == "ignored"}
+    for owner in _OWNERS:
+        found = (
+            name for plain, name in ignored.items() if re.fullmatch(f"{owner}s?(u?id|nr|no|num|code|key|name)?", plain)
+        )
+        for name in found:
+            texts = annotations.table[name].str.strip()
+            texts = texts.where(~texts.str.lower().isin(UNKNOWN), [f"\0{row}" for row in range(len(texts))])
+            _, groups = np.unique(texts.to_numpy(dtype=str), return_inverse=True)
+            if 1 < groups.max() + 1 < len(groups):
+                return name, groups.astype(np.int64)
+    return None
 
 
 def _known(labels, group, count):

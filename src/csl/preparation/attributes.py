@@ -19,7 +19,7 @@ from csl.data.loader import default_workers
 from csl.errors import InputError, MachineError, NoSplit
 from csl.labels import POSITIVE, read_attributes
 from csl.labels.columns import title
-from csl.labels.division import validation_rows
+from csl.labels.division import joined, owners, validation_rows
 from csl.labels.paths import SPLITS, existing
 from csl.labels.schema import split_words
 from csl.labels.table import WEIGHT
@@ -222,6 +222,9 @@ def _split(photos, groups, val_split, seed, say):
         say(f"{copies:,} of the {len(groups):,} images have the pixels of another, and stay on its side of the split")
     column = photos.column("split")
     if column is None or val_split is not None:
+        if owned := owners(photos.annotations):
+            groups = joined(groups, owned[1])
+            say(f"images of one {owned[0]!r} stay on one side of the split, {len(np.unique(groups)):,} groups")
         if column is not None:
             say(f"--val_split: the split is drawn anew, and not that of the column {column!r}")
         if val_split is None:

@@ -16,7 +16,7 @@ from csl.data.duplicates import same_photos
 from csl.errors import InputError, NoSplit, printable
 from csl.garments import make_garments
 from csl.labels import Annotations, LabelMatrix, simulate
-from csl.labels.division import joined, validation_rows
+from csl.labels.division import joined, owners, validation_rows
 from csl.labels.inspection import column_lines, images_in_both, label_warnings
 from csl.labels.matching import few
 from csl.labels.options import DataOptions
@@ -123,6 +123,9 @@ def _divided(part, config, say):
     groups = joined(same_photos(part.images, part.roots), np.array(part.names))  # by which split.csv tells them apart
     if copies := len(groups) - len(np.unique(groups)):
         say(f"--val_split: {copies:,} images have the bytes or the name of another, and stay on its side")
+    if owned := owners(part):
+        groups = joined(groups, owned[1])
+        say(f"--val_split: images of one {owned[0]!r} stay on one side, {len(np.unique(groups)):,} groups")
     val = validation_rows(part.labels, groups, config.val_split, config.seed)
     train = np.setdiff1d(np.arange(len(part)), val)
     say(
