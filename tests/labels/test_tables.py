@@ -548,6 +548,16 @@ def test_inspect_says_what_is_read(tmp_path, capsys):
     assert list(report["splits"]) == ["all"]
 
 
+def test_a_patient_in_both_splits_is_said(tmp_path):
+    rows = "".join(
+        f"{k}.jpg,{k % 2},{'P1 ' if k == 5 else k // 2},{'val' if k in (1, 5, 6) else 'train'}\n" for k in range(8)
+    )
+    (tmp_path / "labels.csv").write_text("filename,hat,patient_id,split\n" + rows)
+    report, _ = inspect(DataOptions(data=str(tmp_path)))
+    (said,) = [note for note in report["notes"] if "flatters" in note]
+    assert said == "2 images of train have the 'patient_id' of one of val, which flatters the results: '0.jpg', '7.jpg'"
+
+
 def test_the_same_photo_in_both_splits_is_said(tmp_path):
     for split, content in (("train", b"same"), ("val", b"same")):
         (tmp_path / split).mkdir()

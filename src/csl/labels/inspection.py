@@ -9,10 +9,12 @@ import numpy as np
 
 from csl.errors import InputError, printable
 from csl.labels.annotations import Annotations
+from csl.labels.division import owners
 from csl.labels.matching import few, few_names, with_classes
 from csl.labels.options import DataOptions
 from csl.labels.paths import SPLITS, split_of
 from csl.labels.read import read_split
+from csl.labels.table import UNKNOWN
 from csl.machine.invocation import command
 
 _COLUMNS = 20  # shown of each role
@@ -120,7 +122,7 @@ def inspect(options: DataOptions) -> tuple[dict[str, Any], list[str]]:
 
 
 def images_in_both(train: Annotations, val: Annotations) -> list[str]:
-    """One line each, for messages: images that are in both splits, and those of one name and size in both.
+    """One line each, for messages: images that are in both splits, those of one name and size in both, and patients (`owners`).
 
     Sets of over a million images are not looked through.
     """
@@ -139,9 +141,21 @@ def images_in_both(train: Annotations, val: Annotations) -> list[str]:
         for found, what in (
             (both, "are in train and in val, which flatters the results"),
             (alike, "of train have the name and the size of one of val, perhaps the same photo"),
+            *_owned_in_both(train, val),
         )
         if found
     ]
+
+
+def _owned_in_both(train, val):
+    """The images of train whose patient has one in val, too, and what to say of them."""
+    owner, _ = owners(train) or ("", None)
+    if not owner or val.table is None or owner not in val.table:
+        return []
+    whose = train.table[owner].str.strip()
+    shared = whose.isin(val.table[owner].str.strip()) & ~whose.str.lower().isin(UNKNOWN)
+    images = [train.images[int(row)] for row in np.flatnonzero(shared)]
+    return [(images, f"of train have the {owner!r} of one of val, which flatters the results")]
 
 
 def _size(image):

@@ -20,7 +20,7 @@ from csl.labels.columns import Column, canonical, number
 from csl.labels.matching import few, few_names
 from csl.labels.paths import split_in, split_name
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
-from csl.labels.table_options import TableOptions
+from csl.labels.table_options import SIDE_FILE, TableOptions
 from csl.machine.image_formats import is_image_name
 
 _IMAGE_NAMES = (
@@ -199,7 +199,8 @@ def _check_names(table, options):
     for flag, names in named.items():
         for name in names:
             if name not in table.columns:
-                raise InputError(f"{flag}: no column {name!r} in {table.path}, {_nearest(name, table.columns)}")
+                beside = f" or {SIDE_FILE}" if (table.path.parent / SIDE_FILE).is_file() else ""
+                raise InputError(f"{flag}{beside}: no column {name!r} in {table.path}, {_nearest(name, table.columns)}")
 
 
 def _nearest(name, names):
