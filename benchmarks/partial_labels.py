@@ -13,8 +13,8 @@ the same number of epochs, starting weights and order. The settings of a method 
 mAP on the held-out photos (`csl.metrics.estimated_average_precision`), never by hidden labels. What is reported is the mAP of
 that choice on the validation photos, all labels known.
 
-The prior, of the criterion and of the annotation loss, is `csl.prior.estimate_prior` by two heads of mode "ignore", each on
-the half of the photos that it was not trained on. With one positive an image no negative is known: then it is the mean number
+The prior, of the criterion and of the annotation loss, is `csl.prior.estimate_prior` by five heads of mode "ignore", each on
+the fifth of the photos that it was not trained on. With one positive an image no negative is known: then it is the mean number
 of labels an image (here from the truth; a person has it after looking at 30 photos) times the share of the class among them.
 CSL has the published prior, the mean prediction.
 The losses of other papers have their own defaults (docs/losses.md).
@@ -51,6 +51,7 @@ NETWORK, PIXELS = "tf_efficientnet_lite0", 96
 EPOCHS, BATCH, RATE = 12, 512, 2e-3
 L2 = (1e-3, 3e-3, 1e-2, 3e-2)
 HELD_OUT = 0.2
+FOLDS = 5  # of the prior
 PROTOCOLS = {  # name: scheme of csl.labels.simulation, its parameter
     "fpc_100": ("fpc", 100),
     "fpc_30": ("fpc", 30),
@@ -175,9 +176,10 @@ def priors_of(x, y, truth, seed):
     if not (y == 0).any():
         labels_an_image = (truth == 1).float().sum(1).mean()
         return {"estimated": (labels_an_image * share_known(y)[0]).clamp(1e-4, 0.95).float(), "published": None}
-    half = torch.from_numpy(generator("order", seed, 0).random(len(x)) < 0.5)
+    fold = torch.from_numpy(generator("order", seed, 0).integers(0, FOLDS, len(x)))
     logits = torch.empty(y.shape)
-    for part in (half, ~half):
+    for number in range(FOLDS):
+        part = fold == number
         logits[part] = scores(fit(x[~part], y[~part], PartialSelectiveLoss("ignore"), 3e-2, seed), x[part])
     published = torch.sigmoid(scores(fit(x, y, PartialSelectiveLoss("ignore"), 1e-2, seed), x)).mean(0)
     return {"estimated": estimate_prior(logits, y), "published": published}
@@ -188,15 +190,19 @@ def run(data, protocol, seed, method):
     (x, truth), (x_val, y_val) = data["train"], data["val"]
     scheme, param = PROTOCOLS[protocol]
     masked = simulate(LabelMatrix.from_dense(truth.numpy()), scheme, param, generator("mask", seed))
-    y = truth if method == "all labels known" else torch.from_numpy(masked.to_dense())
     held = torch.from_numpy(generator("held out", seed).random(len(x)) < HELD_OUT)
-    priors = priors_of(x[~held], y[~held], truth, seed)
+    # Once for all methods; that of all labels is chosen among with what the protocol leaves of them, too.
+    kept, hidden = data.setdefault("priors", {}), torch.from_numpy(masked.to_dense())
+    if (protocol, seed) not in kept:
+        kept[protocol, seed] = priors_of(x[~held], hidden[~held], truth, seed)
+    priors = kept[protocol, seed]
+    y = truth if method == "all labels known" else hidden
     known, (create, exponents) = share_known(y[~held]), METHODS[method]
     candidates = []
     for gamma in exponents:
         for l2 in L2:
             head = fit(x[~held], y[~held], create(gamma, priors, known), l2, seed)
-            by_class = estimated_average_precision(scores(head, x[held]), y[held], priors["estimated"])
+            by_class = estimated_average_precision(scores(head, x[held]), hidden[held], priors["estimated"])
             mAP = mean_average_precision(scores(head, x_val), y_val)
             candidates.append(
                 {"gamma_neg": gamma, "l2": l2, "estimated_mAP": 100 * float(np.nanmean(by_class)), "mAP": mAP}

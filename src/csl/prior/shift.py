@@ -5,11 +5,14 @@ that frequency for granted. If within a class annotation depends on the label al
 all images, so that the frequency pi among them is what makes the mean posterior equal to itself (Saerens, Latinne and
 Decaestecker, 2002):
 
-    1. calibrate: on known entries p = sigmoid(a s + b_c) of logits s, one slope for all classes and an offset for each;
-    2. evidence: l = a s + b_c - log(n1 / n0);
-    3. repeat: q = the label where it is known, else sigmoid(l + logit(pi)); pi = mean of q over all images.
+    1. calibrate: on known entries p = sigmoid(a_c s + b_c) of logits s, with slopes near one for all classes;
+    2. evidence: l = a_c s + b_c - log(n1 / n0);
+    3. repeat: q = the label where it is known, else sigmoid(l + logit(pi)); pi = mean of q over all images;
+    4. shrink: d = log(n1 / n0) - logit(pi) says how much likelier a known label is where the class is there. Its error is
+       seen in two halves of the images; by as much, each class is drawn towards the mean of d over classes.
 
-Without the calibration the third step runs away: a network is surer of what it has not seen than it is right.
+Without the calibration the third step runs away: a network is surer of what it has not seen than it is right. Where d is
+about 0 in all classes annotation is random, and the best estimate is the share among known entries.
 """
 
 import numpy as np
@@ -23,7 +26,10 @@ from csl.metrics.arrays import host
 ROUNDS, CHANGE = 500, 1e-5
 """Of the third step: the most, and the change of logit(pi) in any class that ends it."""
 
-_RIDGE = 1e-3  # of the offsets
+RANDOM = float(np.log(1.5))
+"""The root of the mean of d squared, without its error, up to which annotation is taken to be random."""
+
+_RIDGE, _SLOPE_RIDGE = 1e-3, 0.1  # of the offsets, and of the logarithms of slopes around the common one
 _LEAST = 1e-6  # frequency: a class of which no image shows any evidence is not impossible
 
 
@@ -50,34 +56,58 @@ def estimate_prior(logits: Tensor | np.ndarray, targets: Tensor | np.ndarray) ->
     if not torch.isfinite(s).all():
         raise InputError("prior: a logit that is not finite")
     positives, negatives = (y == 1).sum(0), (y == 0).sum(0)  # [C]
-    odds = torch.log(positives + 0.5) - torch.log(negatives + 0.5)
+    shows = (positives > 0) & (negatives > 0)
+    more = torch.where(shows, 0.0, 0.5)
+    counted = torch.log(positives + more) - torch.log(negatives + more)  # logit of the share among known entries
+    likelier = (counted - _by_evidence(s, y))[shows].double()  # d
+    if len(likelier) > 1:
+        halves = _by_evidence(s[::2], y[::2]) - _by_evidence(s[1::2], y[1::2])
+        # A mean of two has a quarter of their difference's variance; twice that, for the halves share their networks.
+        error = halves[shows].double().square().mean() / 2
+        middle, spread = likelier.mean(), (likelier.var() - error).clamp_min(0)
+        likelier = middle + spread / (spread + error).clamp_min(1e-12) * (likelier - middle)
+        if (middle.square() + spread).sqrt() < RANDOM:
+            likelier = torch.zeros_like(likelier)
+    estimate = counted.double()
+    estimate[shows] -= likelier
+    return torch.sigmoid(estimate).clamp(_LEAST, 1 - _LEAST).float()
+
+
+def _by_evidence(s, y):
+    """[C] logit(pi) by the first three steps, of logits s and labels y [N, C]."""
+    odds = torch.log((y == 1).sum(0) + 0.5) - torch.log((y == 0).sum(0) + 0.5)  # [C]
     evidence = _calibrated(s, y) - odds  # [N, C]
-    pi = torch.sigmoid(odds)
-    unknown = y == -1
+    unknown, known = y == -1, (y == 1).float()
+    logit = odds
     for _ in range(ROUNDS):
-        before = torch.logit(pi)
-        posterior = torch.where(unknown, torch.sigmoid(evidence + before), (y == 1).float())
-        pi = posterior.mean(0).clamp(_LEAST, 1 - _LEAST)
-        if (torch.logit(pi) - before).abs().max() < CHANGE:
+        before = logit
+        pi = torch.where(unknown, torch.sigmoid(evidence + before), known).mean(0).clamp(_LEAST, 1 - _LEAST)
+        logit = torch.logit(pi)
+        if (logit - before).abs().max() < CHANGE:
             break
-    return torch.where((positives > 0) & (negatives > 0), pi, torch.sigmoid(odds))
+    return logit
 
 
 def _calibrated(s, y):
-    """a s + b_c of the slope a and the offsets b [C] that known entries have the least cross-entropy with."""
+    """a_c s + b_c of the slopes and the offsets that known entries have the least cross-entropy with."""
     rows, classes = torch.nonzero(y != -1, as_tuple=True)
     known, labels = s[rows, classes], (y[rows, classes] == 1).float()  # [K]
     if not len(known):
         return s
-    slope, offsets = torch.ones((), requires_grad=True), torch.zeros(s.shape[1], requires_grad=True)
-    optimizer = torch.optim.LBFGS([slope, offsets], max_iter=100, line_search_fn="strong_wolfe")
+    slope, *each = parameters = torch.ones(()), torch.zeros(s.shape[1]), torch.zeros(s.shape[1])
+    for parameter in parameters:
+        parameter.requires_grad_()
+    slopes, offsets = each  # of a class: slope * exp(slopes)
+    optimizer = torch.optim.LBFGS(parameters, max_iter=150, line_search_fn="strong_wolfe")
 
     def closure():
         optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(slope * known + offsets[classes], labels)
-        loss = loss + _RIDGE * offsets.square().mean()
+        logits = slope * slopes.exp()[classes] * known + offsets[classes]
+        loss = F.binary_cross_entropy_with_logits(logits, labels)
+        loss = loss + _RIDGE * offsets.square().mean() + _SLOPE_RIDGE * slopes.square().mean()
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    return slope.detach() * s + offsets.detach()
+    with torch.no_grad():
+        return slope * slopes.exp() * s + offsets
