@@ -70,7 +70,7 @@ EFFECT = {
     "max_steps": (TWO_STEPS, 1), "print_freq": (TWO_STEPS, 64), "save_every": (TWO_STEPS, 1), "eval_every": (TWO_STEPS, 1),
     "background": ({"data": "table", "ignore_columns": ["share", "cat"]}, "white"),
     "group_loss": ({}, "softmax"), "loss_options": ({"loss": "asl"}, "disable_torch_grad_focal_loss=false"),
-    "skip_nonfinite": ({"lr": 1e30, "max_steps": 2}, 5), "resume": ({}, True),
+    "skip_nonfinite": ({"lr": 1e30, "max_steps": 2}, 5), "resume": ({}, True), "select_by": (PRIOR, "estimated"),
 }  # fmt: skip
 
 # The settings of the loss, on fixed logits: `test_a_setting_of_the_loss_is_refused_exactly_where_it_changes_nothing`.
@@ -138,7 +138,7 @@ NEVER = """
     loss data follow_links on_bad_image num_classes debug_mode simulate_partial_type seed model_name model_path head
     image_size augment batch_size grad_accum workers device amp cache epochs max_steps lr schedule weight_decay optimizer
     ema_decay print_freq save_every eval_every skip_nonfinite path_dest resume deterministic compile background
-    probe
+    probe select_by
 """
 FLAGS = {f.name for f in fields(TrainConfig)}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from csl import InputError
 from csl.inference.validate import ValidateOptions, validate
@@ -14,7 +15,7 @@ from csl.labels import LabelMatrix
 from csl.machine.files import strict_json
 from csl.runs.config import TrainConfig
 from csl.training.experiment import train
-from csl.training.selection import criterion, rank, validation_numbers
+from csl.training.selection import choose, criterion, not_estimated, rank, validation_numbers
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -65,6 +66,60 @@ def test_the_criterion_is_the_first_that_can_tell_two_evaluations_apart(labels, 
     if expected == "cross_entropy":  # the one whose labels are more likely
         p = np.where(labels.to_dense() == 1, random, 1 - random)[:, labels.to_dense() != -1]
         assert (ranks[0] > ranks[1]) == (np.log(p[0]).mean() > np.log(p[1]).mean())
+
+
+PI = torch.full((3,), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("of_positives", "of_negatives", "prior", "expected"),
+    [
+        (0.9, 0.1, PI, "mAP_estimated"),  # depends on the label
+        (0.5, 0.5, PI, "mAP"),  # at random
+        (0.5, 0.0, PI, "mAP_estimated"),  # no negative is known
+        (0.9, 0.1, None, "mAP"),
+        (1.0, 1.0, PI, "mAP"),  # nothing to estimate
+    ],
+)
+def test_auto_takes_the_estimate_where_annotation_depends_on_the_label(of_positives, of_negatives, prior, expected):
+    rng = np.random.default_rng(0)
+    truth = rng.random((2000, 3)) < 0.1
+    known = rng.random(truth.shape) < np.where(truth, of_positives, of_negatives)
+    labels = LabelMatrix.from_dense(np.where(known, truth, -1).astype(np.int8))
+    assert choose(labels, prior, "auto")[0] == expected
+    assert choose(labels, prior, "annotated")[0] == criterion(labels)
+    if not_estimated(labels, prior):
+        with pytest.raises(InputError, match="--select_by estimated: .*, expected auto or annotated"):
+            choose(labels, prior, "estimated")
+    else:
+        assert choose(labels, prior, "estimated")[0] == "mAP_estimated"
+
+
+def test_a_run_of_the_annotation_model_keeps_what_its_estimate_likes_best_and_says_it(positives):
+    prior, run, said = Path(positives["data"]) / "prior.csv", Path(positives["path_dest"]), []
+    prior.write_text("Classes,avg_pred\n" + "".join(f"{name},0.6\n" for name in "abcd"))
+    settings = {**positives, "epochs": 3, "loss": "annotation", "prior_path": str(prior), "lr": 1e-3}
+    best = train(TrainConfig(**settings), said.append)
+    assert "best.ckpt: by the estimated mAP (known negatives are missing)" in said
+    lines = [line for line in said if "with half the prior" in line]
+    assert len(lines) == 3
+    assert all(line.endswith(f"prior: {prior}") for line in lines)
+    log = [strict(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert best["mAP_estimated"] == max(e[f"mAP_estimated_{name}"] for e in log for name in ("model", "ema"))
+    estimate = strict((run / "results.json").read_text())["estimate"]
+    assert estimate["best_by"] == "mAP_estimated"
+    assert estimate["mAP_estimated_low"] <= estimate["mAP_estimated"] <= estimate["mAP_estimated_high"]
+
+    again = {**settings, "path_dest": str(run) + "2"}
+    train(TrainConfig(**again, max_steps=4), lambda _: None)
+    assert strict_json(train(TrainConfig(**again, resume=True), lambda _: None)) == strict_json(best)
+
+    options = ValidateOptions(model_path=str(run / "best.ckpt"), workers=0, device="cpu", path_dest=str(run))
+    assert validate(options, said.append)["mAP_estimated"] == pytest.approx(best["mAP_estimated"], abs=1e-4)
+    assert any(line.startswith("estimated mAP, all labels known") and f"prior: {prior})" in line for line in said)
+    prior.unlink()
+    assert "mAP_estimated" not in validate(options, said.append)
+    assert said.count(f"estimated mAP: off ({prior}: no such file, where the prior of the network's run was)") == 1
 
 
 def test_without_known_negatives_the_best_is_that_of_the_other_map(positives):

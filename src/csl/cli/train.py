@@ -136,6 +136,8 @@ def parser() -> argparse.ArgumentParser:
     )
     g.add("--save_every", type=int, metavar="N", help="save every N steps, beside every epoch")
     g.add("--eval_every", type=int, metavar="N", help="validate every N steps, beside every epoch")
+    g.add("--select_by", metavar="NAME", help="best.ckpt: by the annotated mAP, the estimated one, or auto (docs/science.md)",
+          default="annotated; auto with --loss annotation")  # fmt: skip
     g.add("--skip_nonfinite", type=int, metavar="N", help="skip up to N steps whose loss is not finite")
     g.add("--deterministic", action="store_true", help="bit-equal runs; slower on a GPU")
     g.add("--seed", type=int, metavar="S", help="random seed")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,20 @@ from csl.labels.paths import SPLITS
 from csl.labels.trust import escape_table
 from csl.machine import distributed
 from csl.machine.files import parse_json, replacing, set_aside, strict_json, write_json
-from csl.metrics import averaged_scores, class_table, group_accuracy, mean_average_precision, precision_recall_f1
+from csl.metrics import (
+    averaged_scores,
+    class_table,
+    estimated_mean_average_precision,
+    group_accuracy,
+    mean_average_precision,
+    precision_recall_f1,
+)
 from csl.predict import Predictor
 from csl.predict.scoring import gather_scores
+from csl.prior import read_prior
 from csl.ranges import check_ranges
+from csl.runs.config import TrainConfig
+from csl.runs.folder import RunFolder
 
 TABLES = ("validation.csv", "validation_attributes.csv", "validation_bad_images.csv")
 """Of all classes, all attributes, and the images that cannot be read."""
@@ -61,6 +71,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     numbers = result.numbers
     if truth is not None:
         numbers["mAP_all_labels"] = mean_average_precision(result.probabilities, truth.select(result.indices))
+    numbers |= _estimate(predictor, annotations, result, path, say)
     for line in label_warnings(options.split, annotations.select(result.indices)):
         say(printable(line))
     folder = destination(options.path_dest, path)
@@ -86,6 +97,34 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
         if made:
             say(f"pictures in {folder / 'plots'}: {', '.join(picture.name for picture in made)}")
     return numbers
+
+
+def _estimate(predictor, annotations, result, path, say):
+    """The estimated mAP by the class prior of the network's run; {} and a line that says why, where there is none."""
+    settings = predictor.config or {}
+    known = {field.name for field in fields(TrainConfig)}
+    config = TrainConfig(**{name: value for name, value in settings.items() if name in known})
+    file, counts = RunFolder(path.parent).prior_file(config.prior_path, config.prior_by_em), annotations.labels.counts()
+    off = None
+    if not counts.unannotated.any():
+        off = "every label is known"
+    elif not counts.positives.any():
+        off = "no positive is known"
+    elif file is None:
+        off = "the network's run has no class prior"
+    elif not file.is_file():
+        off = f"{file}: no such file, where the prior of the network's run was"
+    if off is not None:
+        say(f"estimated mAP: off ({off})")
+        return {}
+    targets, prior = annotations.labels.select(result.indices), read_prior(file, annotations.classes)
+    found = estimated_mean_average_precision(result.probabilities, targets, prior)
+    low, high, half, twice = (found[f"mAP_estimated_{end}"] for end in ("low", "high", "half_prior", "twice_prior"))
+    say(
+        f"estimated mAP, all labels known   {found['mAP_estimated']:6.2f} ({low:.2f} to {high:.2f} by 90 % of draws; "
+        f"{half:.2f} with half the prior, {twice:.2f} with twice; prior: {file})"
+    )
+    return found
 
 
 def _make_room(folder, content, say):

@@ -28,6 +28,9 @@ from csl.metrics.ranking import columns, found_nan, in_blocks
 if TYPE_CHECKING:
     from csl.metrics.arrays import Array, Targets
 
+ESTIMATES = ("mAP_estimated", "mAP_estimated_half_prior", "mAP_estimated_twice_prior")
+"""With the prior, and with half and twice of it."""
+
 DRAWS = 100
 """Of the images, for the interval."""
 
@@ -73,11 +76,10 @@ def estimated_mean_average_precision(
     """
     by_class = _estimates(scores, targets, prior, (1, 0.5, 2), draws)  # [C, 1 + draws, 3]
     by_class = 100 * by_class[~np.isnan(by_class[:, 0, 0])]
-    names = ("mAP_estimated", "mAP_estimated_half_prior", "mAP_estimated_twice_prior")
-    numbers = dict.fromkeys([*names, "mAP_estimated_low", "mAP_estimated_high"][: 5 if draws else 3], float("nan"))
+    numbers = dict.fromkeys([*ESTIMATES, "mAP_estimated_low", "mAP_estimated_high"][: 5 if draws else 3], float("nan"))
     if not len(by_class):
         return numbers
-    numbers |= zip(names, by_class[:, 0].mean(0).tolist(), strict=True)
+    numbers |= zip(ESTIMATES, by_class[:, 0].mean(0).tolist(), strict=True)
     if draws:
         drawn = by_class[:, 1:, 0]  # NaN where a draw has no known positive of the class
         spread = _DEVIATIONS * float(np.ma.std(np.ma.masked_invalid(drawn).mean(0)))

@@ -28,6 +28,12 @@ class TrainOptions:
     save_every: int | None = None
     eval_every: int | None = None
     print_freq: int = 64
+    select_by: str | None = None
+
+    @property
+    def selects_by(self) -> str:
+        """What `csl.training.selection.choose` is asked for: "annotated", "estimated" or "auto"."""
+        return self.select_by or "annotated"
 
 
 @dataclass(kw_only=True)
@@ -76,10 +82,15 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
         """
         of_unknown = ("gamma_unann", "alpha_unann", "likelihood_topk", "topk_scope", "prior_threshold")
         unused = dict.fromkeys(("loss_options", *of_unknown))
-        unused |= {"prior_loss": TrainConfig.prior_loss, "prior_estimator": None}
+        unused |= {"prior_loss": TrainConfig.prior_loss, "prior_estimator": None, "select_by": None}
         plain = {"gamma_pos": 0.0, "gamma_neg": 0.0, "alpha_pos": 1.0, "alpha_neg": 1.0, "clip": 0.0}
         kept = {} if (prior_loss or self.prior_loss) == "focal" else plain
         return {**unused, "loss": "csl", "partial_loss_mode": "ignore", **kept}
+
+    @property
+    def selects_by(self) -> str:
+        """As published, by annotated entries, but for the annotation model, for which they may be no fair sample."""
+        return self.select_by or ("auto" if self.loss == "annotation" else "annotated")
 
     @property
     def prior_by_em(self) -> bool:

@@ -48,6 +48,13 @@ class RunFolder:
         self._is_locked = False
         self._moving = self.path / ".moving"  # names the folder that an earlier run is being moved into
 
+    def prior_file(self, prior_path: str | None, by_em: bool) -> Path | None:
+        """The file of the run's class prior, None without one, by its settings of these names (`TrainConfig.prior_by_em`)."""
+        if prior_path != "auto":
+            return None if prior_path is None else Path(prior_path)
+        stage = RunFolder(self.prior)
+        return stage.estimated_prior if by_em else stage.train_prior
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes out of the folder for the block. Where this object holds the lock already, it stays held.

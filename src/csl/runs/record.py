@@ -105,6 +105,8 @@ def _meanings(settings):
         meant["prior_path"] = "a file"  # whose values are compared
     if meant.get("prior_epochs") is None and meant.get("prior_path") == "auto":
         meant["prior_epochs"] = meant.get("epochs")
+    if meant.get("select_by", "") is None:
+        meant["select_by"] = "auto" if meant.get("loss") == "annotation" else "annotated"
     for name in ("model_path", "classes_file"):
         if isinstance(meant.get(name), str):
             meant[name] = os.path.abspath(meant[name])
@@ -335,6 +337,8 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     settings = {name: value for name, value in config.items() if name in names}
+    if settings.get("loss") == "annotation":
+        settings.setdefault("select_by", "annotated")  # before there was a choice
     if settings and "prior_loss" not in settings:
         if settings.get("loss") == "asl":
             settings["loss"] = "asl_optimized"

@@ -24,6 +24,7 @@ from csl.losses.groups import outside
 from csl.losses.options import settings_of as settings_of_loss
 from csl.machine import distributed
 from csl.machine.draws import generator
+from csl.metrics import estimated_mean_average_precision
 from csl.models import CONFIGS, architecture, check_image_size, create_model, fewest_images, name_with_tag
 from csl.models.abn import describe_abn, synchronise_abn
 from csl.models.compiling import check_compiler
@@ -105,7 +106,7 @@ def _train(config, lock, say):
             say(line)
         check_used(config)
     check_known_labels(data, config, say)
-    if (by := selection.criterion(data.val.labels)) != "mAP":
+    if (by := selection.criterion(data.val.labels)) != "mAP" and config.selects_by == "annotated":
         say(f"val: the best evaluation is {selection.WORDS[by]}")
     classes = _class_set(data)
     check_groups(config, data.train)
@@ -159,8 +160,16 @@ def _train(config, lock, say):
     best = trainer.fit()
     scores = best_scores(config, data, run, trainer.best_scores)
     if scores is not None:
-        summarise(config, data, full_labels, run, best, scores, time.perf_counter() - started, say)
+        estimate = _estimate(trainer, scores) if trainer.prior_of_estimate is not None else None
+        summarise(config, data, full_labels, run, best, scores, time.perf_counter() - started, say, estimate)
     return best
+
+
+def _estimate(trainer, scores):
+    """For `results.json`: the estimated mAP of the best weights with its interval, its prior, and what chose these weights."""
+    targets = trainer.val.labels.select(scores.indices)
+    numbers = estimated_mean_average_precision(scores.probabilities[0], targets, trainer.prior_of_estimate)
+    return numbers | {"prior": trainer.prior_source, "best_by": trainer.criterion_of_best}
 
 
 def _resumes(config, run, lock, say):
@@ -231,6 +240,8 @@ def _check(config):
         )
     if config.cache is not None:
         check_folder(config.cache)
+    if config.select_by not in (None, *selection.CHOICES):
+        raise InputError(f"--select_by {config.select_by}: expected {' or '.join(selection.CHOICES)}")
     if config.prior_estimator not in (None, "mean", "em"):
         raise InputError(f"--prior_estimator {config.prior_estimator}: expected mean or em")
     if config.prior_path is None and "known" in settings_of_loss(config.loss):
@@ -426,6 +437,7 @@ def _create_trainer(
         say,
         _description(config),
         _fewest_images(config),
+        _prior_source(config, run),
     )
     say(
         report.start(
@@ -464,6 +476,13 @@ def _of_prior(config, prior, criterion, train):
         return report.prior(prior, criterion.options.prior_threshold, train.groups)
     rest = outside(groups, len(prior))
     return report.prior(prior[rest], criterion.other.options.prior_threshold) if rest else []
+
+
+def _prior_source(config, run):
+    by = "label-shift EM" if config.prior_by_em else "mean prediction"
+    return f"{run.prior_file(config.prior_path, config.prior_by_em)}" + (
+        f" ({by})" if config.prior_path == "auto" else ""
+    )
 
 
 def _shares_known(config, data):

@@ -60,6 +60,17 @@ def epoch(epoch: int, epochs: int, loss: float, results: Results, rate: float) -
     return f"epoch {epoch}/{epochs}: loss {loss:.3f}, {_in_words(results)}, {rate:.1f} img/s"
 
 
+def estimated(results: Results, prior: str) -> str:
+    """The estimated mAP of an evaluation, and what an error of the prior does to it."""
+    of = results.get("ema", results["model"])
+    average = f" (EMA {_number(of['mAP_estimated'])})" if "ema" in results else ""
+    half, twice = (_number(of[f"mAP_estimated_{factor}_prior"]) for factor in ("half", "twice"))
+    return (
+        f"  estimated mAP, all labels known: {_number(results['model']['mAP_estimated'])}{average}; {half} with half the "
+        f"prior, {twice} with twice; prior: {prior}"
+    )
+
+
 def highest_prior(classes: Sequence[str], prior: Tensor) -> str:
     """The ten classes with the highest prior [C]; NaN where nothing was estimated."""
     top = torch.topk(prior.nan_to_num(-1), min(10, len(prior))).indices.tolist()
@@ -109,6 +120,7 @@ def result(
     folder: Path,
     plots: Sequence[Path],
     latest: bool,
+    estimate: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """The last lines of a run: its best results, its files, and what to run next.
 
@@ -120,6 +132,7 @@ def result(
         folder: of the run.
         plots: the pictures that were drawn.
         latest: whether the scripts take this run where none is named.
+        estimate: of the mAP with all labels known, with its interval.
     """
     counts = val.labels.counts()
     defined = int(((counts.positives > 0) & (counts.negatives > 0)).sum())
@@ -132,6 +145,11 @@ def result(
     ]
     if "cross_entropy" in best:
         lines.append(f"cross-entropy on annotated entries {best['cross_entropy']:.4f}")
+    if estimate is not None:
+        low, high = (_number(estimate[f"mAP_estimated_{end}"]) for end in ("low", "high"))
+        lines.append(
+            f"estimated mAP, all labels known {_number(estimate['mAP_estimated'])} ({low} to {high} by 90 % of draws)"
+        )
     if all_labels is not None:
         lines.append(f"mAP with all labels known {all_labels:.2f}")
     names = ", ".join(["best.ckpt", "log.jsonl", *(path.name for path in plots)])

@@ -11,6 +11,7 @@ from csl.checkpoint import Checkpoint
 from csl.errors import InputError
 from csl.labels import Annotations
 from csl.machine import distributed
+from csl.metrics.estimated import ESTIMATES
 from csl.prior import ClassPrior
 from csl.runs.record import FREE, check_same_settings
 from csl.training.optim import contiguous_state
@@ -283,8 +284,9 @@ def _check_counts(state, total_steps, per_epoch):
         _whole(state, part["loss_samples"], "loss_samples", 0)
         _whole(state, part["prior_sum"]["samples"], "prior_sum/samples", 0)
     best = content["best"]
-    kinds = {"epoch": int, "step": int, "weights": str, "mAP": float, "mAP_negative": float, "cross_entropy": float}
-    names = kinds.keys() - {"cross_entropy"}  # which is there where no mAP is defined
+    kinds = {"epoch": int, "step": int, "weights": str, "mAP": float, "mAP_negative": float}
+    names = set(kinds)
+    kinds |= dict.fromkeys(("cross_entropy", *ESTIMATES), float)  # which are there in some runs
     if best != {} and not (
         isinstance(best, dict) and names <= best.keys() <= kinds.keys() and all(type(best[k]) is kinds[k] for k in best)
     ):

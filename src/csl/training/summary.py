@@ -40,6 +40,7 @@ def summarise(
     scores: Scores,
     seconds: float,
     say: Say,
+    estimate: dict[str, Any] | None = None,
 ) -> None:
     """Write `results.json` and the plots of a run, and say what its results are and what to run next.
 
@@ -52,12 +53,14 @@ def summarise(
         scores: the validation scores behind `best`.
         seconds: that the run took.
         say: prints one line.
+        estimate: of the mAP with all labels known, None where there is none.
     """
     all_labels = None
     if data.truth is not None:
         all_labels = mean_average_precision(scores.probabilities[0], data.truth.select(scores.indices))
     results = {"best": best, "seconds": round(seconds, 1)}
     results |= {} if all_labels is None else {"mAP_all_labels": all_labels}
+    results |= {} if estimate is None else {"estimate": estimate}
     write_json(run.path / "results.json", results)
     from csl.plots import plot_training  # matplotlib is imported when a picture is wanted
 
@@ -65,5 +68,5 @@ def summarise(
     full = full_labels if config.simulate_partial_type else None
     plots = plot_training(run, data.train, full, truth, data.val, scores, config.background)
     latest = run.set_latest()  # another run may have ended meanwhile
-    for line in report.result(best, data.val, all_labels, seconds, run.path, plots, latest):
+    for line in report.result(best, data.val, all_labels, seconds, run.path, plots, latest, estimate):
         say(line)

@@ -56,6 +56,7 @@ class Trainer:
         description: what every checkpoint says of the run beside its classes: model_name, head, config.
         fewest: images of a batch that the model can be trained on: steps with fewer, as others are bad, are left out.
         say: prints one line.
+        prior_source: where the class prior of the criterion is from, in words.
 
     Attributes:
         best_scores: the validation scores [1, N, C] of the best network, on rank 0; None if an earlier process had them.
@@ -74,7 +75,9 @@ class Trainer:
         say: Callable[[str], None] = tqdm.write,
         description: Mapping[str, Any] | None = None,
         fewest: int = 1,
+        prior_source: str = "that of the loss",
     ):
+        self.prior_source = prior_source
         self.fewest = fewest
         self.model = model.to(device, memory_format=torch.channels_last)
         self.criterion = criterion.to(device)
@@ -102,7 +105,13 @@ class Trainer:
         self.finite = FiniteWatch(
             self.model, self.optimizer, self.scaler, options.skip_nonfinite, images, run, self.say
         )
-        self.criterion_of_best = selection.criterion(val.labels)
+        self.criterion_of_best, why = selection.choose(val.labels, self._prior(), options.selects_by)
+        off = selection.not_estimated(val.labels, self._prior())
+        self.prior_of_estimate = None if off else self._prior()
+        if off:
+            self.say(f"estimated mAP: off ({off})")
+        else:
+            self.say(f"best.ckpt: by {selection.WORDS[self.criterion_of_best]} ({why})")
         self.board = Board(
             run.tensorboard, train_loader.dataset.annotations, val, background=val_loader.dataset.transform.background
         )
@@ -241,7 +250,7 @@ class Trainer:
         targets = self.val.labels.select(scores.indices)  # [N, C]
         write_prior(self.run.val_prior, self.val.classes, torch.from_numpy(scores.probabilities[0].mean(0)))
         return {
-            name: selection.validation_numbers(probabilities, targets, self.criterion_of_best)
+            name: selection.validation_numbers(probabilities, targets, self.criterion_of_best, self.prior_of_estimate)
             for name, probabilities in zip(self.networks, scores.probabilities, strict=True)
         }
 
@@ -252,6 +261,7 @@ class Trainer:
         entry = self._log_entry(round(self.counts.step / self.steps_per_epoch, 4), results, rate)
         self._keep_best(results)
         self.say(report.evaluation(self.counts.step, entry["loss"], results))
+        self._say_estimate(results)
         if distributed.is_main():
             self.run.append_log(entry)
             self.board.write_step(self.counts.step, entry)
@@ -262,6 +272,7 @@ class Trainer:
         prior = self.sums.prior.over_processes().value()  # [C]
         entry = self._log_entry(counts.epoch + 1, results, rate)
         self.say(report.epoch(counts.epoch + 1, self.last_epoch, entry["loss"], results, rate))
+        self._say_estimate(results)
         self.say(report.highest_prior(self.val.classes, prior))
         self._keep_best(results)
         if distributed.is_main():
@@ -356,6 +367,10 @@ class Trainer:
         """[C] the class prior of the loss, if it has one."""
         prior = getattr(self.criterion, "prior", None)
         return None if prior is None else prior.cpu()
+
+    def _say_estimate(self, results: dict[str, Any]) -> None:
+        if self.prior_of_estimate is not None:
+            self.say(report.estimated(results, self.prior_source))
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         x = to_input(batch.images, self.device, next(self.model.parameters()).dtype)
