@@ -98,11 +98,43 @@ def test_nothing_is_remembered_without_a_gradient_and_an_image_twice_counts_twic
     assert not memory[0].any()
 
 
-@pytest.mark.parametrize(("name", "options"), [("ll_cp", {"delta": 0.2}), ("role", {"k": 1.5})])
+@pytest.mark.parametrize(("name", "options"), [("ll_cp", {"delta": 0.2}), ("role", {"k": 1.5}), ("em_apl", {})])
 def test_logits_that_are_no_number_are_not_remembered(name, options):
     loss = create_loss(name, **options, shape=(2, 4))
     loss.begin_epoch(2)
     logits = torch.full((2, 4), torch.nan, requires_grad=True)
+    before = [memory.clone() for memory in loss.buffers()]
     assert loss(logits, torch.full((2, 4), -1), torch.tensor([0, 1])).isnan()
-    (memory,) = loss.buffers()
-    assert not memory.any()
+    assert all(map(torch.equal, before, loss.buffers()))
+
+
+def test_the_least_likely_unknown_entries_of_a_class_become_negatives_for_good():
+    alpha, beta, share, ramp = 0.2, 0.5, 0.8, 2
+    loss = create_loss("em_apl", alpha=alpha, beta=beta, share=share, warm_up=1, ramp=ramp, shape=(9, 4)).double()
+    last, soft = {}, {}
+    for step, (logits, rows, targets) in enumerate(steps(count=12)):
+        epoch = 1 + step // 3
+        for again in (False, True):  # a run that goes on within an epoch begins it again
+            loss.begin_epoch(epoch)
+            if step % 3 == 0 and epoch > 1 and not again:
+                for c in range(4):
+                    of_class = sorted((p, row) for (row, k), p in last.items() if k == c)
+                    wanted = round(share * min((epoch - 1) / ramp, 1) * len(of_class)) - sum(k == c for _, k in soft)
+                    free = [(p, row) for p, row in of_class if (row, c) not in soft]
+                    soft |= {(row, c): p for p, row in free[: max(wanted, 0)]}
+        total = 0.0
+        for b, row in enumerate(rows.tolist()):
+            for c, y in enumerate(targets[row].tolist()):
+                x = logits[b, c].item()
+                p = sigmoid(x)
+                if y != -1:
+                    total += bce(x, y)
+                elif (row, c) in soft:
+                    total += beta * bce(x, soft[row, c])
+                else:
+                    total -= alpha * bce(x, p)
+                if y == -1:
+                    last[row, c] = p
+        found = loss(logits.requires_grad_(), targets[rows], rows)
+        assert found.item() == pytest.approx(total, rel=1e-9)
+    assert 5 < len(soft) == int((loss.soft >= 0).sum()) < len(last)

@@ -16,6 +16,7 @@ CHANGING = {  # options with which it changes something in a few steps of a smal
     "splc": ("tau=0.3", "change_epoch=9"),
     "ll_r": ("delta=0.2", "delta=0"),
     "ll_cp": ("delta=0.05", "delta=0"),
+    "em_apl": ("warm_up=1,ramp=2", "warm_up=9"),
     "role": ("k=3", "k=3,rate=0"),
 }
 NOT_OF_TRAINING = ("config", "best", "best_weights", "log_lines", "evaluated")  # a stop is evaluated

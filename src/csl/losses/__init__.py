@@ -17,6 +17,7 @@ from csl.losses.hill import HillLoss
 from csl.losses.label_smoothing import LabelSmoothing
 from csl.losses.large_loss import LargeLossRejection, PermanentCorrection, TemporaryCorrection
 from csl.losses.partial_bce import PartialBCE
+from csl.losses.pseudo_negatives import PseudoNegatives
 from csl.losses.role import OnlineLabelEstimation
 from csl.losses.selective import PartialSelectiveLoss
 from csl.losses.splc import SelfPacedLossCorrection
@@ -34,6 +35,7 @@ LOSSES: dict[str, type[nn.Module]] = {
     "hill": HillLoss,
     "splc": SelfPacedLossCorrection,
     "em": EntropyMaximisation,
+    "em_apl": PseudoNegatives,
     "gr": GeneralizedRobustLoss,
     "ll_r": LargeLossRejection,
     "ll_ct": TemporaryCorrection,
