@@ -52,6 +52,22 @@ def test_numbers_out_of_range_are_one_line_that_names_the_flag(command, capsys):
         assert not taken & NEVER, (flag, taken)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_empty_value_is_one_line_that_names_the_flag(command, capsys):
+    module = importlib.import_module(COMMANDS[command])
+    for action in module.parser()._actions:
+        if action.nargs == 0 or not action.option_strings:
+            continue
+        for value in ("", " "):
+            parser, flag = module.parser(), action.option_strings[-1]
+            with pytest.raises(SystemExit) as left:
+                parsing.parse(parser, [*required(parser), f"{flag}={value}"])
+            (line,) = capsys.readouterr().err.splitlines()
+            assert left.value.code == 2
+            assert action.dest in line
+            assert "expected" in line or "invalid choice" in line
+
+
 def test_the_largest_numbers_train(garments, tmp_path, no_pictures):
     whole = {
         name: 2**31 - 1 for name in ("epochs", "stop_epoch", "batch_size", "save_every", "eval_every", "skip_nonfinite")

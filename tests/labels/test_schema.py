@@ -40,7 +40,9 @@ def test_codes_of_patients_and_studies_are_no_classes(tmp_path, name, cells):
     ("name", "cells"),
     [
         ("fold", range(5)), ("kfold", [0, 1, 2, 3]), ("Fold", ["fold1", "fold2", "fold4"]), ("zip", ["01234", "99999"]),
-        ("plz", [80331, 10115]), ("postcode", ["SW1A 1AA", "E1 6AN"]), ("bbox_count", [0, 1]), ("num_boxes", [1, 2, 4]),
+        ("plz", [80331, 10115]), ("postcode", ["SW1A 1AA", "E1 6AN"]),
+        ("Patient", ["Maier", "Huber"]), ("Nr", [5, 7]), ("Fall", ["F1", "F2"]), ("sku", ["A1", "B2"]),
+        ("bbox_count", [0, 1]), ("num_boxes", [1, 2, 4]),
         ("count", [3, 1]), ("Groesse_cm", [170, 180]), ("Größe", [1, 2, 3]), ("hand_mm", [8, 9]), ("masse_kg", [50, 70]),
         ("size", [1, 2, 3]), ("score", ["0.5", "0.25", "1"]), ("confidence", [1, 1, 0]), ("patient_id", [1, 1, 0]),
         ("CaseNo", [1, 0]),
@@ -104,7 +106,9 @@ def test_another_split_beside_the_split_is_no_class(tmp_path):
         tmp_path, {"hat": [1, 0], "split": ["train", "val"], "fold": [0, 1, 2], "is_test": [0, 1]}, split="val"
     )
     assert (found.classes, len(found)) == (["hat"], 6)
-    assert {column.why for column in found.columns if column.role == "ignored"} == {"a split, beside 'split'"}
+    assert {column.why for column in found.columns if column.role == "ignored"} == {"words of a split, beside 'split'"}
+    alone = read(tmp_path, {"hat": [1, 0], "usage": ["train"]})
+    assert (alone.classes, roles(alone)["usage"]) == (["hat"], "ignored")
 
 
 # ---------------------------------------------------------------------------------------------------------------- boxes

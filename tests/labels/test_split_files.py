@@ -89,6 +89,27 @@ def test_nih_chest_x_rays_as_published(tmp_path):
     assert [one.rpartition("/")[2] for one in (*train.images, *test.images)] == names
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"train.csv": "filename\n0.jpg\n1.jpg\n", "val.csv": "filename\n2.jpg\n"},
+        {"splits/train.txt": "0\n1\n", "splits/val.txt": "2\n"},
+        {"splits.csv": "filename,split\n0.jpg,train\n1.jpg,train\n2.jpg,valid\n"},
+    ],
+)
+def test_other_files_that_say_the_split(tmp_path, files):
+    write(tmp_path, files | {"labels.csv": "filename,cat\n0.jpg,0\n1.jpg,1\n2.jpg,1\n"})
+    for k in range(3):
+        photo(tmp_path / f"images/{k}.jpg")
+    found = [read_annotations(tmp_path, split=split).labels.to_dense().tolist() for split in ("train", "val")]
+    assert found == [[[0], [1]], [[1]]]
+
+
+def test_lists_of_other_images_are_said(tmp_path):
+    write(tmp_path, {"labels.csv": "filename,cat\n0.jpg,0\n1.jpg,1\n", "train.txt": "x0.jpg\nx1.jpg\n"})
+    assert any("train.txt names no image of labels.csv" in note for note in read_annotations(tmp_path).notes)
+
+
 def test_lists_beside_a_table(tmp_path):
     write(
         tmp_path,
@@ -122,7 +143,7 @@ def test_what_kaggle_takes_is_no_split(tmp_path):
         photo(tmp_path / name)
     found = read_annotations(tmp_path, split="train")
     assert found.images == [str(tmp_path / f"train_images/a{k}.png") for k in (1, 2)]
-    for split, message in (("val", "no CSV of the val split"), ("test", "test.csv: none of the columns with labels")):
+    for split, message in (("val", "no CSV of the val split"), ("test", "no CSV of the test split")):
         with pytest.raises(NoSplit, match=message):
             read_annotations(tmp_path, split=split)
 

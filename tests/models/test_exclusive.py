@@ -99,6 +99,25 @@ def test_a_run_is_scored_validated_and_exported_by_softmax(trained, tmp_path):
     )
 
 
+def test_a_transformer_of_8_bits_keeps_them(garments, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from csl.export import ExportOptions, export
+
+    model = create_model("test_vit", 6)
+    content = {"model": model.state_dict(), "model_name": "test_vit", "num_classes": 6, "classes": list("abcdef"),
+               "groups": {"x": [0, 3], "y": [3, 4], "z": [4, 6]}, "config": {"group_loss": "softmax"}}  # fmt: skip
+    checkpoint.write(tmp_path / "w.ckpt", content)
+    folder = str(garments / "images")
+    options = ExportOptions(
+        model_path=str(tmp_path / "w.ckpt"), out=str(tmp_path / "w.onnx"), image_size=96, int8=True, check=folder,
+        calibrate=folder,
+    )  # fmt: skip
+    export(options, lambda _: None)
+    found = Predictor.load(tmp_path / "w.onnx").score(sorted(map(str, (garments / "images").iterdir()))[:4], workers=0)
+    for total in sums(found.probabilities[0], {"x": slice(0, 3), "z": slice(4, 6)}):
+        np.testing.assert_allclose(total, 1, atol=1e-5)
+
+
 def test_the_weights_without_the_word_are_a_network_of_sigmoids(trained):
     model, loaded = checkpoint.load_model(trained / "run" / "best.ckpt")
     assert [group.stop - group.start for group in loaded.exclusive] == [7, 4, 10]

@@ -32,9 +32,17 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**settings)
         for kind, expected in ((int, "a whole number"), (float, "a number"), (size, "pixels, or HEIGHTxWIDTH")):
             self.register("type", kind, partial(_converted, kind, expected))
+        self.register("type", None, _text)
 
     def error(self, message):
         self.exit(InputError.exit_status, f"{self.prog}: error: {InputError(message.removeprefix('argument '))}\n")
+
+
+def _text(text):
+    """A text as it is. An empty one, mostly a variable of the shell that is not set, would be taken for no flag at all."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("found nothing, expected a value, or no flag")
+    return text
 
 
 def _converted(kind, expected, text):
@@ -114,9 +122,9 @@ def size(text: str) -> int | tuple[int, int]:
 
 def names(text: str) -> list[str]:
     """A comma-separated list."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    return [part.strip() for part in _text(text).split(",") if part.strip()]
 
 
 def mode(text: str) -> str | None:
     """A word such as a loss mode; "none" is None."""
-    return None if text.lower() == "none" else text
+    return None if _text(text).lower() == "none" else text

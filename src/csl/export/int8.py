@@ -118,7 +118,8 @@ def _leaky_to_relu(network):
 def _sensitive(graph):
     """Names of the nodes that stay in float32: the first convolution, which sees the pixels, and the head.
 
-    The head is what comes behind the last convolution; in a network with a single one, a transformer, the last matrix.
+    The head is what comes behind the last convolution; in a network with a single one, a transformer, the last matrix and
+    what comes behind it.
     """
     convolutions = [i for i, node in enumerate(graph.node) if node.op_type == "Conv"]
     matrices = [i for i, node in enumerate(graph.node) if node.op_type in ("Gemm", "MatMul")]
@@ -126,7 +127,7 @@ def _sensitive(graph):
         head = range(convolutions[-1] + 1, len(graph.node))
         head = [i for i in head if graph.node[i].op_type not in ("Add", "Relu")]  # of the last block, which it ends
     else:
-        head = matrices[-1:]
+        head = range(matrices[-1], len(graph.node)) if matrices else ()
     return [graph.node[i].name for i in (*convolutions[:1], *head)]
 
 

@@ -397,7 +397,8 @@ def _in_folder_of_split(file):
 
 def _split_file(folder, split):
     """The table of a folder to read for this split, or None."""
-    return ATTRIBUTES.find(folder, split) or only_table(folder)
+    file = ATTRIBUTES.find(folder, split)
+    return only_table(folder) if file is None or is_split_file(file) else file
 
 
 def only_table(folder: Path, filename_column: str | None = None) -> Path | None:

@@ -19,7 +19,8 @@ _MEASURES = frozenset(
     {
         "age", "width", "height", "area", "lat", "latitude", "lon", "lng", "longitude", "x", "y", "xmin", "ymin", "xmax",
         "ymax", "timestamp", "time", "date", "pixel", "pixels", "price", "number", "n", "bytes",
-        "cm", "mm", "km", "kg", "diameter", "radius", "perimeter", "distance", "duration", "volume", "altitude", "elevation",
+        "cm", "mm", "km", "kg", "g", "eur", "usd", "diameter", "radius", "perimeter", "distance", "duration", "volume",
+        "altitude", "elevation",
         "temperature", "alter", "breite", "höhe", "hoehe", "größe", "groesse", "gewicht", "anzahl", "preis",
         "box", "boxes", "bbox", "bboxes", "coordinates", "coords", "polygon", "polygons", "segmentation", "embedding",
         "keypoints", "landmarks", "rle",
@@ -27,14 +28,15 @@ _MEASURES = frozenset(
 )  # fmt: skip
 """Words in the name of a column of numbers that is no label."""
 _IDENTIFIERS = frozenset(
-    {"id", "ids", "uid", "uuid", "guid", "index", "idx", "count", "counts", "num", "confidence", "score"}
+    {"id", "ids", "uid", "uuid", "guid", "index", "idx", "nr", "count", "counts", "num", "confidence", "score"}
 )
 """Words in the name of a column that holds no label, of numbers or words, even where all of its few rows have a 1."""
 _CODES = re.compile(
-    "(patient|participant|proband|case|subject|study|series|zip|zipcode|plz|postcode|postalcode|postleitzahl|k?fold)s?"
+    "(patient|participant|proband|case|fall|subject|study|series|session|sku|barcode|serial|zip|zipcode|plz|postcode|postalcode"
+    "|postleitzahl|k?fold)s?"
 )
 _KEYS = re.compile(
-    "(patient|participant|proband|person|case|subject|study|series|animal|lesion|sample|exam|visit)s?(u?id|nr|no|num|code|key)"
+    "(patient|participant|proband|person|case|fall|subject|study|series|animal|lesion|sample|exam|visit)s?(u?id|nr|no|num|code|key)"
 )
 """Names, in letters alone, of columns that hold no label; those of `_CODES` unless a cell is without a digit, or all are yes or
 no."""
@@ -286,7 +288,9 @@ def _no_attribute(table, name, codes, texts):
         return "nested JSON"
     if re.fullmatch(r"unnamed: \d+", name.lower()) or (known > 2 and is_index(list(table.text(name)))):
         return "counts the rows"
-    coded = _CODES.fullmatch(letters(name)) and all(re.search(r"\d", text) for text in texts)
+    coded = _CODES.fullmatch(letters(name)) and all(
+        re.search(r"\d", text) or "patient" in name.lower() for text in texts
+    )
     if coded or _identifies(name):
         return "identifiers or counts, by its name no label"
     if None not in numbers:

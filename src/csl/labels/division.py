@@ -13,8 +13,8 @@ from csl.labels.table import UNKNOWN
 from csl.machine.draws import generator
 
 _OWNERS = (
-    "patient", "participant", "proband", "subject", "person", "individual", "animal", "lesion", "specimen", "case", "study",
-    "exam", "visit",
+    "patient", "participant", "proband", "subject", "person", "individual", "animal", "lesion", "specimen", "case", "fall",
+    "study", "exam", "visit",
 )  # fmt: skip
 _STEPS = 4e9  # groups x labels x labels: the rarest labels are stratified that this allows, within some seconds
 

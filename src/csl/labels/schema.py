@@ -128,10 +128,10 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
     if wanted:
         ignored |= {name: "not in --columns" for name in rest if name not in wanted}
         rest = [name for name in rest if name in wanted]
-    if split is not None:
-        others = [name for name in rest if name not in firm and _says_split(table, name)]
-        ignored |= dict.fromkeys(others, f"a split, beside {split!r}")
-        rest = [name for name in rest if name not in others]
+    splits = {name: set(_splits_in(table, name).values()) for name in rest if name not in firm}
+    others = [name for name, values in splits.items() if values and None not in values]
+    ignored |= dict.fromkeys(others, "words of a split" + (f", beside {split!r}" if split else ""))
+    rest = [name for name in rest if name not in others]
     if not rest:
         raise InputError(f"{table.path}, line 1: found no attribute among {few(table.columns)}, expected columns")
     if not len(table):

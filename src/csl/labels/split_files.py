@@ -34,8 +34,8 @@ def is_split_file(file: Path) -> bool:
 
 
 def _is_list(file):
-    """Whether a text file has the name of an image in each line, and nothing else."""
-    if file.suffix.lower() != ".txt":
+    """Whether a file has the name of an image in each line, and nothing else."""
+    if file.suffix.lower() not in (".txt", ".csv"):
         return False
     with open(file, encoding="utf-8-sig", errors="replace") as stream:
         lines = [line.strip() for line, _ in zip(stream, range(3), strict=False)]
@@ -65,7 +65,12 @@ def with_split(table: Table, image: str) -> Table:
                 raise InputError(f"{file}: {name!r} is of the split {split}, and of {said[_key(name)]} in another file")
     splits = np.array([said.get(_key(name), "") for name in table.text(image)], dtype=object)
     if not (splits != "").any():
-        return table
+        notes = (
+            [f"{few([file.name for file in files])} names no image of {table.path.name}, and says no split"]
+            if files
+            else []
+        )
+        return Table(table.path, table.frame, table.lines, [*table.notes, *notes], table.about)
     found = table.select(np.flatnonzero(splits != ""))
     left_out = (
         f"; {len(table) - len(found):,} rows that they do not name are left out" if len(found) < len(table) else ""
@@ -80,7 +85,9 @@ def _said(file):
     if _is_list(file):
         found = _splits(_WORD.findall(file.stem.lower()))
         split = "train" if "train" in found else found.pop()
-        return [(line.strip(), split) for line in read_text(file, "a list of images").splitlines() if line.strip()]
+        lines = [line.strip() for line in read_text(file, "a list of images").splitlines() if line.strip()]
+        has_header = file.suffix.lower() == ".csv" and not is_image_name(lines[0])
+        return [(line, split) for line in lines[has_header:]]
     table = Table.read(file)
     name, column = table.columns
     header = "partition" if column == "class 0" else column
