@@ -35,7 +35,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "data": DEMO_DATA,
         "image_size": 64,
         "loss": "auto",
-        "epochs": 5,
+        "epochs": 6,
         "batch_size": 32,
         "lr": 3e-3,
         "optimizer": "adam",
