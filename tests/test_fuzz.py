@@ -291,7 +291,7 @@ def openimages_cached(folder):
 def attributes(folder):
     (folder / "attributes.csv").write_text(
         "filename,neck,sleeve_length,colour,has_hat,weight,split\n"
-        'a.jpg,3,0,"Red, dark",1,1.5,train\nb.jpg,#N/A,2,Blue,0,1,train\nc.jpg,6,,Blue,-1,2,val\nd.jpg,1,1,Red,1,1,val\n'
+        'a.jpg,3,0,"Red. dark",1,1.5,train\nb.jpg,#N/A,2,Blue,0,1,train\nc.jpg,6,,Blue,-1,2,val\nd.jpg,1,1,Red,1,1,val\n'
     )
     images_in(folder / "images", ["a.jpg"])
 

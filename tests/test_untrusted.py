@@ -191,7 +191,7 @@ def test_classes_that_look_like_formulas_survive_a_csv(tmp_path):
         {"filename": ["=a.jpg", "b.jpg", "c.jpg"], "colour": ["Red", "=1+1", "'=1+1"], "@SUM(A1)": ["1", "0", ""]}
     )
     escape_table(frame).to_csv(tmp_path / "attributes.csv", index=False)
-    found = read_annotations(tmp_path)
+    found = read_annotations(tmp_path, roles={"colour": "attribute"})
     assert found.classes == ["colour:'=1+1", "colour:=1+1", "colour:Red", "@SUM(A1)"]
     assert os.path.basename(found.images[0]) == "=a.jpg"
     with open(tmp_path / "attributes.csv", newline="", encoding="utf-8") as file:

@@ -155,7 +155,10 @@ def test_a_prior_of_positives_alone_is_not_estimated(positives):
     assert not Path(positives["path_dest"]).exists()
     said = []
     train(TrainConfig(**positives, epochs=1, partial_loss_mode="ignore"), said.append)
-    assert any(line.startswith("warning: ignore mode without any known negative") for line in said)
+    assert any(
+        line.startswith("warning: un-annotated labels take no part in this loss, which without any known negative")
+        for line in said
+    )
 
 
 def test_json_that_is_written_has_no_nan():

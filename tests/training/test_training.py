@@ -92,7 +92,7 @@ def test_a_run_leaves_what_it_promises(trained):
         0
     ].keys()
     assert best["mAP"] == max(max(e["mAP_model"] or -1, e["mAP_ema"] or -1) for e in log)
-    assert json.loads((folder / "results.json").read_text()).keys() == {"best", "seconds", "mAP_all_labels"}
+    assert json.loads((folder / "results.json").read_text()).keys() == {"best", "seconds", "mAP_all_labels", "estimate"}
     text = "\n".join(said)
     assert "stage 1 of 2" in text
     assert "highest prior: " in text

@@ -17,7 +17,7 @@ from csl.labels.paths import SPLITS, contents, existing, known_split, read_text,
 from csl.labels.photos import clean_name, without_extension
 
 _NAMES = ("*.yaml", "*.yml", "classes.txt", "obj.names", "*.names", "labels/classes.txt")
-_OBJECT = re.compile(r"(\d+)((?:\s+[-+.\deE]+){4,})\s*")
+_OBJECT = re.compile(r"(\d{1,9})((?:\s+[-+.\deE]+){4,})\s*")
 _LISTS = {"train", "val", "valid", "test", "images"}  # `train.txt` lists photos
 _DEPTH = 4
 _FEW = 50  # files that the format is looked for in

@@ -1,6 +1,7 @@
 """One run of `train.py` from its settings to its results: labels, mask, prior, network, training, summary."""
 
 import dataclasses
+import os
 import shutil
 import time
 from contextlib import ExitStack, nullcontext
@@ -169,7 +170,8 @@ def _estimate(trainer, scores):
     """For `results.json`: the estimated mAP of the best weights with its interval, its prior, and what chose these weights."""
     targets = trainer.val.labels.select(scores.indices)
     numbers = estimated_mean_average_precision(scores.probabilities[0], targets, trainer.prior_of_estimate)
-    return numbers | {"prior": trainer.prior_source, "best_by": trainer.criterion_of_best}
+    source = trainer.prior_source.removeprefix(f"{trainer.run.path}{os.sep}")  # a run may move
+    return numbers | {"prior": source, "best_by": trainer.criterion_of_best}
 
 
 def _resumes(config, run, lock, say):
