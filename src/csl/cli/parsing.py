@@ -32,7 +32,8 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**settings)
         for kind, expected in ((int, "a whole number"), (float, "a number"), (size, "pixels, or HEIGHTxWIDTH")):
             self.register("type", kind, partial(_converted, kind, expected))
-        self.register("type", None, _text)
+        for kind in (None, str):
+            self.register("type", kind, _text)
 
     def error(self, message):
         self.exit(InputError.exit_status, f"{self.prog}: error: {InputError(message.removeprefix('argument '))}\n")
