@@ -6,6 +6,7 @@ leaves, the others notice that their peer is gone (or are ended by torchrun), an
 """
 
 import ctypes
+import importlib
 import os
 import pickle
 import re
@@ -192,6 +193,9 @@ def process_group(device_name: str | None = None) -> Iterator[None]:
         if here > gpus:
             raise InputError(f"{here} processes on a machine of {gpus} GPUs, expected no more, or --device cpu")
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    # Its functions keep the group of the moment of their import as a default. A group that is kept is not closed by
+    # destroy_process_group, and its threads may abort the process while the interpreter ends.
+    importlib.import_module("torch.distributed.nn.functional")
     store, number, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
     store.set_timeout(TIMEOUT)
     # torchrun's store outlives its processes: those of a restart must not find the addresses of the dead.
