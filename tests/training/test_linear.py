@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from csl.losses import PartialSelectiveLoss
+from csl.losses.large_loss import PermanentCorrection
 from csl.training import linear
 
 
@@ -23,12 +24,14 @@ def problem(images=60, features=7, classes=5):
 
 def test_heads_are_trained_side_by_side_as_each_alone(few_steps):
     x, y = problem()
-    for loss in (PartialSelectiveLoss("ignore"), PartialSelectiveLoss("selective", likelihood_topk=1)):
+    of_images = PermanentCorrection(delta=0.1, shape=(60, 5))  # changes with the epoch, and remembers images
+    for loss in (of_images, PartialSelectiveLoss("ignore"), PartialSelectiveLoss("selective", likelihood_topk=1)):
         together = linear.fit_heads(x, y, loss, (1e-3, 1e-1), seed=3)
         for l2, head in zip((1e-3, 1e-1), together, strict=True):
             (alone,) = linear.fit_heads(x, y, loss, [l2], seed=3)
             torch.testing.assert_close(head.weight, alone.weight, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(head.bias, alone.bias, rtol=1e-4, atol=1e-5)
+    assert not of_images.corrected.any()
     assert together[0].weight.norm() > 1.2 * together[1].weight.norm()
 
 

@@ -1,5 +1,6 @@
 """Linear heads on the features of a frozen network, trained in seconds."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -39,7 +40,8 @@ def fit_heads(x: Tensor, y: Tensor, criterion: nn.Module, l2: Sequence[float], s
     Args:
         x: float32 [N, F], standardised.
         y: int8 [N, C] in {1, 0, -1}.
-        criterion: (logits [B, C], targets [B, C]) to a sum over the images, as the losses of `csl.losses` are.
+        criterion: (logits [B, C], targets [B, C]) to a sum over the images, as the losses of `csl.losses` are. Each head has a
+            copy of its own, for one that changes with the epoch or remembers images.
         l2: [L] weights of the sum of squared weights of a head, beside the mean over the images.
         seed: of the order of the images.
     """
@@ -51,12 +53,15 @@ def fit_heads(x: Tensor, y: Tensor, criterion: nn.Module, l2: Sequence[float], s
     rate = RATE / x.shape[1] ** 0.5
     optimizer = torch.optim.AdamW([weight, bias], lr=rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps_per_epoch, pct_start=0.1)
-    rng = generator("order", seed, 0)
-    for _ in range(epochs):
+    rng, criteria = generator("order", seed, 0), [copy.deepcopy(criterion) for _ in l2]
+    for epoch in range(epochs):
+        for one in criteria:
+            if hasattr(one, "begin_epoch"):
+                one.begin_epoch(epoch + 1)
         for rows in torch.from_numpy(rng.permutation(len(x))).split(BATCH):
             logits = x[rows] @ weight.transpose(1, 2) + bias  # [L, B, C]
-            targets = y[rows]
-            loss = sum(criterion(each, targets) for each in logits) / len(rows)
+            targets = (y[rows], rows) if getattr(criterion, "by_image", False) else (y[rows],)
+            loss = sum(one(each, *targets) for one, each in zip(criteria, logits, strict=True)) / len(rows)
             loss = loss + (decay * weight.square().sum((1, 2))).sum()
             optimizer.zero_grad()
             loss.backward()
