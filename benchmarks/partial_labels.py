@@ -16,9 +16,9 @@ weights and order. The settings are chosen by what a user has, the estimated mAP
 their settings by the same number. What is reported is the mAP of that choice on the validation photos, by all labels that
 are known there.
 
-The prior, of the criterion and of the annotation loss, is `csl.prior.estimate_prior` by five heads of mode "ignore", each on
-the fifth of the photos that it was not trained on. With one positive an image no negative is known: then it is the mean number
-of labels an image (here from the truth; a person has it after looking at 30 photos) times the share of the class among them.
+The prior, of the criterion and of the annotation loss, is that of `train.py --probe` (`csl.training.probe.priors_by_heads`).
+With one positive an image no negative is known: then it is the mean number of labels an image (here from the truth; a person
+has it after looking at 30 photos) times the share of the class among them.
 CSL has the published prior, the mean prediction.
 The losses of other papers have their own defaults (docs/losses.md).
 To add a method: a line in `METHODS`. Writes benchmarks/results/partial_labels.json and prints a table.
@@ -54,14 +54,12 @@ from csl.machine.draws import generator
 from csl.metrics import estimated_average_precision, mean_average_precision
 from csl.models.exclusive import exclusive_groups, exclusive_logits
 from csl.predict.scoring import to_input
-from csl.prior import estimate_prior
-from csl.training.linear import cross_fitted, fit_heads, folds_of
+from csl.training.linear import fit_heads, folds_of
+from csl.training.probe import FOLDS, L2, priors_by_heads
 
 RESULTS = Path(__file__).parent / "results" / "partial_labels.json"
 NETWORK, PIXELS = "tf_efficientnet_lite0", 96
-L2 = (1e-3, 3e-3, 1e-2, 3e-2)
 HELD_OUT = 0.2
-FOLDS = 5  # of the prior
 PROTOCOLS = {  # name: data, scheme of csl.labels.simulation, its parameter
     "fpc_100": ("photos", "fpc", 100),
     "fpc_30": ("photos", "fpc", 30),
@@ -167,7 +165,7 @@ def load(name, args):
     """The data set of that name; features are made once."""
     kept = Path("outputs", f"partial_labels_{name}.pt")
     folder = make_garments("outputs/partial_labels_garments", 4000, 1000, PIXELS) if name == "garments" else None
-    folder = folder or {"photos": args.photos, "clothing": args.clothing}[name]
+    folder = folder or getattr(args, name)
     if folder is None:
         raise SystemExit(f"--{name}: not given, expected its folder, or --protocols without it")
     splits = {split: read_annotations(folder, split=split) for split in ("train", "val")}
@@ -227,10 +225,8 @@ def priors_of(x, y, truth, seed):
     if not (y == 0).any():
         labels_an_image = (truth == 1).float().sum(1).mean()
         return {"estimated": (labels_an_image * share_known(y)[0]).clamp(1e-4, 0.95).float(), "published": None}
-    known = PartialSelectiveLoss("ignore")
-    (logits,) = cross_fitted(x, y, lambda _: known, [3e-2], seed, folds_of(len(x), FOLDS, seed))
-    (head,) = fit_heads(x, y, known, [1e-2], seed)
-    return {"estimated": estimate_prior(logits, y), "published": torch.sigmoid(scores(head, x, ())).mean(0)}
+    estimated, published = priors_by_heads(x, y, seed, folds_of(len(x), FOLDS, seed))
+    return {"estimated": estimated, "published": published}
 
 
 def run(data, protocol, seed, method):

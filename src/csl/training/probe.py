@@ -29,9 +29,12 @@ from csl.training.annotation import shares_of
 from csl.training.linear import Standardised, cross_fitted, fit_heads, folds_of
 
 FOLDS = 3
-L2 = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+L2 = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 EXPONENTS = (0.0, 1.0)
 """Of known negatives, to choose from."""
+
+ROUNDS, SAME = 2, 0.1
+"""Of estimating the prior by heads with the annotation loss, and the median of |delta| up to which there is no need to."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def probe(features: Tensor, labels: LabelMatrix, seed: int, say: Callable[[str],
     x, fold = standardised(features), folds_of(len(y), FOLDS, seed)
     prior = predicted = None
     if (y == 0).any():
-        prior, predicted = _priors(x, y, seed, fold)
+        prior, predicted = priors_by_heads(x, y, seed, fold)
         say(
             f"probe: prior by label-shift EM on out-of-fold scores, {prior.sum():.2f} labels an image (mean prediction "
             f"{predicted.sum():.2f}, annotated {(y == 1).float().sum(1).mean():.2f})"
@@ -197,12 +200,31 @@ def write_candidates(path: Path, candidates: list[Candidate]) -> None:
         pd.DataFrame(candidates).sort_values("score", ascending=False).to_csv(temporary, index=False)
 
 
-def _priors(x, y, seed, fold):
-    """float32 [C] by label-shift EM, and the published mean prediction, of the weight of L2 that fits unseen entries best."""
+def priors_by_heads(x: Tensor, y: Tensor, seed: int, fold: Tensor) -> tuple[Tensor, Tensor]:
+    """The frequency of each class by label-shift EM on out-of-fold scores, and the published mean prediction.
+
+    The scores are those of heads that leave un-annotated entries out, then `ROUNDS` times of heads with the annotation loss by
+    the prior so far: what ranks the images better says more of their number.
+
+    Args:
+        x: float32 [N, F], standardised.
+        y: int8 [N, C] in {1, 0, -1}.
+        seed: of the order of the images.
+        fold: [N] the fold of each image.
+
+    Returns:
+        Two float32 [C] in (0, 1).
+    """
     cross_entropy_of_known = PartialSelectiveLoss("ignore", gamma_neg=0.0, gamma_unann=0.0)
     logits = cross_fitted(x, y, lambda _: cross_entropy_of_known, L2, seed, fold)  # [L, N, C]
     best = min(logits, key=lambda one: cross_entropy(torch.sigmoid(one).numpy(), y.numpy()))
-    return estimate_prior(best, y), torch.sigmoid(best).mean(0)
+    prior, predicted = estimate_prior(best, y), torch.sigmoid(best).mean(0)
+    for _ in range(ROUNDS):
+        if AnnotationLoss(prior=prior, known=shares_of(y)).delta.abs().median() < SAME:
+            break  # annotated at random: heads with the annotation loss are the same again
+        logits = cross_fitted(x, y, _creating("annotation", 0.0, prior, None), L2, seed, fold)
+        prior = estimate_prior(max(logits, key=lambda one: _score(one, y, prior)), y)
+    return prior, predicted
 
 
 def _losses(with_prior):
