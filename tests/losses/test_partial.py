@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_problems import problem, value_and_gradient
+from scipy.optimize import brentq
 
 from csl import InputError
 from csl.losses import LOSSES, PartialSelectiveLoss, create_loss
@@ -87,6 +88,16 @@ def expected_positives(x, y, epoch, held):
     return known + 0.5 * len(x) * len(x[0]) * ((mean - 2) / len(x[0])) ** 2
 
 
+def strictly_proper(x, y, epoch, held, classes):
+    """The asymmetric loss at the v where the slopes of both parts are as the odds of x."""
+
+    def excess(v):
+        return math.log(0.6 * sigmoid(3 * v - 3) / sigmoid(-v)) - x
+
+    v = brentq(excess, -8, 20, xtol=1e-13)
+    return math.log1p(math.exp(-v)) if y == 1 else math.log1p(math.exp(3 * v - 3)) / 5
+
+
 def large_loss(correct):
     def loop(x, y, epoch, held):
         entries = [(b, c) for b in range(len(x)) for c in range(len(x[b]))]
@@ -112,6 +123,7 @@ REFERENCES = {
     "splc": ({"gamma_neg": 3.0}, over_entries(splc, splc)),
     "em": ({"alpha": 0.2}, over_entries(of_known, entropy)),
     "gr": ({"ramp": 5, "q3": 0.5}, over_entries(of_known, robust)),
+    "spa": ({}, over_entries(strictly_proper, lambda *_: 0.0)),
     "ll_r": ({"delta": 0.1}, large_loss(correct=False)),
     "ll_ct": ({"delta": 0.1}, large_loss(correct=True)),
 }
@@ -189,6 +201,7 @@ LIMITS = {  # options, epoch, and what csl with these settings is equal to it
     "splc": [({"margin": 0.0, "gamma_pos": 0.0, "gamma_neg": 0.0}, 1, {}),
              ({"margin": 0.0, "gamma_pos": 0.0, "gamma_neg": 0.0, "tau": 1.0}, 9, {})],
     "em": [({"alpha": 0.0}, 1, {"mode": "ignore"})],
+    "spa": [({"k_neg": 1.0, "b_neg": 0.0, "z_neg": 1.0}, 1, {"mode": "ignore"})],
     "ll_r": [({}, 1, {}), ({"delta": 0.0}, 9, {}), ({"delta": 1.0}, 2, {"mode": "ignore"})],
     "ll_ct": [({}, 1, {}), ({"delta": 0.0}, 9, {})],
 }  # fmt: skip
@@ -207,12 +220,20 @@ def test_its_limits_are_settings_of_csl(name):
 def test_where_every_label_is_known_the_epoch_changes_nothing_and_where_none_is_it_is_finite(name):
     logits, targets, _ = problem(6, 5, 4, known=1.0)
     assert_same(loss_of(name, 1), loss_of(name, 9), logits, targets)
-    if name not in ("label_smoothing", "epr", "hill", "splc"):  # which change what a known label is worth
+    if name not in ("label_smoothing", "epr", "hill", "splc", "spa"):  # which change what a known label is worth
         assert_same(loss_of(name), PartialSelectiveLoss(**CROSS_ENTROPY), logits, targets)
     value, gradient = value_and_gradient(loss_of(name, 9), logits, torch.full_like(targets, -1))
     assert math.isfinite(value)
-    if name in ("partial_bce",):
+    if name in ("partial_bce", "spa"):
         assert not gradient.any()
+
+
+@pytest.mark.parametrize("options", [{}, {"k_pos": 0.5, "b_pos": -1.0, "z_pos": 2.0, "k_neg": 4.0, "b_neg": 0.5}])
+def test_the_strictly_proper_loss_is_least_at_the_probability_itself(options):
+    loss, p = create_loss("spa", **options), torch.tensor([[0.001, 0.05, 0.5, 0.9, 0.9999]], dtype=torch.float64)
+    s = torch.logit(p).requires_grad_()
+    slopes = [torch.autograd.grad(loss(s, torch.full_like(p, y)), s)[0] for y in (1, 0)]
+    torch.testing.assert_close(p * slopes[0] + (1 - p) * slopes[1], torch.zeros_like(p), rtol=0, atol=1e-12)
 
 
 def test_partial_bce_normalises_by_the_count_of_known_labels_on_request():
@@ -241,7 +262,8 @@ def test_half_precision_is_computed_in_float32(name, dtype):
         ("label_smoothing", {"eps": 1.1}), ("label_smoothing", {"alpha_unann": -1.0}), ("wan", {"weight": math.inf}),
         ("partial_bce", {"gamma": math.nan}), ("epr", {}), ("epr", {"k": math.inf}), ("hill", {"lam": 0.5}),
         ("splc", {"tau": 2.0}), ("splc", {"change_epoch": -1}), ("em", {"alpha": -0.1}), ("gr", {"ramp": 0}),
-        ("gr", {"sigma": 0.0}), ("ll_r", {"delta": 1.5}), ("ll_ct", {"delta": -1.0}),
+        ("gr", {"sigma": 0.0}), ("spa", {"k_neg": 0.0}), ("spa", {"b_pos": 1.5}),
+        ("ll_r", {"delta": 1.5}), ("ll_ct", {"delta": -1.0}),
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(name, options):

@@ -85,6 +85,51 @@ def test_estimates_of_labels_and_the_network_learn_from_each_other():
         np.testing.assert_allclose(loss.theta, theta, rtol=1e-6, atol=1e-8)
 
 
+def best_bin(scores, positives, tau, delta):
+    """By trying every score as the threshold."""
+    n, n1 = len(scores), len(positives)
+    found = []
+    for z in scores:
+        q, q1 = sum(s >= z for s in scores) / n, sum(s >= z for s in positives) / n1
+        if q1:
+            spread = math.sqrt(math.log(4 / delta) / (2 * n)) + math.sqrt(math.log(4 / delta) / (2 * n1))
+            found.append((q / q1 + (1 + tau) / q1 * spread, q / q1))
+    return min(found)[1]
+
+
+def test_the_risk_of_a_class_prior_that_is_estimated_anew_each_epoch():
+    tau, delta = 0.05, 0.2
+    loss = create_loss("crisp", tau=tau, delta=delta, warm_up=1, shape=(9, 4)).double()
+    last, prior, counts = {}, [0.0] * 4, [(0, 0)] * 4
+    for step, (logits, rows, targets) in enumerate(steps(count=12)):
+        epoch = 1 + step // 3
+        for again in (False, True):  # a run that goes on within an epoch begins it again
+            loss.begin_epoch(epoch)
+            if step % 3 == 0 and epoch > 1 and not again:
+                for c in range(4):
+                    scores = [p for (_, k), p in last.items() if k == c]
+                    positives = [p for (row, k), p in last.items() if k == c and targets[row, c] == 1]
+                    counts[c] = len(scores), len(positives)
+                    prior[c] = min(best_bin(scores, positives, tau, delta), 1) if positives else 0.0
+        total, mean = 0.0, [0.0] * 4
+        for b, row in enumerate(rows.tolist()):
+            for c, y in enumerate(targets[row].tolist()):
+                p = sigmoid(logits[b, c].item())
+                if epoch == 1:
+                    total += bce(logits[b, c].item(), max(y, 0))
+                elif y == 1 and counts[c][1]:
+                    total += 2 * prior[c] * counts[c][0] / counts[c][1] * (1 - p)
+                mean[c] += p / len(rows)
+                last[row, c] = p
+        if epoch > 1:
+            total += len(rows) * sum(abs(m - pi) for m, pi in zip(mean, prior, strict=True))
+        found = loss(logits.requires_grad_(), targets[rows], rows)
+        assert found.item() == pytest.approx(total, rel=1e-9)
+        x = logits.detach().requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, y=targets[rows], rows=rows: loss(x, y, rows), x)
+    assert sum(pi > 0 for pi in prior) >= 3
+
+
 @pytest.mark.parametrize(("name", "options"), [("ll_cp", {"delta": 0.2}), ("role", {"k": 1.5})])
 def test_nothing_is_remembered_without_a_gradient_and_an_image_twice_counts_twice(name, options):
     loss = create_loss(name, **options, shape=(2, 4))
@@ -98,7 +143,9 @@ def test_nothing_is_remembered_without_a_gradient_and_an_image_twice_counts_twic
     assert not memory[0].any()
 
 
-@pytest.mark.parametrize(("name", "options"), [("ll_cp", {"delta": 0.2}), ("role", {"k": 1.5}), ("em_apl", {})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("ll_cp", {"delta": 0.2}), ("role", {"k": 1.5}), ("em_apl", {}), ("crisp", {})]
+)
 def test_logits_that_are_no_number_are_not_remembered(name, options):
     loss = create_loss(name, **options, shape=(2, 4))
     loss.begin_epoch(2)

@@ -18,6 +18,7 @@ CHANGING = {  # options with which it changes something in a few steps of a smal
     "ll_cp": ("delta=0.05", "delta=0"),
     "em_apl": ("warm_up=1,ramp=2", "warm_up=9"),
     "role": ("k=3", "k=3,rate=0"),
+    "crisp": ("warm_up=1", "warm_up=9"),
 }
 NOT_OF_TRAINING = ("config", "best", "best_weights", "log_lines", "evaluated")  # a stop is evaluated
 

@@ -10,6 +10,7 @@ from torch import nn
 from csl.errors import InputError
 from csl.losses.annotation import AnnotationLoss
 from csl.losses.asymmetric import ASLSingleLabel, AsymmetricLoss, AsymmetricLossOptimized
+from csl.losses.crisp import ClassPriorRisk
 from csl.losses.entropy import EntropyMaximisation
 from csl.losses.expected_positives import ExpectedPositives
 from csl.losses.generalized_robust import GeneralizedRobustLoss
@@ -21,6 +22,7 @@ from csl.losses.pseudo_negatives import PseudoNegatives
 from csl.losses.role import OnlineLabelEstimation
 from csl.losses.selective import PartialSelectiveLoss
 from csl.losses.splc import SelfPacedLossCorrection
+from csl.losses.strictly_proper import StrictlyProperLoss
 from csl.losses.weak_negative import WeakNegatives
 
 LOSSES: dict[str, type[nn.Module]] = {
@@ -41,6 +43,8 @@ LOSSES: dict[str, type[nn.Module]] = {
     "ll_ct": TemporaryCorrection,
     "ll_cp": PermanentCorrection,
     "role": OnlineLabelEstimation,
+    "crisp": ClassPriorRisk,
+    "spa": StrictlyProperLoss,
 }
 
 

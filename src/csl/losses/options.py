@@ -48,7 +48,7 @@ class LossOptions:
     def learns_from_known_alone(self) -> bool:
         """Whether un-annotated labels take no part in the loss."""
         mode = self.partial_loss_mode or ""
-        return mode.startswith("ignore") or self.alpha_unann == 0 or self.loss == "partial_bce"
+        return mode.startswith("ignore") or self.alpha_unann == 0 or self.loss in ("partial_bce", "spa")
 
     def create_loss(
         self,
