@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from csl.errors import InputError
-from csl.machine.draws import generator
 from csl.metrics.arrays import POSITIVE, host, inputs, is_tensor
+from csl.metrics.bootstrap import DRAWS, drawn_images, spread
 from csl.metrics.ranking import columns, found_nan, in_blocks
 
 if TYPE_CHECKING:
@@ -31,11 +31,7 @@ if TYPE_CHECKING:
 ESTIMATES = ("mAP_estimated", "mAP_estimated_half_prior", "mAP_estimated_twice_prior")
 """With the prior, and with half and twice of it."""
 
-DRAWS = 100
-"""Of the images, for the interval."""
-
 _MOST = 1.25  # precision at one positive, before the mean
-_DEVIATIONS = 1.645  # on each side of the estimate: 90 % of a normal distribution
 _BLOCK = 1 << 22  # entries of the draws of a class at a time
 
 
@@ -82,9 +78,9 @@ def estimated_mean_average_precision(
     numbers |= zip(ESTIMATES, by_class[:, 0].mean(0).tolist(), strict=True)
     if draws:
         drawn = by_class[:, 1:, 0]  # NaN where a draw has no known positive of the class
-        spread = _DEVIATIONS * float(np.ma.std(np.ma.masked_invalid(drawn).mean(0)))
+        half = float(spread(np.ma.masked_invalid(drawn).mean(0)))
         middle = numbers["mAP_estimated"]
-        numbers |= {"mAP_estimated_low": max(middle - spread, 0.0), "mAP_estimated_high": min(middle + spread, 100.0)}
+        numbers |= {"mAP_estimated_low": max(middle - half, 0.0), "mAP_estimated_high": min(middle + half, 100.0)}
     return numbers
 
 
@@ -97,11 +93,7 @@ def _estimates(scores, targets, prior, factors, draws):
     if not ((prior >= 0) & (prior <= 1)).all():
         raise InputError("prior: expected frequencies in [0, 1]")
     images, by_class = len(scores), targets.T
-    # How often each image is in each draw; a thousand draws of one image are rarer than 255 of it.
-    weights = np.ones((1 + draws, images), np.uint8)
-    random = generator("bootstrap", 0)
-    for row in weights[1:]:
-        row[:] = np.bincount(random.integers(0, images, images), minlength=images)
+    weights = drawn_images(images, draws)
     expected = np.minimum(np.multiply.outer(prior, factors), 1) * images  # [C, F] positives
 
     def estimate(classes):
