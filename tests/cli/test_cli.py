@@ -33,7 +33,7 @@ FLAGS = {
     ),
     infer: (
         "model_path pic_path model_name input_size image_size dataset_type class_description_path th top_k num_classes "
-        "all_val_inference data images follow_links path_dest output batch_size workers device amp abn compile cache "
+        "all_val_inference data images follow_links path_dest output heatmap batch_size workers device amp abn compile cache "
         "weights_key background"
     ),
 }

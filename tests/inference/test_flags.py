@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from csl import InputError, checkpoint
 from csl.cli import infer as infer_cli
@@ -105,3 +106,19 @@ def test_command_lines_of_the_original_still_run(weights, photo, tmp_path, monke
     infer_cli.main(parsing.parse(infer_cli.parser(), [*line.split(), "-j0", "--device=cpu"]))
     assert (tmp_path / "outputs" / "results" / "predictions.csv").is_file()
     assert "--dataset_type MS-COCO: not used" in capsys.readouterr().out
+
+
+def test_heat_maps_are_drawn_of_the_images_that_are_shown(weights, garments, photo, tmp_path):
+    def shape(pic_path):
+        infer(
+            InferenceOptions(pic_path=pic_path, model_path=weights, path_dest=str(tmp_path), heatmap=True, **HERE),
+            said.append,
+        )
+        with Image.open(tmp_path / "results" / "heatmaps.png") as picture:
+            return picture.size
+
+    said = []
+    one, several = shape(photo), shape(str(garments / "images"))
+    assert "heatmaps.png" in said[-1]
+    assert one[0] == several[0]  # the photo and three attributes
+    assert several[1] > 5 * one[1]

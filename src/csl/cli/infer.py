@@ -39,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     g = group("results and machine")
     g.add("--path_dest", metavar="DIR", help="results go to DIR/results (the run's folder; else ./outputs)")
     g.add("--output", metavar="FILE", help="the table, .csv or .parquet (predictions.csv among the results)")
+    g.add(
+        "--heatmap", action="store_true", help="draw where in the first photos each class was seen, into heatmaps.png"
+    )
     g.shared(*flags.MACHINE)
     return p
 

@@ -18,7 +18,8 @@ from csl.inference.tables import BAD, PREDICTIONS, SCORE, Results
 from csl.labels import read_class_descriptions
 from csl.labels.trust import escape_cell, escape_table, path_cell
 from csl.machine import distributed
-from csl.plots import plot_predictions, title_of, tried
+from csl.models.heat_maps import has_heat_maps
+from csl.plots import plot_heat_maps, plot_predictions, title_of, tried
 from csl.predict import attribute_table, attribute_values, find_images, name_scores
 from csl.predict.scoring import show_bar
 from csl.ranges import check_ranges
@@ -36,6 +37,10 @@ SHOWN_NAMES = 30
 """The first names of each of them; the table has all."""
 
 PICTURE = "predictions.png"
+HEAT_MAPS = "heatmaps.png"
+SHOWN_MAPS = 5
+"""The first classes of an image whose heat maps are drawn."""
+
 ATTRIBUTES = "attributes_val_inference"
 SAY_SECONDS = 60
 """Seconds between two lines of progress if there is no terminal for a bar."""
@@ -48,6 +53,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     - `predictions.csv`, or `options.output`: `filename,class,score` with a row for each named class; an image without any
       has one row with empty class and score.
     - `predictions.png`: the first images with their predictions.
+    - `heatmaps.png`, with `options.heatmap`: where in these their first classes were seen.
     - `attributes_val_inference.csv`: of all validation images of attribute data, the CSV's rows with the predictions.
     - `bad_images.csv`: `filename,reason` of images that cannot be read, if there are any.
 
@@ -68,6 +74,8 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     _check(options, open_images)
     path = checkpoint_path(options.model_path, options.path_dest)
     predictor = load_predictor(options, path, say, default_image_size=224)
+    if options.heatmap and not has_heat_maps(predictor.model):
+        raise InputError(f"--heatmap: {path} holds no network with a feature map that can be looked into: leave it out")
     _say_idle(options, open_images, predictor, say)
     classes = _names(predictor, open_images, options.class_description_path, say)
     threshold = options.th if options.th is not None else 0.97 if open_images else 0.7
@@ -97,11 +105,12 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     columns = {PREDICTIONS: ("filename", "class", SCORE), BAD: ("filename", "reason")}
     columns |= {ATTRIBUTES: keep.columns} if keep else {}
     plan = _plan(predictor, path, images, classes, threshold, options)
-    with closing(Results(output, plan, len(images), columns, [PICTURE, f"{ATTRIBUTES}.csv"], say)) as results:
+    others = [PICTURE, *([HEAT_MAPS] if options.heatmap else []), f"{ATTRIBUTES}.csv"]
+    with closing(Results(output, plan, len(images), columns, others, say)) as results:
         if distributed.all_reduce_max(results.done)[0]:
             done = sum(distributed.gather_objects(results.done))
             say(f"{done:,} of {len(images):,} images were done before: going on in {results.folder}")
-        shown = _Shown(results, predictor.background, say)
+        shown = _Shown(results, predictor, options, roots, say)
         _score(predictor, images, roots, options, results, shown, keep, (classes, threshold, options.top_k))
         named = results.finish()
     if not named:
@@ -111,7 +120,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
         )
     if named > SHOWN_IMAGES:
         say(f"... and {named - SHOWN_IMAGES:,} images more")
-    paths = map(results.path, [PICTURE, *([f"{ATTRIBUTES}.csv"] if keep else [])])
+    paths = map(results.path, others if keep else others[:-1])
     written = [output.name, *(path.name for path in paths if path.exists())]
     if results.path(f"{BAD}.csv").exists():
         written.append(results.path(f"{BAD}.csv").name)
@@ -161,7 +170,9 @@ def _score(predictor, images, roots, options, results, shown, keep, naming):
         for index, probabilities in zip(scored.indices.tolist(), scored.probabilities, strict=True):
             found = name_scores(probabilities, classes, predictor.groups, threshold, top_k)
             rows[index] = {PREDICTIONS: _rows(part[index], found)}
-            shown.add(part[index], found)
+            numbers = range(len(classes)) if options.heatmap and not shown.ready else ()  # for names, which may repeat
+            numbers = name_scores(probabilities, numbers, predictor.groups, threshold, top_k) if numbers else []
+            shown.add(part[index], found, [p.name for p in numbers])
         if keep and rows:
             for index, row in zip(rows, keep.rows(first + scored.indices, scored.probabilities), strict=True):
                 rows[index][ATTRIBUTES] = [row]
@@ -219,20 +230,24 @@ def _digest(texts):
 
 
 class _Shown:
-    """Prints the first `SHOWN_IMAGES` results and draws them as one picture; `ready` tells when that is done."""
+    """Prints the first `SHOWN_IMAGES` results and draws them as one picture; `ready` tells when that is done.
 
-    def __init__(self, results, background, say):
-        self.say, self._results, self._background = say, results, background
+    With `options.heatmap` another picture shows where their classes were seen.
+    """
+
+    def __init__(self, results, predictor, options, roots, say):
+        self.say, self._results, self._predictor, self._options, self._roots = say, results, predictor, options, roots
         # The picture of a job that goes on was drawn before.
         self.ready = results.draft(PICTURE).exists() or not distributed.is_main()
-        self._images, self._found, self.bad = [], [], 0
+        self._images, self._found, self._numbers, self.bad = [], [], [], 0
 
-    def add(self, image, found):
+    def add(self, image, found, numbers):
         if self.ready:
             return
         self.say(f"{printable(image)}: " + title_of(found, SHOWN_NAMES).replace("\n", ", ").replace("  ", " "))
         self._images.append(image)
         self._found.append(found)
+        self._numbers.append(numbers[:SHOWN_MAPS])
         if len(self._images) == SHOWN_IMAGES:
             self.draw()
 
@@ -244,8 +259,20 @@ class _Shown:
     def draw(self):
         if not self.ready and self._images:
             with tried(self._results.path(PICTURE)):
-                plot_predictions(self._images, self._found, self._results.draft(PICTURE), self._background)
+                background = self._predictor.background
+                plot_predictions(self._images, self._found, self._results.draft(PICTURE), background)
+            if self._options.heatmap:
+                with tried(self._results.path(HEAT_MAPS)):
+                    self._draw_maps()
         self.ready = True
+
+    def _draw_maps(self):
+        predictor, found = self._predictor, []
+        for image, named, numbers in zip(self._images, self._found, self._numbers, strict=True):
+            maps = predictor.heat_maps(image, numbers, self._roots) if numbers else []
+            words = [f"{p.name}  {p.score:.2f}" for p in named[: len(numbers)]]
+            found.append(list(zip(words, maps, strict=True)))
+        plot_heat_maps(self._images, found, self._results.draft(HEAT_MAPS), self._roots, predictor.background)
 
 
 class _KeptAttributes:

@@ -75,6 +75,7 @@ class InferenceOptions(NetworkOptions, DataOptions):
         top_k: most classes named for an image, 1 or more.
         path_dest: results go to its folder `results`; None for the run's folder, or ./outputs.
         output: the table, .csv or .parquet; None for predictions.csv among the results.
+        heatmap: draw where in the first images their classes were seen.
     """
 
     pic_path: str | None = None
@@ -85,3 +86,4 @@ class InferenceOptions(NetworkOptions, DataOptions):
     top_k: int = 30
     path_dest: str | None = None
     output: str | None = None
+    heatmap: bool = False

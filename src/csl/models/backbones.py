@@ -160,8 +160,11 @@ class TimmWithHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] to logits [B, C]."""
-        (x,) = _normalise(self.body, (x,))
-        return self.head(self._as_map(_features(self.body, x, self.applies_norm)))
+        return self.head(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] to what the head takes: maps [B, F, h, w], or tokens as [B, F, N, 1]."""
+        return self._as_map(_features(self.body, normalised(self.body, x), self.applies_norm))
 
     @property
     def has_norm(self) -> bool:
@@ -300,6 +303,10 @@ def _with_statistics(model, name):
     return model
 
 
+def normalised(model: nn.Module, x: Tensor) -> Tensor:
+    """Images in [0, 1] less the mean of a timm network made here, over its standard deviation: what it does first itself."""
+    return (x - model.pixel_mean) / model.pixel_std
+
+
 def _normalise(model, inputs):
-    (x,) = inputs
-    return ((x - model.pixel_mean) / model.pixel_std,)
+    return (normalised(model, *inputs),)

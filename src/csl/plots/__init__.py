@@ -2,6 +2,7 @@
 
 from csl.plots.curves import choose_classes, named_classes, plot_precision_recall
 from csl.plots.distribution import plot_distribution, value_counts
+from csl.plots.heat_maps import plot_heat_maps
 from csl.plots.labels import plot_labels
 from csl.plots.optional import tried
 from csl.plots.predictions import Sheet, choose_images, plot_contact_sheet, plot_predictions, sheet_of, title_of
@@ -15,6 +16,7 @@ __all__ = [
     "named_classes",
     "plot_contact_sheet",
     "plot_distribution",
+    "plot_heat_maps",
     "plot_labels",
     "plot_precision_recall",
     "plot_predictions",

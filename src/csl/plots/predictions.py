@@ -220,7 +220,13 @@ def _draw_image(page, left, top, path, roots, background):
     except InputError:
         page.text(left + _SIDE / 2, top + _SIDE / 2, "cannot be read", SMALL, ha="center", va="center", color=SOFT)
         return
-    longest, side = max(image.size), round(_SIDE * DPI)
+    image = fitted(image, round(_SIDE * DPI))
+    width, height = (length / DPI for length in image.size)
+    page.image(left + (_SIDE - width) / 2, top + (_SIDE - height) / 2, np.asarray(image))
+
+
+def fitted(image: Image.Image, side: int) -> Image.Image:
+    """An image whose longer side is `side` pixels, its aspect ratio kept."""
+    longest = max(image.size)
     size = tuple(max(1, round(side * length / longest)) for length in image.size)
-    pixels = np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))
-    page.image(left + (_SIDE - size[0] / DPI) / 2, top + (_SIDE - size[1] / DPI) / 2, pixels)
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)

@@ -1,6 +1,9 @@
 """Pictures of a run: loss and mAP, labels, prior, and predictions of its network."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +16,15 @@ from csl.plots.validation import plot_scored
 from csl.predict.scoring import Scores
 from csl.prior import read_prior
 from csl.runs.folder import RunFolder, read_log
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LINES = (
+    ("mAP_model", "annotated, regular weights", CURVES[2], "-"),
+    ("mAP_ema", "annotated, EMA", CURVES[0], (0, (5, 2))),
+    ("mAP_negative_ema", "un-annotated negative, EMA", SOFT, (0, (1.5, 1.5))),
+)
 
 
 def plot_training(
@@ -93,34 +105,48 @@ def plot_curves(log: list[dict], path: str | Path) -> Path:
 @styled()
 def _draw(log):
     page = Page(12.9, 4.6)
-    epochs = [entry["epoch"] for entry in log]
     last = f"{len(log):,} epochs" if len(log) != 1 else "1 epoch"
     page.title(f"Training, {last}")
     left = page.axes(0.85, 1.1, 4.1, 2.9, xlabel="epoch")
     right = page.axes(5.85, 1.1, 4.1, 2.9, xlabel="epoch")
     page.text(0.85, 0.72, "Training loss per image", BODY + 1, weight="bold")
     page.text(5.85, 0.72, "Validation mAP, %", BODY + 1, weight="bold")
-    marker = "o" if len(log) <= 60 else ""
-    left.plot(epochs, _values(log, "loss"), color=CURVES[0], marker=marker, ms=3.5)
-    lines = (
-        ("mAP_model", "annotated, regular weights", CURVES[2], "-"),
-        ("mAP_ema", "annotated, EMA", CURVES[0], (0, (5, 2))),
-        ("mAP_negative_ema", "un-annotated negative, EMA", SOFT, (0, (1.5, 1.5))),
-    )
+    draw_loss(left, log)
     y = 1.35
-    for key, label, colour, dash in lines:
-        values = _values(log, key)
-        if np.isnan(values).all():  # a run without moving average, labels without a defined AP
-            continue
-        right.plot(epochs, values, color=colour, ls=dash, marker=marker, ms=3.5, label=label)
+    for label, colour, dash in draw_precision(right, log):
         page.line(10.2, y, 10.55, colour, dash)
         page.text(10.65, y, label, SMALL, va="center_baseline")
         y += 0.24
-    for axes in (left, right):
-        axes.grid()
-        axes.margins(y=0.08)
-        axes.xaxis.get_major_locator().set_params(integer=True)
     return page
+
+
+def draw_loss(axes: Axes, log: list[dict]) -> None:
+    """The training loss over the epochs of a `log.jsonl`."""
+    axes.plot(_values(log, "epoch"), _values(log, "loss"), color=CURVES[0], **_marks(log))
+    _finish(axes)
+
+
+def draw_precision(axes: Axes, log: list[dict]) -> list[tuple[str, str, str | tuple]]:
+    """The validation mAPs over the epochs of a `log.jsonl`; returns (label, colour, dash) of each line, for a legend."""
+    drawn_lines = []
+    for key, label, colour, dash in _LINES:
+        values = _values(log, key)
+        if np.isnan(values).all():  # a run without moving average, labels without a defined AP
+            continue
+        axes.plot(_values(log, "epoch"), values, color=colour, ls=dash, label=label, **_marks(log))
+        drawn_lines.append((label, colour, dash))
+    _finish(axes)
+    return drawn_lines
+
+
+def _marks(log):
+    return {"marker": "o" if len(log) <= 60 else "", "ms": 3.5}
+
+
+def _finish(axes):
+    axes.grid()
+    axes.margins(y=0.08)
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _values(log, key):

@@ -21,6 +21,7 @@ from csl.machine.files import parse_json
 from csl.models import architecture, check_image_size, fuse
 from csl.models.abn import describe_abn
 from csl.models.compiling import compile_network
+from csl.models.heat_maps import heat_maps
 from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.ops import set_abn_backend
 from csl.predict.scoring import Scores, autocast_dtype, choose_device, score, to_input
@@ -228,6 +229,16 @@ class Predictor:
         ):
             logits = self.model(x)
         return torch.sigmoid(logits.float())[0].cpu().numpy()
+
+    def heat_maps(self, image: str | Path, classes: Sequence[int], roots: Sequence[str] = ()) -> np.ndarray:
+        """Where in an image file the network saw each of some classes: float32 [K, h, w] (`csl.models.heat_maps`).
+
+        Raises:
+            InputError: a file that cannot be read, or a network without maps: an exported one, too.
+        """
+        pixels = self._transform().read(image, roots)  # the whole image, its aspect ratio not kept
+        x = to_input(self._transform().augmented(pixels)[None], self.device)  # [1, 3, H, W]
+        return heat_maps(self.model, x, classes).cpu().numpy()
 
 
 def _onnx_has_cuda():
