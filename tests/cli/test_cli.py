@@ -20,20 +20,21 @@ FLAGS = {
         "simulate_partial_type simulate_partial_param partial_loss_mode clip gamma_pos gamma_neg gamma_unann alpha_pos "
         "alpha_neg alpha_unann likelihood_topk prior_path prior_threshold batch_size print_freq printfreq path_dest debug_mode "
         "images attributes columns ignore_columns filename_column roles minus_one unlisted no_label vote_threshold "
-        "keep_unlabelled_images classes_file strict_labels follow_links on_bad_image head dropout augment loss topk_scope "
-        "prior_epochs prior_loss prior_estimator max_steps grad_accum optimizer schedule ema_decay amp resume save_every "
-        "eval_every seed device recipe skip_nonfinite deterministic val_split "
+        "keep_unlabelled_images classes_file strict_labels reviews follow_links on_bad_image head dropout augment loss "
+        "topk_scope prior_epochs prior_loss prior_estimator max_steps grad_accum optimizer schedule ema_decay amp resume "
+        "save_every eval_every seed device recipe skip_nonfinite deterministic val_split "
         "abn sync_abn compile cache weights_key background loss_options probe group_loss select_by"
     ),
     validate: (
         "data model_name model_path num_classes workers image_size thre batch_size print_freq printfreq dataset_type "
         "split images metadata debug_mode attributes columns ignore_columns filename_column roles minus_one unlisted "
-        "no_label vote_threshold keep_unlabelled_images classes_file strict_labels follow_links path_dest plots "
+        "no_label vote_threshold keep_unlabelled_images classes_file strict_labels reviews follow_links path_dest plots "
         "plot_classes device amp abn compile cache weights_key background"
     ),
     infer: (
         "model_path pic_path model_name input_size image_size dataset_type class_description_path th top_k num_classes "
-        "all_val_inference data images follow_links path_dest output heatmap batch_size workers device amp abn compile cache "
+        "all_val_inference data images reviews follow_links path_dest output heatmap batch_size workers device amp abn compile "
+        "cache "
         "weights_key background"
     ),
 }

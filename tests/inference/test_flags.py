@@ -43,6 +43,7 @@ def photo(garments):
         ({"all_val_inference": True}, "--all_val_inference changes nothing with --pic_path: leave it out"),
         ({"data": "DIR"}, "--data changes nothing with --pic_path: leave it out"),
         ({"images": "DIR"}, "--images changes nothing with --pic_path: leave it out"),
+        ({"reviews": "none"}, "--reviews changes nothing with --pic_path: leave it out"),
         ({"class_description_path": "FILE"}, "--class_description_path changes nothing without --dataset_type OpenImages"),
         ({"path_dest": "DIR", "output": "FILE.csv"}, "--path_dest changes nothing with --output: leave it out"),
         ({"dataset_type": "coco"}, "--dataset_type coco: unknown, expected OpenImages, MS-COCO or flixstock"),

@@ -48,6 +48,7 @@ EFFECT = {
     "prior_loss": ({**SELECTIVE, "prior_path": "auto"}, "focal"),
     "prior_estimator": ({**SELECTIVE, "prior_path": "auto"}, "em"),
     "data": (EARLY, "coco"), "images": (EARLY, "nowhere"), "metadata": (EARLY, "nowhere"), "debug_mode": (EARLY, "hyperml"),
+    "reviews": (EARLY, "none.csv"),
     "attributes": (EARLY, "neck:9"), "ignore_columns": (EARLY, ["neck"]), "columns": (EARLY, ["neck"]),
     "filename_column": (EARLY, "neck"), "roles": (EARLY, "neck=ignored"),
     "minus_one": ({**EARLY, "data": "table", "ignore_columns": ["share"]}, "negative"),
@@ -138,7 +139,7 @@ NEVER = """
     loss data follow_links on_bad_image num_classes debug_mode simulate_partial_type seed model_name model_path head
     image_size augment batch_size grad_accum workers device amp cache epochs max_steps lr schedule weight_decay optimizer
     ema_decay print_freq save_every eval_every skip_nonfinite path_dest resume deterministic compile background
-    probe select_by
+    probe select_by reviews
 """
 FLAGS = {f.name for f in fields(TrainConfig)}
 

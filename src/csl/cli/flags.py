@@ -14,7 +14,8 @@ TABLE = (
 """How a table is read."""
 
 DATA = (
-    "images", "metadata", "debug_mode", *TABLE, "keep_unlabelled_images", "classes_file", "strict_labels", "follow_links",
+    "images", "metadata", "debug_mode", *TABLE, "keep_unlabelled_images", "classes_file", "strict_labels", "reviews",
+    "follow_links",
 )  # fmt: skip
 """How annotations are read: the fields of `DataOptions` beside `data`."""
 
@@ -82,6 +83,10 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "strict_labels": (
         ("--strict_labels",),
         {"action": "store_true", "help": "OpenImages: stop at the first malformed row"},
+    ),
+    "reviews": (
+        ("--reviews",),
+        {"metavar": "FILE", "help": "answers of `csl review`, or none (reviews.csv beside the data, if it is there)"},
     ),
     "follow_links": (
         ("--follow_links",),

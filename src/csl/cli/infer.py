@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     )
     g.add("--all_val_inference", action="store_true", help="every image of the validation split")
     g.add("--data", metavar="DIR", help="annotations for --all_val_inference (the run's own; else ./data)")
-    g.shared("images", "follow_links")
+    g.shared("images", "reviews", "follow_links")
     g = group("network")
     g.shared("model_path", "weights_key", "model_name", "num_classes")
     g.add("--input_size", "--image_size", dest="image_size", type=parsing.size, metavar="PX",

@@ -135,7 +135,10 @@ def _check(options, open_images):
         raise InputError(f"--dataset_type {options.dataset_type}: unknown, expected OpenImages, MS-COCO or flixstock")
     check_ranges(vars(options))
     for name, idle, why in (
-        *((name, options.pic_path is not None, "with --pic_path") for name in ("all_val_inference", "data", "images")),
+        *(
+            (n, options.pic_path is not None, "with --pic_path")
+            for n in ("all_val_inference", "data", "images", "reviews")
+        ),
         ("class_description_path", not open_images, "without --dataset_type OpenImages"),
         ("path_dest", options.output is not None, "with --output"),
     ):

@@ -56,6 +56,7 @@ class Annotations:
         no_photos: the note that says what was looked for, where no image was found; else "".
         columns: what each column of a table was taken for; () where there is no table.
         notes: what was decided or is unusual about the file, one line each.
+        answers: how many answers of people are among the labels (`csl.labels.reviews`).
         roots: the folders, links resolved, one of which an image must lie in when it is opened; () for anywhere.
 
     Raises:
@@ -78,6 +79,7 @@ class Annotations:
     roots: tuple[str, ...] = ()
     columns: tuple[ColumnSummary, ...] = ()
     notes: tuple[str, ...] = ()
+    answers: int = 0
 
     def __post_init__(self):
         if self.keys is None:

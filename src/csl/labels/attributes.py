@@ -19,6 +19,7 @@ from csl.labels.matching import few, few_names
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.parquet import SUFFIX, parts_of, stem_of
 from csl.labels.paths import SPLITS, contents, existing, known_split, split_in, split_name
+from csl.labels.reviews import is_reviews
 from csl.labels.schema import Schema
 from csl.labels.split_files import is_split_file, with_split
 from csl.labels.table import SPLIT, Table
@@ -423,7 +424,7 @@ def _only_table(folder, filename_column):
     said = filename_column or TableOptions().over_file(folder / SIDE_FILE).image
     of_splits = [name for other in SPLITS for name in ATTRIBUTES.names(other)]
     tables = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
-    tables = [file for file in tables if not is_of_system(file.name)]
+    tables = [file for file in tables if not is_of_system(file.name) and not is_reviews(file)]
     tables = [file for file in tables if "submission" not in file.stem.lower()] or tables  # what Kaggle takes
     tables = [file for file in tables if not any(fnmatch.fnmatchcase(file.name, name) for name in of_splits)]
     tables = list(dict.fromkeys(parts_of(file)[0] for file in tables if not is_split_file(file)))

@@ -161,6 +161,19 @@ class LabelMatrix:
         lengths, listed = stretches(self.indptr, rows)
         return LabelMatrix(_indptr(lengths), self.indices[listed], self.values[listed], self.num_classes, self.fill)
 
+    def with_rows(self, rows: np.ndarray, parts: "Sequence[LabelMatrix]") -> "LabelMatrix":
+        """A new matrix in which other labels [n, C], those of `parts` one below the other, stand in `rows`, int64 [n]."""
+        stacked = [self, *parts]
+        if any(part.fill != self.fill or part.num_classes != self.num_classes for part in parts):
+            raise InputError(
+                f"labels: found rows of another form, expected {self.num_classes} classes, fill {self.fill}"
+            )
+        listed = np.concatenate([np.diff(part.indptr) for part in stacked])
+        indices, values = (np.concatenate([getattr(part, name) for part in stacked]) for name in ("indices", "values"))
+        order = np.arange(len(self))
+        order[rows] = len(self) + np.arange(len(rows))
+        return LabelMatrix(_indptr(listed), indices, values, self.num_classes, self.fill).select(order)
+
     def rearranged(self, classes: Sequence[int], num_classes: int) -> "LabelMatrix":
         """A new matrix [N, num_classes] in which class c is `classes[c]`, or left out (-1); others are un-annotated."""
         classes = np.asarray(classes)

@@ -26,6 +26,7 @@ class DataOptions:
         keep_unlabelled_images: COCO, Datumaro, LVIS, NUS-WIDE: keep images without any annotation.
         classes_file: OpenImages: a list of MIDs, instead of the trainable classes.
         strict_labels: OpenImages: stop at the first malformed row.
+        reviews: a file of answers (`csl.labels.reviews`), "none" for none; None for reviews.csv beside the data.
         follow_links: images may be named, and links may lead, outside of the data folder.
     """
 
@@ -45,6 +46,7 @@ class DataOptions:
     keep_unlabelled_images: bool = False
     classes_file: str | None = None
     strict_labels: bool = False
+    reviews: str | None = None
     follow_links: bool = False
 
     @classmethod

@@ -18,6 +18,7 @@ from csl.labels.openimages import files as openimages_files
 from csl.labels.options import DataOptions
 from csl.labels.paths import TEST_AS_VAL, existing, known_split
 from csl.labels.resemblance import explain
+from csl.labels.reviews import NONE, data_folder, find_reviews, with_reviews
 from csl.labels.trust import require_inside
 
 
@@ -172,6 +173,7 @@ def read_annotations(
     layout: str | None = None,
     metadata: str | Path | None = None,
     follow_links: bool = False,
+    reviews: str | Path | None = None,
     **options: Any,
 ) -> Annotations:
     """Read one split of annotations of whatever format is found at `path`.
@@ -186,6 +188,8 @@ def read_annotations(
             in `{path}/{split}2014`; "hyperml" is `{metadata}/{split}.json` with images in `{path}`.
         metadata: the folder of the JSON files for "hyperml", which it implies; `path` by default.
         follow_links: whether images may be named, and links may lead, outside of the data folder and `images`.
+        reviews: answers of people (`csl.labels.reviews`) that are laid over the labels: a file; "none" for none; None for
+            `reviews.csv` in the data folder, if it is there.
         **options: those of the format's reader: keep_unlabelled_images; attributes, ignore_columns, classes,
             groups, columns, filename_column, roles, minus_one, unlisted, no_label, vote_threshold; classes_file,
             strict_labels. One that is None, False or empty counts as not given.
@@ -197,7 +201,7 @@ def read_annotations(
         NoSplit: the annotations have no images of that split.
         InputError: no such path, or an unknown format (the message says what was looked for and what was
             found), an image is named outside of the data folder (`require_inside`), an option is given that the
-            format does not take, or the reader finds an error.
+            format does not take, the reader finds an error, or reviews are of other data.
         TypeError: an option that no format has.
     """
     options = _given(options)
@@ -213,6 +217,10 @@ def read_annotations(
             raise InputError(*explain(path, FORMATS))
         _check_options(form, path, options)
         found = form.read(path, images=images, split=split, **options)
+    file, notes = find_reviews(path, reviews)
+    found = replace(found, notes=(*found.notes, *notes))
+    if file is not None:
+        found = with_reviews(found, file, data_folder(path))
     if follow_links:
         return found
     folders = (found.folder, *found.folders)
@@ -316,6 +324,7 @@ def _read_split(options, split, classes, groups):
         classes_file=options.classes_file,
         strict_labels=options.strict_labels,
         follow_links=options.follow_links,
+        reviews=options.reviews,
         **of_attributes,
     )
     return found if classes is None or groups else with_classes(found, classes)
@@ -326,5 +335,5 @@ def read_truth(options: DataOptions, split: str | None, annotations: Annotations
     file = Path(options.data) / "truth.csv"
     if not annotations.groups or not file.is_file():
         return None
-    truth = read_split(replace(options, data=str(file)), split, annotations.classes, annotations.groups)
+    truth = read_split(replace(options, data=str(file), reviews=NONE), split, annotations.classes, annotations.groups)
     return truth.labels if truth.names == annotations.names else None

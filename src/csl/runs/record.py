@@ -30,7 +30,8 @@ PACKAGES = ("torchvision", "timm", "numpy", "pandas", "Pillow", "simplejpeg")
 FREE = frozenset(
     {
         "resume", "path_dest", "max_steps", "stop_epoch", "save_every", "print_freq", "workers", "device", "on_bad_image",
-        "skip_nonfinite", "data", "images", "metadata", "follow_links", "num_classes", "batch_size", "grad_accum", "cache",
+        "skip_nonfinite", "data", "images", "metadata", "reviews", "follow_links", "num_classes", "batch_size", "grad_accum",
+        "cache",
     }
 )  # fmt: skip
 """Settings that a resumed run may change. Data may have moved: its fingerprint is compared. Batch and schedule are
@@ -253,6 +254,7 @@ def fingerprint(annotations: Annotations) -> dict[str, Any]:
         "sizes": _hash([sizes.tobytes()]),
         "classes": _hash(f"{key}\0".encode() for key in annotations.keys),
         "labels": label_hash(annotations.labels),
+        "answers": annotations.answers,
         "weights": None if annotations.weights is None else _hash([np.asarray(annotations.weights, "<f4").tobytes()]),
     }
 
@@ -281,6 +283,8 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         "weights": "the sampling weights",
     }
     older = {"weights": now["weights"]}  # a record that does not hold them
+    if (answers := then.get("answers", 0)) != now["answers"]:
+        words["labels"] += f" ({now['answers']:,} answers of reviews are among them, and were {_number(answers)})"
     return [f"{what} differ" for name, what in words.items() if (older | then).get(name) != now[name]]
 
 
