@@ -33,7 +33,7 @@ L2 = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 EXPONENTS = (0.0, 1.0)
 """Of known negatives, to choose from."""
 
-ROUNDS, SAME = 2, 0.1
+ROUNDS, SAME = 2, 1e-3
 """Of estimating the prior by heads with the annotation loss, and the median of |delta| up to which there is no need to."""
 
 
