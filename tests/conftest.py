@@ -13,6 +13,10 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton, which reads it then
 
+# No test asks a hub, and none starts from what a developer has of it: a test of downloads has a server of its own.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+os.environ["HF_HUB_CACHE"] = os.path.join(os.path.dirname(__file__), "no_hub")
+
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -265,6 +266,12 @@ def test_timm_weights_come_from_its_hub(server, tmp_path, monkeypatch):
         zoo.fetch("timm/tresnet_m.miil_in1k")
     with pytest.raises(InputError, match="timm/tresnet_m.other: timm has no weights of this name"):
         zoo.fetch("timm/tresnet_m.other")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    begun = time.monotonic()
+    assert zoo.fetch("timm/resnet18").read_bytes() == server.files[f"{repository}/resolve/main/model.safetensors"]
+    with pytest.raises(InputError, match="timm/resnet34: not downloaded .*Connection refused"):
+        zoo.fetch("timm/resnet34")
+    assert time.monotonic() - begun < 3  # the hub's own client tries for half a minute
     by_hand = zoo.local_path("timm/tresnet_m.miil_in1k")
     by_hand.parent.mkdir()
     by_hand.write_bytes(b"anything")

@@ -17,6 +17,9 @@ from csl.errors import InputError, in_words
 TIMEOUT = 30
 """Seconds without a byte after which a connection counts as broken."""
 
+ANSWER = 5
+"""Seconds in which a server has to say anything before it is asked for a file."""
+
 _BLOCK = 1 << 20
 
 
@@ -59,6 +62,16 @@ def download(
             os.fsync(written.fileno())
         os.replace(part, path)
     return found
+
+
+def check_reachable(url: str) -> None:
+    """Raise OSError where nothing answers at `url` within `ANSWER` seconds; any answer will do."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=ANSWER).close()
+    except urllib.error.HTTPError:
+        pass  # which is an answer
+    except http.client.HTTPException as error:
+        raise ConnectionError(in_words(error)) from error
 
 
 def file_sha256(path: str | Path) -> str:

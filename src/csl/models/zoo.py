@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csl.errors import InputError, in_words
-from csl.machine.download import download, file_sha256
+from csl.machine.download import check_reachable, download, file_sha256
 from csl.machine.files import write_json
 from csl.models.description import Architecture
 
@@ -111,6 +111,19 @@ def is_published(name: str | Path) -> bool:
     return name in PUBLISHED or (name.startswith(TIMM) and name.count("/") == 1 and not name.endswith(".safetensors"))
 
 
+def pretrained_name(model_name: str) -> str | None:
+    """The published weights that a network of that name starts from unless others are named; None where there are none.
+
+    Of a TResNet the first of timm's, which for `tresnet_m` are those of ImageNet-21k, as in CSL's published training; of a
+    network of timm those of its tag, or of its first.
+    """
+    for entry in _ALL:
+        if entry.name.startswith(TIMM) and entry.architecture.name == model_name:
+            return entry.name
+    config = _timm_config(model_name)
+    return f"{TIMM}{model_name}" if config is not None and config.hf_hub_id else None
+
+
 def local_path(name: str, folder: str | Path = FOLDER) -> Path:
     """Where the file of that name lies once it is there, or is put by hand."""
     if name.startswith(TIMM):
@@ -165,18 +178,18 @@ def fetch(name: str, folder: str | Path = FOLDER, check: Callable[[Path], object
 
 def _fetch_timm(name, by_hand):
     """timm's weights, by its hub's own client and cache: HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE work as everywhere."""
-    import timm
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError
 
-    try:
-        config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
-    except RuntimeError:  # a known network, an unknown tag
-        config = None
+    config = _timm_config(name.removeprefix(TIMM))
     if config is None or not config.hf_hub_id:
         raise InputError(f"{name}: timm has no weights of this name at its hub; by hand, the file goes to {by_hand}")
     file, endpoint = config.hf_hub_filename or "model.safetensors", os.environ.get("HF_ENDPOINT")
+    if isinstance(cached := try_to_load_from_cache(config.hf_hub_id, file), str):  # without asking: a tag stays what it is
+        return Path(cached)
     try:
+        if not constants.HF_HUB_OFFLINE:
+            check_reachable(endpoint or constants.ENDPOINT)  # its client tries for half a minute
         return Path(hf_hub_download(config.hf_hub_id, file, endpoint=endpoint))
     except (OSError, HfHubHTTPError, ValueError) as error:
         reason = in_words(error)
@@ -184,6 +197,16 @@ def _fetch_timm(name, by_hand):
             f"{name}: not downloaded from the hub's {config.hf_hub_id} ({reason}); by hand, its model.safetensors "
             f"goes to {by_hand}"
         ) from error
+
+
+def _timm_config(name):
+    """timm's record of a network or of one of its weights; None where it has none."""
+    import timm
+
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:  # a known network, an unknown tag
+        return None
 
 
 def _recorded(folder):
