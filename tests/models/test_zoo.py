@@ -56,8 +56,8 @@ def test_the_list_has_every_file_and_figure(capsys):
 
 def test_each_network_starts_from_its_own_weights():
     names = {"tresnet_m": "timm/tresnet_m.miil_in21k", "tresnet_l": "timm/tresnet_l.miil_in1k", "resnet18": "timm/resnet18",
-             "tresnet_m.miil_in1k": "timm/tresnet_m.miil_in1k", "tresnet_l_v2": None, "swin_s3_tiny_224": "timm/swin_s3_tiny_224",
-             "efficientnet_b8": None}  # fmt: skip
+             "tresnet_m.miil_in1k": "timm/tresnet_m.miil_in1k", "tresnet_l_v2": None,
+             "swin_s3_tiny_224": "timm/swin_s3_tiny_224", "efficientnet_b8": None}  # fmt: skip
     assert {name: zoo.pretrained_name(name) for name in names} == names
 
 

@@ -11,6 +11,7 @@ from csl.labels import parse_attributes
 from csl.losses import create_loss
 from csl.models import HEADS, check_image_size, create_model, zoo
 from csl.runs.config import TrainConfig
+from csl.training.checks import OF_LOSS, PRIOR
 from csl.training.optim import OPTIMIZERS, SCHEDULES
 from csl.training.recipes import RECIPES, recipe_line, with_recipe
 
@@ -96,15 +97,33 @@ def test_the_printed_flags_are_the_recipe(name):
     assert with_recipe("flixstock", {"data": "DIR", "prior_path": "FILE"})["prior_threshold"] == 0.5
 
 
-def test_no_recipe_leaves_the_demo_and_the_defaults(settings_of, capsys):
-    assert settings_of("--data DIR") == TrainConfig(data="DIR")
+def test_without_a_loss_the_program_chooses(settings_of, capsys):
+    left = {"loss": "auto", "model_path": "auto", "epochs": None, "lr": None, "augment": None}
+    for line in ("--data DIR", "--data DIR --loss auto"):
+        assert settings_of(line) == TrainConfig(data="DIR", **left)
+    assert settings_of("--data DIR --lr 0.1 --model_path none") == TrainConfig(
+        data="DIR", **{**left, "lr": 0.1, "model_path": None}
+    )
+    assert settings_of("--data DIR --probe") == TrainConfig(data="DIR", probe=True, model_path="auto")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("flag", sorted({*OF_LOSS, *PRIOR, "simulate_partial_type", "simulate_partial_param"}))
+def test_a_flag_of_a_loss_leaves_the_originals_defaults(settings_of, flag):
+    words = {"loss": "asl", "group_loss": "softmax", "topk_scope": "sample", "loss_options": "tau=0.6"}
+    settings = settings_of(f"--data DIR --{flag} {words.get(flag, 3)}")
+    assert settings == TrainConfig(data="DIR", **{flag: getattr(settings, flag)})
+    assert settings_of("--data DIR --recipe csl") == TrainConfig(data="DIR", partial_loss_mode="negative")
+
+
+def test_no_recipe_leaves_the_demo(settings_of, capsys):
     assert settings_of("--epochs 2") == TrainConfig(**{**RECIPES["demo"], "epochs": 2})
     assert capsys.readouterr().out == ""
     assert settings_of("--recipe demo") == TrainConfig(**RECIPES["demo"])
 
 
 def test_unknown_recipes_and_missing_data():
-    with pytest.raises(InputError, match="--recipe nus: unknown, expected one of demo, demo_csl, csl_coco_fpc"):
+    with pytest.raises(InputError, match="--recipe nus: unknown, expected one of demo, demo_csl, csl, csl_coco_fpc"):
         with_recipe("nus", {"data": "DIR"})
     with pytest.raises(InputError, match="--recipe lvis: needs data, expected --data DIR"):
         with_recipe("lvis", {})

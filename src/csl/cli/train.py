@@ -9,10 +9,11 @@ from csl.runs.config import TrainConfig
 from csl.training.recipes import RECIPES, idle_line, recipe_line, with_recipe
 
 DESCRIPTION = "Train a multi-label classifier on partially annotated images."
-EPILOG = """without --data the drawn demo set is made and trained on; any flag given wins.
+EPILOG = """where neither a loss nor a recipe is given, loss, start and settings are chosen by the labels and the number
+of images, which is said; any flag given wins. without --data the drawn demo set is made and trained on.
 every flag may be written with - or _. examples:
   python train.py
-  python train.py --data photos/ --image_size 224 --loss auto
+  python train.py --data photos/ --image_size 224
   python train.py --data coco/ --simulate_partial_type rps --simulate_partial_param 0.5"""
 
 
@@ -53,14 +54,15 @@ def parser() -> argparse.ArgumentParser:
         "--model_path",
         metavar="FILE",
         type=parsing.mode,
-        help="weights to start from; of the head, classes of the same names (./tresnet_m.pth if it is there), or none",
+        help="weights to start from; of the head, classes of the same names; auto: published ones if they can be had; or none",
     )
     g.shared("weights_key")
     g.add("--head", metavar="HEAD", help="linear, bottleneck or ml_decoder")
     g.add("--dropout", type=float, metavar="P", help="before the classifier of a timm model")
     g.add("--image_size", type=parsing.size, metavar="PX", help="images are resized to this side, or HEIGHTxWIDTH")
     g.shared("background")
-    g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on the device), flip_affine, none")
+    g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on the device), flip_affine, none",
+          default="auto: fast")  # fmt: skip
 
     g.add(
         "--probe",
@@ -73,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
         "--loss",
         metavar="NAME",
         help=f"auto (by what is known of the labels), or one of docs/losses.md: {', '.join(LOSSES)}",
+        default="auto; csl with flags of a loss",
     )
     g.add(
         "--loss_options",
@@ -112,12 +115,14 @@ def parser() -> argparse.ArgumentParser:
     )
 
     g = group("optimisation")
-    g.add("--epochs", type=int, metavar="N", help="epochs of the learning-rate schedule")
+    g.add("--epochs", type=int, metavar="N", help="epochs of the learning-rate schedule",
+          default="30; auto: by the images")  # fmt: skip
     g.add("--stop_epoch", type=int, metavar="N", help="train this many of them")
     g.add("--max_steps", type=int, metavar="N", help="stop after this many steps")
     g.add("-b", "--batch_size", type=int, metavar="B", help="images at a time, in each process of torchrun")
     g.add("--grad_accum", type=int, metavar="N", help="batches per step in each process, whose gradients add up")
-    g.add("--lr", type=float, metavar="LR", help="highest learning rate; never rescaled by the number of processes")
+    g.add("--lr", type=float, metavar="LR", help="highest learning rate, never rescaled by the processes",
+          default="2e-4")  # fmt: skip
     g.add("--schedule", metavar="NAME", help="onecycle (up to --lr and down again) or constant")
     g.add("--weight_decay", type=float, metavar="W", help="for matrices and filters")
     g.add("--optimizer", metavar="NAME", help="adam (L2 weight decay) or adamw")
@@ -155,14 +160,15 @@ def _add_loss(group, name, kind, metavar, help):
 
 
 def main(given: dict) -> None:
-    """Train as the flags say, over a recipe where one is named; without either or --data, the demo."""
+    """Train as the flags say, over a recipe where one is named; else what they leave open is chosen."""
     from csl.machine import distributed
     from csl.machine.signals import Interrupted
+    from csl.training import auto
     from csl.training.experiment import train  # PyTorch and friends load once the flags are known to be good
 
     named = given.pop("recipe", None)
     recipe = "demo" if named is None and "data" not in given else named
-    settings = given
+    settings = auto.left_open(given)
     if recipe is not None:
         settings = with_recipe(recipe, given)
         for line in (recipe_line(recipe, given) if named else None, idle_line(recipe, given)):

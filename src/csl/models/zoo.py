@@ -185,7 +185,9 @@ def _fetch_timm(name, by_hand):
     if config is None or not config.hf_hub_id:
         raise InputError(f"{name}: timm has no weights of this name at its hub; by hand, the file goes to {by_hand}")
     file, endpoint = config.hf_hub_filename or "model.safetensors", os.environ.get("HF_ENDPOINT")
-    if isinstance(cached := try_to_load_from_cache(config.hf_hub_id, file), str):  # without asking: a tag stays what it is
+    if isinstance(
+        cached := try_to_load_from_cache(config.hf_hub_id, file), str
+    ):  # without asking: a tag stays what it is
         return Path(cached)
     try:
         if not constants.HF_HUB_OFFLINE:

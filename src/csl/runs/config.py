@@ -10,13 +10,16 @@ from csl.losses.options import LossOptions, settings_of
 
 @dataclass(kw_only=True)
 class TrainOptions:
-    """How the training loop runs. The flags of the same names explain each setting (`csl.cli.train`)."""
+    """How the training loop runs. The flags of the same names explain each setting (`csl.cli.train`).
 
-    epochs: int = 30
+    Epochs and learning rate that are None are chosen (`csl.training.auto`) before there is a loop.
+    """
+
+    epochs: int | None = 30
     stop_epoch: int | None = None
     max_steps: int | None = None
     grad_accum: int = 1
-    lr: float = 2e-4
+    lr: float | None = 2e-4
     schedule: str = "onecycle"
     weight_decay: float = 1e-4
     optimizer: str = "adam"
@@ -52,7 +55,7 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
     head: str = "linear"
     dropout: float = 0.0
     image_size: int | tuple[int, int] = 448
-    augment: str = "original"
+    augment: str | None = "original"
     background: str = "none"
     probe: bool = False
     # class prior

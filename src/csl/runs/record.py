@@ -166,8 +166,8 @@ def command(settings: Mapping[str, Any], launch: Mapping[str, Any] | None = None
     words = [*_launcher(launch or {}), "train.py"]
     for name, default in defaults.items():
         value = settings.get(name, default)
-        if name == "resume" or _flat(value) == _flat(default):
-            continue
+        if name == "resume" or (_flat(value) == _flat(default) and (name != "loss" or settings.get("probe"))):
+            continue  # without a loss the program would choose
         if not isinstance(value, bool | int | float | str | list | tuple | type(None)):
             raise InputError(f"--{name}: found {str(value)[:80]!r}, expected a value of a flag")
         words += _flag(name, value)

@@ -1,6 +1,18 @@
-"""`--loss auto`: the loss that the labels ask for, by what is known of them."""
+"""What `train.py` does where neither a loss nor a recipe is given: the loss that the labels ask for, the start, the settings.
+
+Rules, each with its reason; a flag that is given wins over them.
+
+- weights: published ones of the network where they can be had, since a few thousand photos teach a network less than they do.
+- epochs: 30, as published for the 82,000 photos of COCO, and for more photos as many as present 2.5 million of them, but 3 at
+  least; twice that from scratch, where all has to be learned.
+- learning rate: 2e-4 of Adam under one cycle, as published for a start from ImageNet; 1e-3 from scratch, with which the small
+  networks of docs/results.md were trained.
+- augmentation: "fast", as it costs no mAP against the original's (docs/results.md) and takes less of a processor.
+- moving average: that of the default, which in a short run looks back over a tenth of the steps.
+"""
 
 import dataclasses
+from typing import Any
 
 from csl.labels import Annotations
 from csl.losses.groups import outside
@@ -11,22 +23,67 @@ from csl.training.checks import OF_LOSS, PRIOR
 FEW_NEGATIVES = 0.5
 """Share of classes with a known negative under which there is no frequency to be estimated."""
 
+EPOCHS, LEAST_EPOCHS, PRESENTED = 30, 3, 2_500_000
+RATE, RATE_FROM_SCRATCH = 2e-4, 1e-3
 
-def chosen(config: TrainConfig, train: Annotations, before: dict) -> tuple[TrainConfig, list[str]]:
+OPEN = ("epochs", "lr", "augment")
+"""Settings that are None where they are left to `settled`."""
+
+
+def left_open(given: dict[str, Any]) -> dict[str, Any]:
+    """The given flags, over what is left to the program where they describe neither a loss nor partial labels.
+
+    With `probe` that is the start alone: it has no epochs, and chooses its own loss.
+    """
+    about_labels = {*OF_LOSS, *PRIOR, "simulate_partial_type", "simulate_partial_param"} - {"loss"}
+    if given.keys() & about_labels or given.get("loss", "auto") != "auto":
+        return given
+    left = {} if given.get("probe") else {"loss": "auto", **dict.fromkeys(OPEN)}
+    return {"model_path": "auto", **left, **given}
+
+
+def as_started(config: TrainConfig, before: dict) -> TrainConfig:
+    """The settings of a resumed run, in which what is left open is as it was `before`; {} for a new run."""
+    names = [name for name in OPEN if getattr(config, name) is None]
+    names += ["model_path"] if config.model_path == "auto" else []
+    names += [*OF_LOSS, *PRIOR, *(["select_by"] if config.select_by is None else [])] if config.loss == "auto" else []
+    return dataclasses.replace(config, **{name: before[name] for name in names if name in before})
+
+
+def with_defaults(config: TrainConfig) -> TrainConfig:
+    """The settings with the program's defaults for what is left open, to check the others by."""
+    names = [name for name in OPEN if getattr(config, name) is None]
+    return dataclasses.replace(config, **{name: getattr(TrainConfig, name) for name in names})
+
+
+def settled(config: TrainConfig, images: int, pretrained: bool) -> tuple[TrainConfig, str | None]:
+    """The settings with values for those that are left open (the rules at the head of this file), and a line that says them.
+
+    Args:
+        config: with `OPEN` settings, or without.
+        images: of the training split.
+        pretrained: whether the network starts from weights.
+    """
+    if not (names := [name for name in OPEN if getattr(config, name) is None]):
+        return config, None
+    epochs = min(EPOCHS, max(LEAST_EPOCHS, round(PRESENTED / max(images, 1)))) * (1 if pretrained else 2)
+    values = {"epochs": epochs, "lr": RATE if pretrained else RATE_FROM_SCRATCH, "augment": "fast"}
+    config = dataclasses.replace(config, **{name: values[name] for name in names})
+    start = "pretrained weights" if pretrained else "a network from scratch"
+    words = " ".join(f"--{name} {_text(getattr(config, name))}" for name in names)
+    return config, f"settings for {images:,} images and {start}: {words}"
+
+
+def chosen(config: TrainConfig, train: Annotations) -> tuple[TrainConfig, list[str]]:
     """The settings that "auto" stands for on this training split, and two lines: what was found, and what is taken.
 
     Args:
         config: with `loss` "auto".
         train: the training split, as it is learned from.
-        before: the settings that a resumed run was started with, which it keeps; {} for a new one.
     """
-    names = [name for name in (*OF_LOSS, *PRIOR) if name in before]
-    if names:
-        config = dataclasses.replace(config, **{name: before[name] for name in names})
-        return config, [f"loss auto: as the run was started, {_flags(config)}"]
     counts, groups = train.labels.counts(), exclusive_groups(train.groups)
     rest = outside(groups, len(train.classes))
-    found, taken = [], {"loss": "csl"}
+    found, taken = [], {"loss": "csl", "select_by": config.select_by or "auto"}
     if groups:
         found.append(f"{len(groups)} attributes of several values")
         taken["group_loss"] = "softmax"
@@ -47,11 +104,15 @@ def chosen(config: TrainConfig, train: Annotations, before: dict) -> tuple[Train
     return config, [f"loss auto: {train.source} has {' and '.join(found)}", f"loss auto: so {_why(config, rest)}"]
 
 
-def _flags(config):
+def flags_of_loss(config: TrainConfig) -> str:
     """The settings of the loss as flags."""
     given = {name: getattr(config, name) for name in (*OF_LOSS, *PRIOR)}
-    return " ".join(f"--{name} {value:g}" if isinstance(value, float) else f"--{name} {value}"
+    return " ".join(f"--{name} {_text(value)}"
                     for name, value in given.items() if value != getattr(TrainConfig, name) or name == "loss")  # fmt: skip
+
+
+def _text(value):
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _why(config, rest):
@@ -64,4 +125,4 @@ def _why(config, rest):
         reasons.append("an unknown label is a negative but for the most likely ones, as too few negatives are known")
     elif rest:
         reasons.append("cross-entropy, as all labels are known")
-    return f"{'; '.join(reasons)} ({_flags(config)})"
+    return f"{'; '.join(reasons)} ({flags_of_loss(config)})"

@@ -5,7 +5,6 @@ import os
 import shutil
 import time
 from contextlib import ExitStack, nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from csl.data.dataset import ImageDataset
 from csl.data.loader import EpochBatches, create_loader, default_workers
 from csl.data.photo_cache import check_folder, open_cache
 from csl.data.transforms import EvalTransform, TrainTransform
-from csl.errors import InputError
+from csl.errors import InputError, printable
 from csl.labels import LabelMatrix, simulate
 from csl.labels.class_set import ClassSet
 from csl.losses.groups import outside
@@ -26,10 +25,9 @@ from csl.losses.options import settings_of as settings_of_loss
 from csl.machine import distributed
 from csl.machine.draws import generator
 from csl.metrics import estimated_mean_average_precision
-from csl.models import CONFIGS, architecture, check_image_size, create_model, fewest_images, name_with_tag
-from csl.models.abn import describe_abn, synchronise_abn
+from csl.models import check_image_size, fewest_images
+from csl.models.abn import describe_abn
 from csl.models.compiling import check_compiler
-from csl.models.exclusive import exclusive_groups, make_exclusive
 from csl.ops import set_abn_backend
 from csl.predict.scoring import autocast_dtype, choose_device, gather_scores, score
 from csl.prior import estimate_prior, read_prior, write_prior
@@ -50,11 +48,9 @@ from csl.training.data import (
     without_bad_images,
 )
 from csl.training.optim import OPTIMIZERS, SCHEDULES
+from csl.training.start import create_network, exclusive_of, network_name, starting_weights, with_start
 from csl.training.summary import best_scores, summarise
 from csl.training.trainer import Trainer
-
-DEFAULT_BACKBONE = "./tresnet_m.pth"
-"""The starting weights if no others are named and this file exists: the original's default."""
 
 
 def train(config: TrainConfig, say: Say = tqdm.write) -> dict[str, Any]:
@@ -74,13 +70,15 @@ def train(config: TrainConfig, say: Say = tqdm.write) -> dict[str, Any]:
 
 
 def _train(config, lock, say):
-    _check(config)
+    _check(auto.with_defaults(config))
     set_abn_backend(config.abn)
     started = time.perf_counter()
     run = RunFolder(config.path_dest)
     asked_to_resume = config.resume
     config = dataclasses.replace(config, resume=_resumes(config, run, lock, say))
     before = distributed.broadcast_object(run.read_config()) if config.resume else {}
+    asked = config
+    config = auto.as_started(config, before)
     if config.resume and config.val_split is None:
         config = dataclasses.replace(config, val_split=before.get("val_split"))
     if (
@@ -101,11 +99,7 @@ def _train(config, lock, say):
     data, left_out = without_bad_images(data, config, say, before.get("left_out"))
     full_labels = data.train.labels
     data = with_simulated_labels(data, config, say, _first_mask(run, before) if config.resume else None)
-    if config.loss == "auto":
-        config, lines = auto.chosen(config, data.train, before)
-        for line in lines:
-            say(line)
-        check_used(config)
+    config = _with_choices(config, asked, data.train, say)
     check_known_labels(data, config, say)
     if (by := selection.criterion(data.val.labels)) != "mAP" and config.selects_by == "annotated":
         say(f"val: the best evaluation is {selection.WORDS[by]}")
@@ -164,6 +158,22 @@ def _train(config, lock, say):
         estimate = _estimate(trainer, scores) if trainer.prior_of_estimate is not None else None
         summarise(config, data, full_labels, run, best, scores, time.perf_counter() - started, say, estimate)
     return best
+
+
+def _with_choices(config, asked, train, say):
+    """The settings with all that is left to the program (`csl.training.auto`), which is said; a resumed run has it already."""
+    if asked.loss == "auto" and config.loss != "auto":
+        say(f"loss auto: as the run was started, {auto.flags_of_loss(config)}")
+    lines = []
+    if config.loss == "auto":
+        config, lines = auto.chosen(config, train)
+    config, of_start = with_start(config)
+    config, of_settings = auto.settled(config, len(train), starting_weights(config) is not None)
+    for line in (*lines, of_start, of_settings):
+        if line is not None:
+            say(printable(line))
+    check_used(config)
+    return config
 
 
 def _estimate(trainer, scores):
@@ -226,7 +236,7 @@ def _first_mask(run, before):
 
 def _check(config):
     check_ranges(vars(config))
-    check_image_size(_network_name(config), config.image_size)
+    check_image_size(network_name(config), config.image_size)
     autocast_dtype(config.amp, choose_device(config.device))
     TrainTransform(config.image_size, config.augment, config.background)
     if config.on_bad_image not in ("stop", "skip"):
@@ -253,38 +263,6 @@ def _check(config):
     if config.loss != "auto":
         config.create_loss()
     check_used(config)
-
-
-def create_network(config: TrainConfig, classes: ClassSet) -> tuple[nn.Module, str]:
-    """The network of these classes with its starting weights, and a line that says where they are from."""
-    num_classes = len(classes.classes)
-    torch.manual_seed(config.seed)
-    model = create_model(
-        _network_name(config), num_classes, head=config.head, dropout=config.dropout, image_size=config.image_size
-    )
-    make_exclusive(model, _exclusive(config, classes))
-    synchronise_abn(model, config.sync_abn and distributed.world_size() > 1)
-    if (path := starting_weights(config)) is not None:
-        weights = f"; {checkpoint.load_backbone(model, checkpoint.read(path, config.weights_key), classes)}"
-    elif Path(DEFAULT_BACKBONE).exists():
-        weights = f", from scratch ({DEFAULT_BACKBONE} is of another network)"
-    else:
-        weights = f", from scratch (no {DEFAULT_BACKBONE}; --model_path names weights to start from)"
-    parameters = sum(p.numel() for p in model.parameters())
-    return model, report.network(_network_name(config), num_classes, parameters, weights)
-
-
-def starting_weights(config: TrainConfig) -> str | None:
-    """The file or the name of the weights that a network starts from; None from scratch."""
-    if config.model_path is not None:
-        return config.model_path
-    return DEFAULT_BACKBONE if config.model_name == "tresnet_m" and Path(DEFAULT_BACKBONE).exists() else None
-
-
-def _network_name(config):
-    """With the tag of timm's weights, which has pixel statistics of its own."""
-    name = config.model_name
-    return name if architecture(name) in CONFIGS else name_with_tag(name, config.model_path)
 
 
 def _check_backends(model, config, say):
@@ -317,7 +295,7 @@ def _fewest_images(config):
     """Of a batch of one process that the network can be trained on."""
     if config.sync_abn and distributed.world_size() > 1:  # its batch norm sees the images of all processes
         return 1
-    return fewest_images(_network_name(config), config.image_size, config.head)
+    return fewest_images(network_name(config), config.image_size, config.head)
 
 
 def _check_batches(config, train):
@@ -421,7 +399,9 @@ def _create_trainer(
     val_set = ImageDataset(data.val, val_transform, cache=val_cache)
     trainer = Trainer(
         model,
-        config.create_loss(prior, _shares_known(config, data), data.train.labels.shape, _exclusive(config, data.train)),
+        config.create_loss(
+            prior, _shares_known(config, data), data.train.labels.shape, exclusive_of(config, data.train)
+        ),
         create_loader(
             train_set,
             config.batch_size,
@@ -456,7 +436,7 @@ def _create_trainer(
 def _description(config):
     """What a checkpoint says of its run beside its classes."""
     return {
-        "model_name": _network_name(config),
+        "model_name": network_name(config),
         "head": config.head,
         "config": config.to_dict(),
         checkpoint.WITH_NORM: True,
@@ -467,14 +447,9 @@ def _class_set(data):
     return ClassSet(list(data.train.classes), list(data.train.keys), data.train.groups)
 
 
-def _exclusive(config, labels):
-    """The groups of classes (of annotations or a class set) that the run takes for exclusive."""
-    return exclusive_groups(labels.groups) if config.group_loss == "softmax" else []
-
-
 def _of_prior(config, prior, criterion, train):
     """The lines on what the prior leaves out; of the classes outside of exclusive groups alone, where there are any."""
-    if not (groups := _exclusive(config, train)):
+    if not (groups := exclusive_of(config, train)):
         return report.prior(prior, criterion.options.prior_threshold, train.groups)
     rest = outside(groups, len(prior))
     return report.prior(prior[rest], criterion.other.options.prior_threshold) if rest else []

@@ -57,6 +57,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "likelihood_topk": 1,
         "prior_threshold": 0.2,  # between the frequent values of an attribute and the rare ones
     },
+    # The original without a flag: un-annotated labels are negatives, and all else is the program's defaults.
+    "csl": {"loss": "csl", "partial_loss_mode": "negative"},
     # CSL on COCO 2014, 1,000 positives and 1,000 negatives kept per class: mAP 83.44.
     "csl_coco_fpc": {
         **_CSL_COCO,
