@@ -22,7 +22,7 @@ LAYERS = [
     {"predict"},
     {"plots"},
     {"inference", "preparation", "training"},
-    {"export"},
+    {"export", "suggest"},
     {"cli"},
     {"__main__"},
 ]
@@ -111,7 +111,7 @@ def test_help_takes_no_pytorch():
     code = """
 import contextlib, sys
 from csl.__main__ import main
-for words in ("--help", "prepare --help", "validate --help", "infer --help", "inspect --help"):
+for words in ("--help", "prepare --help", "validate --help", "infer --help", "inspect --help", "suggest --help"):
     with contextlib.suppress(SystemExit):
         assert main(words.split()) == 0
 assert "torch" not in sys.modules

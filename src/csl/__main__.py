@@ -16,6 +16,7 @@ COMMANDS = {
     "validate": "csl.cli.validate",
     "infer": "csl.cli.infer",
     "inspect": "csl.cli.inspect",
+    "suggest": "csl.cli.suggest",
     "export": "csl.cli.export",
     "prepare attributes": "csl.cli.prepare_attributes",
     "prepare nuswide": "csl.cli.prepare_nuswide",

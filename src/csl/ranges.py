@@ -28,7 +28,7 @@ _VOTES: Range = (lambda x: 0 < x <= 1, "a share of more than 0, up to 1")
 
 _NAMES = {
     _COUNT: "epochs stop_epoch max_steps prior_epochs batch_size grad_accum save_every eval_every print_freq num_classes top_k "
-    "num_labels num_images count",
+    "num_labels num_images count top per_class",
     _LIMIT: "skip_nonfinite likelihood_topk",
     _SHARE: "thre th prior_threshold",
     _PART: "clip dropout ema_decay",
@@ -37,6 +37,7 @@ _NAMES = {
     _SIZE: "lr size_mb",  # a rate of 0 learns nothing
     _VOTES: "vote_threshold",
     _INSIDE: "val_split",
+    _whole(2, 100): "folds",
     _whole(0, 1024): "workers",
     _whole(0, 2**63 - 1): "seed",
     _whole(1, 65_535): "image_size",  # of a side

@@ -9,6 +9,7 @@ from csl.checkpoint import locate
 from csl.errors import InputError, NoSplit, printable
 from csl.inference.options import NetworkOptions
 from csl.labels import Annotations, LabelMatrix
+from csl.labels.matching import match_classes
 from csl.labels.options import DataOptions
 from csl.labels.paths import TEST_AS_VAL
 from csl.labels.read import recognised
@@ -114,3 +115,17 @@ def annotations_for(
         note = f"{file} is not there: photos that the network was trained on (--val_split) may be among these"
         annotations = replace(annotations, notes=(*annotations.notes, note))
     return annotations, truth
+
+
+def columns_of(predictor: Predictor, annotations: Annotations, say: Callable[[str], None]) -> list[int] | slice:
+    """The network's column for each class of the annotations: by key if these agree, else by `match_classes`.
+
+    Raises:
+        InputError: other classes than the network's.
+    """
+    theirs, keys = list(predictor.classes), list(annotations.keys)
+    if len(theirs) != len(keys):
+        raise InputError(f"{annotations.source}: {len(keys)} classes, the network has {len(theirs)}; expected the same")
+    ours = keys if sorted(keys) == sorted(theirs) else annotations.classes
+    columns = match_classes(ours, theirs, annotations.source, "the network", say)
+    return slice(None) if columns == list(range(len(theirs))) else columns

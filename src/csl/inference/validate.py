@@ -9,10 +9,10 @@ import pandas as pd
 
 from csl.errors import InputError, printable
 from csl.inference.options import NetworkOptions, ValidateOptions
-from csl.inference.sources import annotations_for, checkpoint_path, destination, load_predictor
+from csl.inference.sources import annotations_for, checkpoint_path, columns_of, destination, load_predictor
 from csl.labels import Annotations, LabelMatrix
 from csl.labels.inspection import label_warnings
-from csl.labels.matching import few_lines, match_classes
+from csl.labels.matching import few_lines
 from csl.labels.paths import SPLITS
 from csl.labels.trust import escape_table
 from csl.machine import distributed
@@ -208,7 +208,7 @@ def evaluate(
     Raises:
         InputError: other classes than the network's, or no image that can be read.
     """
-    columns = _columns(predictor, annotations, distributed.on_rank0(say))
+    columns = columns_of(predictor, annotations, distributed.on_rank0(say))
     part = predictor.score(
         annotations.images, batch_size, workers, progress="validation", shared=True, roots=annotations.roots
     )
@@ -245,13 +245,3 @@ def metric_numbers(probabilities: np.ndarray, targets: LabelMatrix, threshold: f
     for average, values in averaged_scores(probabilities, targets, 0.5).items():
         numbers |= {f"{average}_{name}": 100 * value for name, value in values.items()}
     return numbers
-
-
-def _columns(predictor, annotations, say):
-    """The network's column for each class of the annotations: by key if these agree, else by `match_classes`."""
-    theirs, keys = list(predictor.classes), list(annotations.keys)
-    if len(theirs) != len(keys):
-        raise InputError(f"{annotations.source}: {len(keys)} classes, the network has {len(theirs)}; expected the same")
-    ours = keys if sorted(keys) == sorted(theirs) else annotations.classes
-    columns = match_classes(ours, theirs, annotations.source, "the network", say)
-    return slice(None) if columns == list(range(len(theirs))) else columns

@@ -1,0 +1,39 @@
+"""`csl suggest`: a table of the labels to look at first."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from csl.errors import InputError
+from csl.labels import Annotations
+from csl.ranges import check_ranges
+from csl.suggest.material import Material
+from csl.suggest.options import FORMATS, PURPOSES, SuggestOptions
+from csl.suggest.output import WRITERS
+
+
+def suggest(options: SuggestOptions, say: Callable[[str], None] = print) -> Path:
+    """Rank the entries of a run's data for a purpose, and write the first of them; returns the file.
+
+    Args:
+        options: as the flags of `csl suggest`.
+        say: prints one line.
+
+    Raises:
+        InputError: no such run, data, purpose or format; other classes; no entry to suggest.
+    """
+    check_ranges(vars(options))
+    for name, known in (("for", PURPOSES), ("format", FORMATS)):
+        value = options.purpose if name == "for" else options.format
+        if value not in known:
+            raise InputError(f"--{name} {value}: unknown, expected one of {', '.join(known)}")
+    purpose = PURPOSES[options.purpose]
+    material = Material.gather(options, say)
+    table = importlib.import_module(purpose.module).suggest(material)
+    for image in material.bad[:3]:
+        say(f"bad image, left out: {image.reason}")
+    annotations: Annotations = material.annotations
+    file = Path(options.output or material.run.path / Path(purpose.file).with_suffix(FORMATS[options.format]))
+    WRITERS[options.format](file, table, annotations, material.predictor.groups)
+    say(f"{len(table):,} suggestions in {file}")
+    return file

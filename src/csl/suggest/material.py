@@ -1,0 +1,177 @@
+"""What suggestions are made of: a run's network, the images of its data, and what is known of these."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from csl.data.dataset import BadImage, ImageDataset
+from csl.data.loader import create_loader, default_workers
+from csl.data.photo_cache import open_cache
+from csl.data.prefetch import on_device
+from csl.data.transforms import EvalTransform
+from csl.errors import InputError
+from csl.inference.sources import annotations_for, checkpoint_path, columns_of, load_predictor
+from csl.labels import UNANNOTATED, Annotations, LabelMatrix
+from csl.machine.draws import generator
+from csl.models.heads import MLDecoderHead
+from csl.predict import Predictor
+from csl.predict.scoring import autocast_dtype, show_bar, to_input
+from csl.runs.folder import RunFolder
+from csl.suggest.options import SuggestOptions
+
+Say = Callable[[str], None]
+
+SAMPLE_IMAGES, SAMPLE_ENTRIES = 20_000, 1 << 26
+"""Most images, and most of their entries (image, class), that heads on frozen features are trained on."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network makes of one batch.
+
+    Attributes:
+        rows: int64 [B] of the annotations, those that could be read, in order.
+        known: int8 [B, C] in {1, 0, -1}, what is known of them.
+        logits: float32 [B, C] of the network.
+        features: float32 [B, F], what its head takes in, averaged over the places of the image.
+    """
+
+    rows: np.ndarray
+    known: Tensor
+    logits: Tensor
+    features: Tensor
+
+
+@dataclass
+class Material:
+    """What suggestions are made of.
+
+    Attributes:
+        run: the folder of the run.
+        predictor: its network.
+        annotations: N images of a split, their known labels [N, C] and classes.
+        options: the flags.
+        say: prints one line.
+        columns: of the network's classes, that of each class of the annotations.
+        bad: the images that could not be read, of the last time that `batches` was gone through.
+    """
+
+    run: RunFolder
+    predictor: Predictor
+    annotations: Annotations
+    options: SuggestOptions
+    say: Say
+    columns: list[int] | slice
+    bad: tuple[BadImage, ...] = ()
+
+    @classmethod
+    def gather(cls, options: SuggestOptions, say: Say) -> "Material":
+        """Load the network and read the annotations that the options name.
+
+        Raises:
+            InputError: no such run or data, other classes than the network's, or an exported network, which has no features.
+        """
+        path = checkpoint_path(options.model_path)
+        predictor = load_predictor(options, path, say)
+        annotations, _ = annotations_for(
+            options, options.split, predictor.config, predictor.classes, predictor.groups, path
+        )
+        for note in annotations.notes:
+            say(f"{options.split}: {note}")
+        run = RunFolder(path.parent)
+        if options.split == "train" and options.data is None and (predictor.config or {}).get("simulate_partial_type"):
+            annotations = _as_trained(annotations, run, say)
+        say(f"{options.split}: {annotations.described()}")
+        return cls(run, predictor, annotations, options, say, columns_of(predictor, annotations, say))
+
+    def batches(self, rows: np.ndarray | None = None, progress: str | None = None) -> Iterator[Seen]:
+        """What the network makes of the images, or of these rows [n], rising, batch by batch; memory does not grow with N."""
+        part = self.annotations if rows is None else self.annotations.select(rows)
+        predictor, options = self.predictor, self.options
+        transform = EvalTransform(predictor.image_size, predictor.background)
+        dataset = ImageDataset(part, transform, cache=open_cache(options.cache, part.images, transform, self.say))
+        workers = default_workers() if options.workers is None else options.workers
+        loader = create_loader(dataset, options.batch_size, workers if len(part) > options.batch_size else 0)
+        dtype, bad, taken = autocast_dtype(predictor.amp, predictor.device), [], []
+        handle = _last_layer(predictor).register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+        bar = tqdm(total=len(part), desc=progress, unit="img", leave=False, disable=not show_bar(progress))
+        try:
+            for batch in on_device(loader, predictor.device):
+                bad += batch.bad
+                bar.update(len(batch) + len(batch.bad))
+                if not len(batch):
+                    continue
+                with (
+                    torch.inference_mode(),
+                    torch.autocast(predictor.device.type, dtype or torch.bfloat16, enabled=dtype is not None),
+                ):
+                    logits = predictor.model(to_input(batch.images, predictor.device))[:, self.columns]
+                    features = taken.pop().float().flatten(2) if taken[-1].dim() > 2 else taken.pop().float()
+                    features = features.mean(2) if features.dim() > 2 else features  # [B, F]
+                places = batch.indices.numpy()
+                yield Seen(
+                    places if rows is None else rows[places], batch.targets.cpu(), logits.float().cpu(), features.cpu()
+                )
+        finally:
+            handle.remove()
+            bar.close()
+        self.bad = tuple(bad)
+
+    def sample(self) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Images to train heads on: all of them, or `SAMPLE_IMAGES` drawn by the seed, those without a known label left out.
+
+        Returns:
+            int64 [n] their rows, rising; float32 [n, F] their features; int8 [n, C] what is known of them.
+
+        Raises:
+            InputError: no label is known, or no image can be read.
+        """
+        labels = self.annotations.labels
+        rows = np.flatnonzero(np.diff(labels.indptr)) if labels.fill == UNANNOTATED else np.arange(len(labels))
+        if not len(rows):
+            raise InputError(
+                f"{self.annotations.source}: no label of the {self.options.split} split is known, expected some"
+            )
+        most = min(SAMPLE_IMAGES, max(1, SAMPLE_ENTRIES // len(self.annotations.classes)))
+        if len(rows) > most:
+            rows = np.sort(generator("held out", self.options.seed, 1).choice(rows, most, replace=False))
+        seen = list(self.batches(rows, "features"))
+        if not seen:
+            raise InputError(
+                f"{self.annotations.source}: none of {len(rows):,} images can be read; {self.bad[0].reason}"
+            )
+        return (
+            np.concatenate([one.rows for one in seen]),
+            torch.cat([one.features for one in seen]),
+            torch.cat([one.known for one in seen]),
+        )
+
+
+def _last_layer(predictor) -> nn.Module:
+    """The layer whose input are the features: ML-Decoder's head, else the last linear or convolutional one."""
+    modules = list(predictor.model.modules())
+    heads = [m for m in modules if isinstance(m, MLDecoderHead)] or [m for m in modules if hasattr(m, "exclusive")]
+    if len(heads) != 1:
+        raise InputError(
+            f"the network ends in {len(heads)} layers for its classes, expected one; an exported network has no features, "
+            "expected the checkpoint"
+        )
+    return heads[0]
+
+
+def _as_trained(annotations, run, say):
+    """The annotations with the labels that training has hidden (--simulate_partial_type) unknown again."""
+    left_out = run.read_config().get("left_out") or {}
+    rows = np.setdiff1d(np.arange(len(annotations)), np.array(left_out.get("train") or [], np.int64))
+    labels = LabelMatrix.load(run.partial_labels)
+    if labels.shape != (len(rows), len(annotations.classes)):
+        raise InputError(
+            f"{run.partial_labels}: {labels.shape[0]:,} images and {labels.shape[1]:,} classes, expected "
+            f"{len(rows):,} and {len(annotations.classes):,}, those of {annotations.source}"
+        )
+    say(f"train: labels that the run has hidden are unknown, as {run.partial_labels} has them")
+    return annotations.select(rows).with_labels(labels)

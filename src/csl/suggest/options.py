@@ -1,0 +1,59 @@
+"""The settings of `csl suggest`. They import no PyTorch, so that --help is quick."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from csl.inference.options import NetworkOptions
+from csl.labels.options import DataOptions
+
+
+class Purpose(NamedTuple):
+    """What labels are suggested for.
+
+    Attributes:
+        module: has `suggest(material: csl.suggest.material.Material) -> pd.DataFrame`, the table that is written: its
+            first columns are image (row of the annotations), class (row of the classes), score; the first row is the first
+            to be asked.
+        file: of the table, in the folder of the run.
+        about: what comes first, for --help.
+    """
+
+    module: str
+    file: str
+    about: str
+
+
+PURPOSES = {
+    "positives": Purpose("csl.suggest.positives", "suggestions.csv", "unknown, and most likely there: to confirm"),
+    "training": Purpose("csl.suggest.training", "suggestions.csv", "unknown, and would teach the most"),
+    "errors": Purpose("csl.suggest.mistakes", "suggestions.csv", "known, and probably wrong"),
+}
+"""To add one: a line here, and its module."""
+
+FORMATS = {"csv": ".csv", "parquet": ".parquet"}
+"""Of the table: the ending of its file."""
+
+
+@dataclass(kw_only=True)
+class SuggestOptions(NetworkOptions, DataOptions):
+    """The flags of `csl suggest` (`csl.cli.suggest` explains each).
+
+    Attributes:
+        purpose: one of `PURPOSES`.
+        split: "train", "val" or "test".
+        top: most suggestions, 1 or more.
+        per_class: most suggestions of one class, None for any number.
+        folds: heads on frozen features, each of which scores the images that it was not trained on; 2 or more.
+        seed: of the folds, and of the images that heads are trained on where there are very many.
+        format: one of `FORMATS`.
+        output: the file; None for that of the purpose, in the folder of the run.
+    """
+
+    purpose: str = "positives"
+    split: str = "train"
+    top: int = 1000
+    per_class: int | None = None
+    folds: int = 3
+    seed: int = 0
+    format: str = "csv"
+    output: str | None = None
