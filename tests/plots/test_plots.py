@@ -4,6 +4,7 @@ import warnings
 from io import BytesIO
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, precision_recall_curve
@@ -23,6 +24,7 @@ from csl.plots import (
     plot_training,
     title_of,
 )
+from csl.plots.annotation import draw_annotation, plot_annotation
 from csl.plots.curves import draw_precision_recall
 from csl.plots.labels import draw_labels
 from csl.plots.predictions import draw_contact_sheet, judge
@@ -227,6 +229,24 @@ def test_prior_of_many_classes_is_a_scatter_of_all(open_images, tmp_path):
             assert share(values[c]) in shown
     assert cut_or_overlapping(page) == []
     assert is_whole(plot_prior(prior, truth, open_images.classes, tmp_path / "prior.png"))
+
+
+@pytest.mark.parametrize("classes", [5, 9605])
+def test_the_annotation_model_shows_every_delta_its_interval_and_what_csl_would_do(classes, tmp_path):
+    rng = np.random.default_rng(0)
+    prior, delta = rng.uniform(0, 0.1, classes), rng.exponential(0.3, classes)
+    names = [f"<{name}$" for name in range(classes)]
+    model = pd.DataFrame(
+        {"class": names, "prior": prior, "delta": delta, "delta_low": delta / 2, "delta_high": 2 * delta}
+    )
+    axes = draw_annotation(model, 0.05).figure.axes[0]
+    out, negative = (line for line in axes.lines if line.get_label().startswith("CSL"))
+    assert sorted(out.get_xdata()) == sorted(delta[prior > 0.05])
+    assert sorted(negative.get_xdata()) == sorted(delta[prior <= 0.05])
+    (bars,) = axes.collections
+    lengths = [segment[1, 0] - segment[0, 0] for segment in bars.get_segments()]
+    np.testing.assert_allclose(lengths, 1.5 * np.sort(delta)[::-1])
+    assert Image.open(plot_annotation(model, 0.05, tmp_path / "a.png")).height > 300
 
 
 def test_prior_that_is_constant_or_unknown_ranks_nothing(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from csl import InputError
-from csl.prior import ClassPrior, read_prior, write_prior
+from csl.prior import ClassPrior, read_prior, read_prior_interval, write_prior
 
 NAMES = ["cat", "dog", "bird"]
 
@@ -34,6 +34,16 @@ def test_written_prior_reads_back_in_any_order(tmp_path):
     write_prior(tmp_path / "p.csv", NAMES, torch.tensor([0.5, 0.25, 0.125]))
     assert (tmp_path / "p.csv").read_text().splitlines()[0] == "Classes,avg_pred"
     assert read_prior(tmp_path / "p.csv", ["bird", "cat", "dog"]).tolist() == [0.125, 0.5, 0.25]
+
+
+def test_the_ends_of_its_interval_are_read_back_too(tmp_path):
+    ends = (torch.tensor([0.25, 0.125, 0.0625]), torch.tensor([0.75, 0.5, 0.25]))
+    write_prior(tmp_path / "p.csv", NAMES, torch.tensor([0.5, 0.25, 0.125]), ends)
+    assert read_prior(tmp_path / "p.csv", ["bird", "cat", "dog"]).tolist() == [0.125, 0.5, 0.25]
+    low, high = read_prior_interval(tmp_path / "p.csv", ["bird", "cat", "dog"])
+    assert (low.tolist(), high.tolist()) == ([0.0625, 0.25, 0.125], [0.25, 0.75, 0.5])
+    write_prior(tmp_path / "p.csv", NAMES, torch.tensor([0.5, 0.25, 0.125]))
+    assert read_prior_interval(tmp_path / "p.csv", NAMES) is None
 
 
 def test_strangers_warn_and_missing_classes_are_named(tmp_path):

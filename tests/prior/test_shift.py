@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from csl import InputError
-from csl.prior import estimate_prior
+from csl.prior import estimate_prior, estimate_prior_interval
 
 TRUE = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.6])
 
@@ -52,6 +52,19 @@ def test_labels_known_at_random_are_counted():
     estimate = estimate_prior(torch.from_numpy(of_network(evidence, labels, 2.0)), torch.from_numpy(labels))
     np.testing.assert_allclose(estimate, (labels == 1).sum(0) / (labels != -1).sum(0), rtol=1e-5)
     assert log_ratio(estimate) < 0.15
+
+
+@pytest.mark.parametrize("of_negatives", [0.15, 0.15 * TRUE / (1 - TRUE)], ids=["at random", "by label"])
+def test_nine_of_ten_intervals_hold_the_truth(of_negatives):
+    held = []
+    for seed in range(12):
+        truth, evidence = images(3000, seed)
+        labels = keep(truth, 0.15, of_negatives, 100 + seed)
+        prior, low, high = estimate_prior_interval(of_network(evidence, labels, 1.0), labels)
+        assert (low <= prior).all()
+        assert (prior <= high).all()
+        held.append((low.numpy() <= TRUE) & (high.numpy() >= TRUE))
+    assert 0.8 <= np.mean(held) <= 0.99  # 72 intervals; 0.9 but for 0.035 of chance
 
 
 def test_all_labels_known_is_their_frequency():

@@ -127,6 +127,9 @@ def test_the_annotation_model_is_estimated_on_images_that_stage_1_is_not_trained
     e0 = np.clip(counts.negatives / number / np.maximum(1 - pi, 1e-12), 0, MOST_ANNOTATED)
     np.testing.assert_allclose(model["annotated_positives"], e1, rtol=1e-3)
     np.testing.assert_allclose(model["delta"], np.log((1 - e0) / (1 - e1)), rtol=1e-2, atol=1e-3)
+    for name in ("prior", "annotated_positives", "annotated_negatives", "delta"):
+        assert (model[f"{name}_low"] <= model[name] + 1e-6).all()
+        assert (model[name] <= model[f"{name}_high"] + 1e-6).all()
 
     again = TrainConfig(data=str(garments), path_dest=str(tmp_path / "b"), prior_path=str(estimate), **ANNOTATION)
     assert train(again, said.append) == best

@@ -7,7 +7,7 @@ from csl.plots.labels import plot_labels
 from csl.plots.optional import tried
 from csl.plots.predictions import Sheet, choose_images, plot_contact_sheet, plot_predictions, sheet_of, title_of
 from csl.plots.prior import plot_prior
-from csl.plots.training import plot_run_prior, plot_training
+from csl.plots.training import plot_run_annotation, plot_run_prior, plot_training
 
 __all__ = [
     "Sheet",
@@ -21,6 +21,7 @@ __all__ = [
     "plot_precision_recall",
     "plot_predictions",
     "plot_prior",
+    "plot_run_annotation",
     "plot_run_prior",
     "plot_training",
     "sheet_of",

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from csl.labels import Annotations, LabelMatrix
+from csl.labels.trust import unescape_cell
+from csl.plots.annotation import plot_annotation
 from csl.plots.labels import plot_labels
 from csl.plots.optional import drawn
 from csl.plots.prior import frequency, plot_prior
@@ -87,6 +90,15 @@ def plot_run_prior(run: RunFolder, train: Annotations, truth: LabelMatrix | None
         )
 
     return drawn(run.plots, {"prior.png": draw})
+
+
+def plot_run_annotation(run: RunFolder, threshold: float) -> list[Path]:
+    """`plots/annotation.png` of a run, from its `annotation_model.csv`; none where it has none or it cannot be drawn."""
+    if not run.annotation_model.exists():
+        return []
+    model = pd.read_csv(run.annotation_model, na_filter=False)
+    model["class"] = model["class"].map(unescape_cell)
+    return drawn(run.plots, {"annotation.png": lambda path: plot_annotation(model, threshold, path)})
 
 
 def plot_curves(log: list[dict], path: str | Path) -> Path:

@@ -4,8 +4,16 @@ A temporary model trained on annotated labels alone gives two estimates: the mea
 logits), which is the published one, and label-shift expectation maximisation on images that it was not trained on.
 """
 
-from csl.prior.file import read_prior, write_prior
+from csl.prior.file import read_prior, read_prior_interval, write_prior
 from csl.prior.mean import ClassPrior
-from csl.prior.shift import estimate_prior
+from csl.prior.shift import PriorEstimate, estimate_prior, estimate_prior_interval
 
-__all__ = ["ClassPrior", "estimate_prior", "read_prior", "write_prior"]
+__all__ = [
+    "ClassPrior",
+    "PriorEstimate",
+    "estimate_prior",
+    "estimate_prior_interval",
+    "read_prior",
+    "read_prior_interval",
+    "write_prior",
+]

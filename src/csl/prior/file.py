@@ -1,4 +1,4 @@
-"""The file of a class prior: a CSV `Classes,avg_pred`."""
+"""The file of a class prior: a CSV `Classes,avg_pred`, with `low,high` where it has intervals."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,17 +15,22 @@ from csl.labels.trust import escape_cell, unescape_cell
 from csl.machine.files import replacing
 
 COLUMNS = ("Classes", "avg_pred")
+INTERVAL = ("low", "high")
 
 
-def write_prior(path: str | Path, classes: Sequence[str], prior: Tensor) -> None:
-    """Write the CSV `Classes,avg_pred`, one row a class in the order of `classes`."""
-    values = np.asarray(prior, dtype=np.float32)
+def write_prior(
+    path: str | Path, classes: Sequence[str], prior: Tensor, interval: tuple[Tensor, Tensor] | None = None
+) -> None:
+    """Write the CSV, one row a class in the order of `classes`; with an interval, both its ends [C] as well."""
+    columns = {COLUMNS[0]: list(map(escape_cell, classes)), COLUMNS[1]: np.asarray(prior, np.float32)}
+    if interval is not None:
+        columns |= {name: np.asarray(end, np.float32) for name, end in zip(INTERVAL, interval, strict=True)}
     with replacing(path) as temporary:
-        pd.DataFrame({COLUMNS[0]: list(map(escape_cell, classes)), COLUMNS[1]: values}).to_csv(temporary, index=False)
+        pd.DataFrame(columns).to_csv(temporary, index=False)
 
 
 def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
-    """[C] the prior of `classes` from a CSV `Classes,avg_pred`, matched by class name.
+    """[C] the prior of `classes` from its CSV, matched by class name.
 
     A row of an unknown class is left out with a warning. A file in which names repeat, or classes whose own names do,
     is matched by position where the number of rows is right and no name contradicts it, with a warning.
@@ -33,6 +38,17 @@ def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
     Raises:
         InputError: an unreadable file, other columns, a value outside [0, 1], or classes that the file lacks.
     """
+    return _read(path, classes)[COLUMNS[1]]
+
+
+def read_prior_interval(path: str | Path, classes: Sequence[str]) -> tuple[Tensor, Tensor] | None:
+    """The ends [C] of the intervals in the CSV of a prior; None where it has none. Errors are those of `read_prior`."""
+    columns = _read(path, classes)
+    return (columns["low"], columns["high"]) if "low" in columns else None
+
+
+def _read(path, classes):
+    """{column: [C]} the numbers of the CSV."""
     try:
         # Without a header pandas refuses a row of more cells than the first; with one it takes the first for an index.
         table = pd.read_csv(path, header=None, dtype=str, na_filter=False, encoding="utf-8-sig")
@@ -41,28 +57,32 @@ def read_prior(path: str | Path, classes: Sequence[str]) -> Tensor:
             f"{path}: not a class prior ({in_words(error)}), expected a CSV {','.join(COLUMNS)}"
         ) from error
     header, table = tuple(table.iloc[0]), table[1:].reset_index(drop=True)
-    if header != COLUMNS:
+    if header not in (COLUMNS, COLUMNS + INTERVAL):
         raise InputError(f"{path}: columns {','.join(header)[:200]}, expected {','.join(COLUMNS)}")
-    table.columns = COLUMNS
+    table.columns = header
     table.Classes = table.Classes.map(unescape_cell)
     rows = _rows_of(path, list(table.Classes), list(classes))
-    prior = np.empty(len(classes), dtype=np.float32)
+    return {name: torch.from_numpy(_numbers(path, table[name], rows)) for name in header[1:]}
+
+
+def _numbers(path, texts, rows):
+    """float32 [C] the cells of these rows."""
+    found = np.empty(len(rows), dtype=np.float32)
     for position, row in enumerate(rows):
-        text = table.avg_pred[row]
         try:
-            prior[position] = float(text)
+            found[position] = float(texts[row])
         except ValueError:
-            prior[position] = np.nan
-        if not 0 <= prior[position] <= 1:
-            raise InputError(f"{path}, line {row + 2}: a prior of {text!r}, expected a probability in [0, 1]")
-    return torch.from_numpy(prior)
+            found[position] = np.nan
+        if not 0 <= found[position] <= 1:
+            raise InputError(f"{path}, line {row + 2}: a prior of {texts[row]!r}, expected a probability in [0, 1]")
+    return found
 
 
 def _rows_of(path, names, classes):
     """The row of each class: by name, in any case; by position where names repeat or, in a file as long, none agrees."""
 
     def say(line):
-        warnings.warn(line, stacklevel=4)
+        warnings.warn(line, stacklevel=5)
 
     if len(set(names)) < len(names) or len(set(classes)) < len(classes):
         if len(names) != len(classes):

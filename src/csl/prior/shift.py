@@ -15,6 +15,9 @@ Without the calibration the third step runs away: a network is surer of what it 
 about 0 in all classes annotation is random, and the best estimate is the share among known entries.
 """
 
+from statistics import NormalDist
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -33,6 +36,14 @@ _RIDGE, _SLOPE_RIDGE = 1e-3, 0.1  # of the offsets, and of the logarithms of slo
 _LEAST = 1e-6  # frequency: a class of which no image shows any evidence is not impossible
 
 
+class PriorEstimate(NamedTuple):
+    """The frequency of each class, float32 [C] in (0, 1), and the ends of its interval."""
+
+    prior: Tensor
+    low: Tensor
+    high: Tensor
+
+
 def estimate_prior(logits: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> Tensor:
     """The frequency of each class among all images, from the logits of images that the network was not trained on.
 
@@ -47,6 +58,24 @@ def estimate_prior(logits: Tensor | np.ndarray, targets: Tensor | np.ndarray) ->
     Raises:
         InputError: shapes that do not fit, no images, or a logit that is not finite.
     """
+    return estimate_prior_interval(logits, targets).prior
+
+
+def estimate_prior_interval(
+    logits: Tensor | np.ndarray, targets: Tensor | np.ndarray, level: float = 0.9
+) -> PriorEstimate:
+    """The same with an interval: of the mean of d and what a class is off it, by the error seen in two halves of the images.
+
+    Where annotation is taken to be random it is that of the share among known entries. That annotation depends on the label
+    alone is taken for granted: an error of this is not in the interval.
+
+    Args:
+        logits, targets: as `estimate_prior` takes them.
+        level: the share of intervals that should hold the truth, in (0, 1).
+
+    Raises:
+        InputError: as `estimate_prior`.
+    """
     s = torch.from_numpy(np.asarray(host(logits), np.float32))  # [N, C]
     y = torch.from_numpy(np.ascontiguousarray(host(targets)))  # [N, C]
     if s.shape != y.shape or s.dim() != 2 or not len(s):
@@ -59,18 +88,24 @@ def estimate_prior(logits: Tensor | np.ndarray, targets: Tensor | np.ndarray) ->
     shows = (positives > 0) & (negatives > 0)
     more = torch.where(shows, 0.0, 0.5)
     counted = torch.log(positives + more) - torch.log(negatives + more)  # logit of the share among known entries
+    variance = (1 / (positives + more) + 1 / (negatives + more)).double()
     likelier = (counted - _by_evidence(s, y))[shows].double()  # d
     if len(likelier) > 1:
         halves = _by_evidence(s[::2], y[::2]) - _by_evidence(s[1::2], y[1::2])
         # A mean of two has a quarter of their difference's variance; twice that, for the halves share their networks.
         error = halves[shows].double().square().mean() / 2
         middle, spread = likelier.mean(), (likelier.var() - error).clamp_min(0)
-        likelier = middle + spread / (spread + error).clamp_min(1e-12) * (likelier - middle)
+        kept = spread / (spread + error).clamp_min(1e-12)
+        likelier = middle + kept * (likelier - middle)
         if (middle.square() + spread).sqrt() < RANDOM:
             likelier = torch.zeros_like(likelier)
+        else:
+            variance[shows] = kept * error + (spread + error) / len(likelier)
     estimate = counted.double()
     estimate[shows] -= likelier
-    return torch.sigmoid(estimate).clamp(_LEAST, 1 - _LEAST).float()
+    reach = -NormalDist().inv_cdf((1 - level) / 2) * variance.sqrt()
+    ends = [torch.sigmoid(estimate + side * reach).clamp(_LEAST, 1 - _LEAST).float() for side in (0, -1, 1)]
+    return PriorEstimate(*ends)
 
 
 def _by_evidence(s, y):

@@ -24,23 +24,33 @@ def shares_of(y: Tensor) -> Tensor:
     return torch.stack([(y == 1).double().mean(0), (y == 0).double().mean(0)])
 
 
-def table(train: Annotations, prior: Tensor) -> pd.DataFrame:
+def table(train: Annotations, prior: Tensor, interval: tuple[Tensor, Tensor] | None = None) -> pd.DataFrame:
     """The annotation model by class: prior, annotated share of its positives and negatives, delta (`csl.losses.annotation`).
 
     Args:
         train: the training split.
         prior: [C] the frequency of each class.
+        interval: [C] its lower and upper ends. Shares and delta have an interval then, too: what follows from these ends.
     """
-    of_positives, of_negatives = annotated_shares(prior, shares_known(train.labels))
-    return pd.DataFrame(
-        {
-            "class": list(train.classes),
-            "prior": np.asarray(prior, dtype=float),
-            "annotated_positives": of_positives.numpy(),
-            "annotated_negatives": of_negatives.numpy(),
-            "delta": annotation_delta(of_positives, of_negatives).numpy(),
-        }
-    )
+    known = shares_known(train.labels)
+    columns = {"class": list(train.classes)} | _model(prior, known)
+    if interval is not None:
+        ends = [_model(end, known) for end in interval]
+        for name in ends[0]:
+            both = np.sort([end[name] for end in ends], axis=0)  # a greater prior has smaller shares of positives
+            columns |= {f"{name}_low": both[0], f"{name}_high": both[1]}
+    return pd.DataFrame(columns)
+
+
+def _model(prior, known):
+    """{column: [C]} what follows from a prior."""
+    of_positives, of_negatives = annotated_shares(prior, known)
+    return {
+        "prior": np.asarray(prior, dtype=float),
+        "annotated_positives": of_positives.numpy(),
+        "annotated_negatives": of_negatives.numpy(),
+        "delta": annotation_delta(of_positives, of_negatives).numpy(),
+    }
 
 
 def write(path: Path, model: pd.DataFrame) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from csl.models.abn import describe_abn
 from csl.models.compiling import check_compiler
 from csl.ops import set_abn_backend
 from csl.predict.scoring import autocast_dtype, choose_device, gather_scores, score
-from csl.prior import estimate_prior, read_prior, write_prior
+from csl.prior import estimate_prior_interval, read_prior, read_prior_interval, write_prior
 from csl.ranges import check_ranges
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
@@ -142,7 +143,7 @@ def _train(config, lock, say):
         model, _ = create_network(config, classes)
     trainer = _create_trainer(model, config, data, run, prior, say)
     if config.loss == "annotation":
-        model_of_labels = annotation.table(data.train, prior)
+        model_of_labels = annotation.table(data.train, prior, _interval_of_prior(config, run, data))
         say(annotation.line(model_of_labels))
     elif prior is not None:
         for line in _of_prior(config, prior, trainer.criterion, data.train):
@@ -291,6 +292,12 @@ def _prior_of(run, data):
     return prior
 
 
+def _interval_of_prior(config, run, data):
+    """The ends [C] of the prior's interval, where its file has them."""
+    path = RunFolder(run.prior).estimated_prior if config.prior_path == "auto" else Path(config.prior_path)
+    return read_prior_interval(path, data.train.classes) if path.exists() else None
+
+
 def _fewest_images(config):
     """Of a batch of one process that the network can be trained on."""
     if config.sync_abn and distributed.world_size() > 1:  # its batch norm sees the images of all processes
@@ -381,7 +388,8 @@ def _estimate_on(images, trainer, stage, folder):
     if scores is not None:
         p = torch.from_numpy(scores.probabilities[0])  # [N, C]
         logits = torch.logit(p, eps=torch.finfo(p.dtype).eps)
-        write_prior(folder.estimated_prior, images.classes, estimate_prior(logits, images.labels[scores.indices]))
+        prior, *ends = estimate_prior_interval(logits, images.labels[scores.indices])
+        write_prior(folder.estimated_prior, images.classes, prior, tuple(ends))
 
 
 def _create_trainer(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from csl.labels import LabelMatrix
+from csl.losses import options_of
 from csl.machine import distributed
 from csl.machine.files import write_json
 from csl.metrics import mean_average_precision
@@ -62,11 +63,13 @@ def summarise(
     results |= {} if all_labels is None else {"mAP_all_labels": all_labels}
     results |= {} if estimate is None else {"estimate": estimate}
     write_json(run.path / "results.json", results)
-    from csl.plots import plot_training  # matplotlib is imported when a picture is wanted
+    from csl.plots import plot_run_annotation, plot_training  # matplotlib is imported when a picture is wanted
 
     truth = full_labels if data.train_truth is None else data.train_truth
     full = full_labels if config.simulate_partial_type else None
     plots = plot_training(run, data.train, full, truth, data.val, scores, config.background)
+    threshold = config.prior_threshold
+    plots += plot_run_annotation(run, options_of("csl")["prior_threshold"] if threshold is None else threshold)
     latest = run.set_latest()  # another run may have ended meanwhile
     for line in report.result(best, data.val, all_labels, seconds, run.path, plots, latest, estimate):
         say(line)
