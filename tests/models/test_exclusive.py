@@ -25,7 +25,7 @@ GROUPS = [slice(0, 3), slice(4, 6)]
 @pytest.mark.parametrize(
     ("name", "head"),
     [("tresnet_m", "linear"), ("tresnet_m", "bottleneck"), ("tresnet_m", "ml_decoder"), ("test_vit", "linear"),
-     ("mobilenetv3_small_050", "linear"), ("test_resnet", "ml_decoder")],
+     ("mobilenetv3_small_050", "linear"), ("test_resnet", "ml_decoder"), ("test_resnet", "boostlu")],
 )  # fmt: skip
 def test_every_head_gives_them_and_keeps_its_weights(name, head):
     torch.manual_seed(0)

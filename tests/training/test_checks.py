@@ -71,6 +71,7 @@ EFFECT = {
     "max_steps": (TWO_STEPS, 1), "print_freq": (TWO_STEPS, 64), "save_every": (TWO_STEPS, 1), "eval_every": (TWO_STEPS, 1),
     "background": ({"data": "table", "ignore_columns": ["share", "cat"]}, "white"),
     "group_loss": ({}, "softmax"), "loss_options": ({"loss": "asl"}, "disable_torch_grad_focal_loss=false"),
+    "refit_head": ({}, True), "mix": ({}, "logic"),
     "skip_nonfinite": ({"lr": 1e30, "max_steps": 2}, 5), "resume": ({}, True), "select_by": (PRIOR, "estimated"),
 }  # fmt: skip
 
@@ -116,6 +117,7 @@ IDLE = {
     "abn": [{"abn": "torch"}], "sync_abn": [{"sync_abn": True}],
     "stop_epoch": [{"stop_epoch": 3, "epochs": 2}], "weights_key": [{"weights_key": "ema"}],
     "group_loss": [{"group_loss": "softmax", "data": "coco"}],
+    "mix": [{"mix": "logic", "loss": "ll_cp"}, {"mix": "logic", "group_loss": "softmax"}],
     "loss_options": [{"loss_options": "tau=0.6"}, {"loss_options": ""}],
     "metadata": [{"metadata": "coco", "debug_mode": "on_farm"}],
     "images": [{"images": "coco", "data": "shards-{0..1}.tar"}],
@@ -139,7 +141,7 @@ NEVER = """
     loss data follow_links on_bad_image num_classes debug_mode simulate_partial_type seed model_name model_path head
     image_size augment batch_size grad_accum workers device amp cache epochs max_steps lr schedule weight_decay optimizer
     ema_decay print_freq save_every eval_every skip_nonfinite path_dest resume deterministic compile background
-    probe select_by reviews
+    probe select_by reviews refit_head
 """
 FLAGS = {f.name for f in fields(TrainConfig)}
 

@@ -57,17 +57,28 @@ def parser() -> argparse.ArgumentParser:
         help="weights to start from; of the head, classes of the same names; auto: published ones if they can be had; or none",
     )
     g.shared("weights_key")
-    g.add("--head", metavar="HEAD", help="linear, bottleneck or ml_decoder")
+    g.add("--head", metavar="HEAD", help="linear, bottleneck, ml_decoder or boostlu (docs/losses.md)")
     g.add("--dropout", type=float, metavar="P", help="before the classifier of a timm model")
     g.add("--image_size", type=parsing.size, metavar="PX", help="images are resized to this side, or HEIGHTxWIDTH")
     g.shared("background")
     g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on the device), flip_affine, none",
           default="auto: fast")  # fmt: skip
+    g.add(
+        "--mix",
+        metavar="NAME",
+        help="logic (LogicMix): half of the photos are laid over others, with the labels that follow",
+    )
 
     g.add(
         "--probe",
         action="store_true",
         help="freeze the network: choose and train a linear head on its features, in minutes (loss and prior are chosen, too)",
+    )
+
+    g.add(
+        "--refit_head",
+        action="store_true",
+        help="after training, fit each class's row of the last layer to its known labels alone (docs/losses.md)",
     )
 
     g = group("loss")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from csl.data.logic_mix import mixed_labels, mixed_pixels, partners
 from csl.data.photo_cache import PhotoCache
 from csl.data.transforms import EvalTransform, TrainTransform
 from csl.errors import InputError
@@ -35,6 +36,7 @@ class Batch:
         indices: int64 [B], rows of the annotations.
         bad: the images left out.
         draws: float32 [B, DRAWS], for `csl.data.batch_augment`; None where nothing is left to do on the device.
+        alone: bool [B], which images are no mixtures; None where none is.
     """
 
     images: Tensor
@@ -42,6 +44,7 @@ class Batch:
     indices: Tensor
     bad: tuple[BadImage, ...] = ()
     draws: Tensor | None = None
+    alone: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -82,6 +85,7 @@ class ImageDataset(Dataset):
             `seed` is None.
         seed: of the augmentation's draws; None for a transform without any.
         cache: where resized photos are cached; None for no cache.
+        mix: whether images are mixed with others (`csl.data.logic_mix`), with a seed.
 
     Items are asked for by `Key`s: neither the worker nor the rank that has a sample changes its pixels, and an image that
     an epoch holds several times is another one at each place.
@@ -93,23 +97,32 @@ class ImageDataset(Dataset):
         transform: TrainTransform | EvalTransform,
         seed: int | None = None,
         cache: PhotoCache | None = None,
+        mix: bool = False,
     ):
-        self.annotations, self.transform, self.seed, self.cache = annotations, transform, seed, cache
+        self.annotations, self.transform, self.seed, self.cache, self.mix = annotations, transform, seed, cache, mix
 
     def __len__(self) -> int:
         return len(self.annotations.images)
 
     def __getitem__(self, key: Key) -> "Sample | BadImage":
         epoch, place, index = key
-        try:
-            pixels = self.resized(index)  # [H, W, 3]
-        except InputError as error:
-            return BadImage(index, str(error))
-        labels = self.annotations.labels[index]  # [C]
+        rows = [index]
+        if self.mix:
+            rows += partners(generator("mixing", self.seed, epoch, place), len(self))
+        photos = []
+        for row in rows:
+            try:
+                photos.append(self.resized(row))  # [H, W, 3]
+            except InputError as error:
+                return BadImage(row, str(error))
         if self.seed is None:
-            return Sample(self.transform.augmented(pixels), labels, index)
+            return Sample(self.transform.augmented(photos[0]), self.annotations.labels[index], index)
         rng = generator("augmentation", self.seed, epoch, place)
-        return Sample(self.transform.augmented(pixels, rng), labels, index, self.transform.draws(rng))
+        pixels = [self.transform.augmented(photo, rng) for photo in photos]
+        labels = [self.annotations.labels[row] for row in rows]  # of [C]
+        if len(rows) == 1:
+            return Sample(pixels[0], labels[0], index, self.transform.draws(rng))
+        return Sample(mixed_pixels(pixels), mixed_labels(labels), index, self.transform.draws(rng), alone=False)
 
     def resized(self, index: int) -> np.ndarray:
         """What `transform.read` makes of the photo of a row, from the cache where it is there: uint8 [H, W, 3]."""
@@ -124,12 +137,13 @@ class ImageDataset(Dataset):
 
 
 class Sample(NamedTuple):
-    """One image, read: `pixels` uint8 [3, H, W], `labels` int8 [C], its row, `draws` as in `Batch`."""
+    """One image, read: `pixels` uint8 [3, H, W], `labels` int8 [C], its row, `draws` and `alone` as in `Batch`."""
 
     pixels: Tensor
     labels: np.ndarray
     index: int
     draws: np.ndarray | None = None
+    alone: bool = True
 
 
 def collate(items: "list[Sample | BadImage]") -> Batch:
@@ -139,7 +153,7 @@ def collate(items: "list[Sample | BadImage]") -> Batch:
     if not good:
         empty = torch.empty(0, dtype=torch.int64)
         return Batch(torch.empty(0, 3, 0, 0, dtype=torch.uint8), torch.empty(0, 0, dtype=torch.int8), empty, bad)
-    pixels, labels, indices, draws = zip(*good, strict=True)
+    pixels, labels, indices, draws, alone = zip(*good, strict=True)
     images = torch.stack([one.permute(1, 2, 0) for one in pixels])  # [B, H, W, 3], one copy of whole images
     return Batch(
         images.permute(0, 3, 1, 2),
@@ -147,4 +161,5 @@ def collate(items: "list[Sample | BadImage]") -> Batch:
         torch.tensor(indices),
         bad,
         None if draws[0] is None else torch.from_numpy(np.stack(draws)),
+        None if all(alone) else torch.tensor(alone),
     )

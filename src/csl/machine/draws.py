@@ -2,7 +2,7 @@
 
 import numpy as np
 
-PURPOSES = ("mask", "order", "augmentation", "copies", "photos shown", "split", "held out", "bootstrap")
+PURPOSES = ("mask", "order", "augmentation", "copies", "photos shown", "split", "held out", "bootstrap", "mixing")
 _FIRST = 1 << 31  # beyond what anybody takes for a seed: the drawn garments begin theirs with the seed itself
 
 

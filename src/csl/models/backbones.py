@@ -134,7 +134,7 @@ class TimmWithHead(nn.Module):
         body: made with num_classes 0; its features are maps, channels first or last, or tokens. Tokens that stand for
             no place in the image (class, register) are left out.
         num_classes: C.
-        head: "bottleneck" or "ml_decoder".
+        head: "bottleneck", "ml_decoder" or "boostlu".
         num_groups: queries of the ML-Decoder head.
         image_size: that the body was made for, None for its own.
 

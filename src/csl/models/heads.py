@@ -17,14 +17,18 @@ BOTTLENECK_FEATURES = 512
 """Width of the bottleneck head, as in the published OpenImages weights."""
 
 
-HEADS = ("linear", "bottleneck", "ml_decoder")
+BOOST = 5.0
+"""What BoostLU multiplies positive cells of a class-activation map by, as in the paper."""
+
+
+HEADS = ("linear", "bottleneck", "ml_decoder", "boostlu")
 
 
 def create_head(name: str, features: int, num_classes: int, num_groups: int | None = None) -> nn.Module:
     """The head of that name in `HEADS`: features [B, F, H, W] to logits [B, C]; `num_groups` is ML-Decoder's."""
     if name == "ml_decoder":
         return MLDecoderHead(features, num_classes, num_groups)
-    return (BottleneckHead if name == "bottleneck" else LinearHead)(features, num_classes)
+    return {"bottleneck": BottleneckHead, "boostlu": BoostLUHead}.get(name, LinearHead)(features, num_classes)
 
 
 class _InFloat32:
@@ -76,6 +80,40 @@ class BottleneckHead(nn.Sequential):
         embedding = nn.Sequential(nn.Linear(features, bottleneck_features))
         fc = nn.Sequential(OrderedDict(embedding_generator=embedding, FC=Classifier(bottleneck_features, num_classes)))
         super().__init__(OrderedDict(pool=GlobalAveragePool(), fc=fc))
+
+
+class BoostLUHead(nn.Module):
+    """A class-activation map, its positive cells times `BOOST`, and the mean of all cells: keys `cam.weight`, `cam.bias`.
+
+        logit = mean over cells of b(w f + c),    b(m) = BOOST m where m > 0, else m
+
+    Without b this is `LinearHead`. Cells that speak for a class are boosted because a network that is told that a class is
+    absent where it is not learns maps that are too low (Kim et al., arXiv 2304.01804, which trains with `--loss ll_r`).
+    """
+
+    exclusive: tuple[slice, ...] = ()
+
+    def __init__(self, features: int, num_classes: int):
+        super().__init__()
+        self.cam = nn.Linear(features, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature map [B, F, H, W] to logits [B, C]; outside of training in float32, as `Classifier`."""
+        if self.training or x.device.type == "meta":
+            logits = boosted(self.activations(x)).mean((2, 3))
+        else:
+            with torch.autocast(x.device.type, enabled=False):
+                logits = boosted(self.activations(x.to(self.cam.weight.dtype))).mean((2, 3))
+        return exclusive_logits(logits, self.exclusive) if self.exclusive else logits
+
+    def activations(self, x: Tensor) -> Tensor:
+        """Feature map [B, F, H, W] to the class-activation map [B, C, H, W], before it is boosted."""
+        return F.conv2d(x, self.cam.weight[:, :, None, None], self.cam.bias)
+
+
+def boosted(activations: Tensor) -> Tensor:
+    """BoostLU of class-activation maps of any shape."""
+    return torch.where(activations > 0, BOOST * activations, activations)
 
 
 class GlobalAveragePool(nn.Module):

@@ -25,7 +25,7 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str | None, str, int | None,
     if "head.decoder.duplicate_pooling_bias" in state:
         queries = state["head.decoder.query_embed.weight"]
         return name, "ml_decoder", len(state["head.decoder.duplicate_pooling_bias"]), len(queries)
-    for key, head in (("head.fc.FC.bias", "bottleneck"), ("head.fc.bias", "linear")):
+    for key, head in (("head.fc.FC.bias", "bottleneck"), ("head.cam.bias", "boostlu"), ("head.fc.bias", "linear")):
         if key in state:
             return name, head, len(state[key]), None
     return name, "linear", None, None

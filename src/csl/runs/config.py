@@ -56,8 +56,10 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
     dropout: float = 0.0
     image_size: int | tuple[int, int] = 448
     augment: str | None = "original"
+    mix: str = "none"
     background: str = "none"
     probe: bool = False
+    refit_head: bool = False
     # class prior
     prior_path: str | None = None
     prior_epochs: int | None = None

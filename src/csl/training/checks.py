@@ -22,6 +22,7 @@ NOT_OF_A_PROBE = (
     *OF_LOSS,
     *PRIOR,
     "augment",
+    "mix",
     "dropout",
     "sync_abn",
     "resume",
@@ -34,6 +35,10 @@ def check_used(config: TrainConfig) -> None:
     if all(getattr(config, f"alpha_{kind}") == 0 for kind in counted):
         flags = " ".join(f"--alpha_{kind} 0" for kind in counted)
         raise InputError(f"{flags}: no label has a weight, so that nothing is learned; expected one of them above 0")
+    if config.mix != "none" and (config.group_loss == "softmax" or "shape" in settings_of(config.loss)):
+        other = "--group_loss softmax" if config.group_loss == "softmax" else f"--loss {config.loss}"
+        why = "asks for one value an image" if config.group_loss == "softmax" else "remembers single images"
+        raise InputError(f"--mix {config.mix}: {other} {why}, and a mixture is of several; expected --mix none")
     if idle := idle_settings(config):
         raise InputError("; ".join(f"--{name} changes nothing {why}" for name, why in idle.items()) + ": leave it out")
 

@@ -110,6 +110,8 @@ def _train(config, lock, say):
     say(line)
     if config.probe:
         probe_run.check(config, model, starting_weights(config) is not None)
+    if config.refit_head:
+        probe_run.check_refit(config, model)
     _check_backends(model, config, say)
     prior = read_prior(config.prior_path, data.train.classes) if config.prior_path not in (None, "auto") else None
     if config.partial_loss_mode == "selective" and config.prior_path is None:
@@ -154,7 +156,11 @@ def _train(config, lock, say):
     if config.loss == "annotation" and distributed.is_main():
         annotation.write(run.annotation_model, model_of_labels)
     best = trainer.fit()
-    scores = best_scores(config, data, run, trainer.best_scores)
+    if config.refit_head:
+        prior = trainer.prior_of_estimate
+        best, scores = probe_run.refit_head(config, data, _description(config), run, best, say, prior)
+    else:
+        scores = best_scores(config, data, run, trainer.best_scores)
     if scores is not None:
         estimate = _estimate(trainer, scores) if trainer.prior_of_estimate is not None else None
         summarise(config, data, full_labels, run, best, scores, time.perf_counter() - started, say, estimate)
@@ -242,7 +248,12 @@ def _check(config):
     TrainTransform(config.image_size, config.augment, config.background)
     if config.on_bad_image not in ("stop", "skip"):
         raise InputError(f"--on_bad_image {config.on_bad_image}: expected stop or skip")
-    for name, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS), ("group_loss", ("sigmoid", "softmax"))):
+    for name, known in (
+        ("schedule", SCHEDULES),
+        ("optimizer", OPTIMIZERS),
+        ("group_loss", ("sigmoid", "softmax")),
+        ("mix", ("none", "logic")),
+    ):
         if (value := getattr(config, name)) not in known:
             raise InputError(f"--{name} {value}: unknown, expected one of {', '.join(known)}")
     if config.prior_loss not in ("bce", "focal"):
@@ -324,6 +335,7 @@ def _estimate_prior(config, data, full_labels, run, before, say):
         config,
         **config.prior_loss_settings(),
         prior_path=None,
+        mix="none",  # as rare as the classes are
         epochs=config.prior_epochs or config.epochs,
         prior_epochs=None,
         path_dest=str(run.prior),
@@ -403,7 +415,7 @@ def _create_trainer(
     val_transform = EvalTransform(config.image_size, config.background)
     train_cache = open_cache(config.cache, data.train.images, transform, say)
     val_cache = open_cache(config.cache, data.val.images, val_transform, say)
-    train_set = ImageDataset(data.train, transform, seed=config.seed, cache=train_cache)
+    train_set = ImageDataset(data.train, transform, seed=config.seed, cache=train_cache, mix=config.mix == "logic")
     val_set = ImageDataset(data.val, val_transform, cache=val_cache)
     trainer = Trainer(
         model,

@@ -73,8 +73,8 @@ class Probed:
     predicted: Tensor
 
 
-def last_layer(model: nn.Module, name: str) -> Classifier:
-    """The linear layer from the features of a network to its logits.
+def last_layer(model: nn.Module, name: str, flag: str = "probe") -> Classifier:
+    """The linear layer from the features of a network to its logits, which the flag asks for.
 
     Raises:
         InputError: the network has another head than one linear layer.
@@ -82,7 +82,7 @@ def last_layer(model: nn.Module, name: str) -> Classifier:
     layers = [layer for layer in model.modules() if isinstance(layer, Classifier)]
     if len(layers) != 1:
         raise InputError(
-            f"--probe: {name} ends in {len(layers)} linear layers for its classes, expected one (--head linear)"
+            f"--{flag}: {name} ends in {len(layers)} linear layers for its classes, expected one (--head linear)"
         )
     return layers[0]
 

@@ -1,4 +1,4 @@
-"""A run of `train.py --probe`: features, head, `best.ckpt`; no step changes the network itself."""
+"""A run of `train.py --probe`: features, head, `best.ckpt`; no step changes the network itself. And `--refit_head`."""
 
 import hashlib
 from typing import Any
@@ -23,6 +23,7 @@ from csl.training import annotation, selection
 from csl.training.data import Data, Say
 from csl.training.optim import contiguous_state
 from csl.training.probe import features_of, kept_features, last_layer, probe, write_candidates
+from csl.training.refit import refit_rows
 from csl.training.state import facts_of_classes
 
 
@@ -36,6 +37,15 @@ def check(config: TrainConfig, model: nn.Module, starts: bool) -> None:
             f"timm/{config.model_name} or a run of yours"
         )
     last_layer(model, config.model_name)
+
+
+def check_refit(config: TrainConfig, model: nn.Module) -> None:
+    """Raise InputError where no row can be refitted: several processes, exclusive groups, another head."""
+    if distributed.world_size() > 1:
+        raise InputError(f"--refit_head: {distributed.world_size()} processes, expected one")
+    if config.group_loss == "softmax":
+        raise InputError("--refit_head: --group_loss softmax has no class of its own, expected sigmoid")
+    last_layer(model, config.model_name, "refit_head")
 
 
 def train_head(
@@ -58,8 +68,11 @@ def train_head(
     found = probe(x, data.train.labels.select(rows), config.seed, say)
     layer.load_state_dict(found.head.state_dict())
     x_val, rows_val = _features(config, data.val, model, layer, run, "val", say)
+    model.cpu()
+    if config.refit_head:
+        _refit(layer, (x, data.train.labels.select(rows)), (x_val, data.val.labels.select(rows_val)), say)
     with torch.inference_mode():
-        probabilities = torch.sigmoid(found.head(x_val)).numpy()[None]  # [1, N, C]
+        probabilities = torch.sigmoid(layer(x_val)).numpy()[None]  # [1, N, C]
     by = selection.criterion(data.val.labels)
     numbers = selection.validation_numbers(probabilities[0], data.val.labels.select(rows_val), by)
     best = {"epoch": 0, "step": 0, "weights": "model", **numbers}
@@ -73,6 +86,57 @@ def train_head(
         annotation.write(run.annotation_model, annotation.table(data.train, found.prior))
     run.append_log({"epoch": 0, "step": 0, **{f"{name}_model": value for name, value in numbers.items()}})
     return best, Scores(probabilities, rows_val, [])
+
+
+def refit_head(
+    config: TrainConfig,
+    data: Data,
+    description: dict[str, Any],
+    run: RunFolder,
+    best: dict[str, Any],
+    say: Say,
+    prior: torch.Tensor | None = None,
+) -> tuple[dict[str, Any], Scores]:
+    """Fit each class's row of the last layer of `best.ckpt` to the known labels of its class, and write the file anew.
+
+    Args:
+        config, data, run: of the run, which has been trained.
+        description: what the checkpoint says beside its classes.
+        best: the results of the best evaluation.
+        say: prints one line.
+        prior: [C] of the estimated mAP, None where there is none.
+
+    Returns:
+        The results of the network on the validation images with these rows, and its scores of them.
+    """
+    model, kept = checkpoint.load_model(run.best)
+    layer = last_layer(model, config.model_name, "refit_head")
+    model.to(choose_device(config.device), memory_format=torch.channels_last)
+    x_val, rows_val = _features(config, data.val, model, layer, run, "val", say)
+    labels_val, before = data.val.labels.select(rows_val), kept.extra["best"]
+    if not before.get("refitted"):  # by a run that ended after that
+        x, rows = _features(config, data.train, model, layer, run, "train", say)
+        _refit(layer.cpu(), (x, data.train.labels.select(rows)), (x_val, labels_val), say)
+    with torch.inference_mode():
+        probabilities = torch.sigmoid(layer.cpu()(x_val)).numpy()[None]  # [1, N, C]
+    by = selection.criterion(data.val.labels)
+    best = best | selection.validation_numbers(probabilities[0], labels_val, by, prior) | {"refitted": True}
+    facts = facts_of_classes(data.val) | description
+    checkpoint.write(run.best, {"model": contiguous_state(model), **facts, "best": best})
+    return best, Scores(probabilities, rows_val, [])
+
+
+def _refit(layer, train, val, say):
+    """Refit the rows of a layer, and say what that changed."""
+    x, labels = train
+    x_val, labels_val = val
+    before, after = refit_rows(
+        layer, x, torch.from_numpy(labels.to_dense()), x_val, torch.from_numpy(labels_val.to_dense())
+    )
+    say(
+        f"--refit_head: {(after > before).sum()} of {len(after)} classes have other rows; mAP on annotated validation entries, "
+        f"by which they were chosen, {100 * np.nanmean(before):.2f} before and {100 * np.nanmean(after):.2f} now"
+    )
 
 
 def _features(config, annotations: Annotations, model, layer, run, split, say):
@@ -91,7 +155,7 @@ def _features(config, annotations: Annotations, model, layer, run, split, say):
     path = run.features / f"{split}.npz"
     (x, rows), kept = kept_features(path, _body(model, layer), about, make)
     say(f"{split}: {x.shape[1]:,} features of {len(x):,} images, {'found' if kept else 'kept'} in {path}")
-    return x, rows
+    return torch.from_numpy(x.numpy()), rows  # of inference mode, what autograd refuses
 
 
 def _body(model, layer):

@@ -90,9 +90,9 @@ class EpochSums:
         self.prior = ClassPrior(self.num_classes, self.device)
         self.loss, self.images = torch.zeros((), device=self.device), 0
 
-    def update(self, logits: Tensor, loss: Tensor) -> None:
-        """Add a batch: its logits [B, C] and the sum of its losses."""
-        self.prior.update(logits)
+    def update(self, logits: Tensor, loss: Tensor, alone: Tensor | None = None) -> None:
+        """Add a batch: its logits [B, C], the sum of its losses, and which images count for the prior, bool [B] (all)."""
+        self.prior.update(logits if alone is None else logits[alone.to(logits.device)])
         self.loss += loss
         self.images += len(logits)
 

@@ -195,8 +195,8 @@ class Trainer:
                 self.finite.note(self._place(1), loss, batch)
                 # The gradient is that of the sum over all processes, of which their reduction takes the mean.
                 self.scaler.scale(loss * self.processes).backward()
-            outputs.append((logits.detach(), loss.detach()))
-        if self.finite.should_skip(self._place(1), [loss for _, loss in outputs], batches, before):
+            outputs.append((logits.detach(), loss.detach(), batch.alone))
+        if self.finite.should_skip(self._place(1), [loss for _, loss, _ in outputs], batches, before):
             return
 
         scale = self.scaler.get_scale()
@@ -206,8 +206,8 @@ class Trainer:
             self.schedule.step()
         if self.ema is not None:
             self.ema.update(self.model)
-        for logits, loss in outputs:
-            self.sums.update(logits, loss)
+        for logits, loss, alone in outputs:
+            self.sums.update(logits, loss, alone)
 
     def _agree_on(self, batches: Sequence[Batch]) -> bool:
         """Whether all processes take this step: the one message between them before it.
