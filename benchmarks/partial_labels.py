@@ -48,7 +48,7 @@ from csl.labels import LabelMatrix, read_annotations
 from csl.labels.options import DataOptions
 from csl.labels.read import read_truth
 from csl.labels.simulation import simulate
-from csl.losses import AnnotationLoss, PartialSelectiveLoss, create_loss
+from csl.losses import AnnotationLoss, PartialSelectiveLoss, create_loss, options_of
 from csl.losses.groups import GroupLoss, outside
 from csl.machine.draws import generator
 from csl.metrics import estimated_average_precision, mean_average_precision
@@ -92,8 +92,9 @@ def mode(name, gamma, priors, known):
     return PartialSelectiveLoss(name, gamma_neg=gamma, gamma_unann=0)
 
 
-def of_paper(name, gamma, priors, known, **options):
-    return create_loss(name, **options)
+def of_paper(name, gamma, priors, known):
+    found_out = {"k": float(priors["estimated"].sum()), "shape": (priors["images"], len(priors["estimated"]))}
+    return create_loss(name, **{option: found_out[option] for option in found_out.keys() & options_of(name).keys()})
 
 
 # name: (loss of (exponent of known negatives, priors, shares known), exponents to choose from)
@@ -112,12 +113,19 @@ METHODS = {
     "GR": (partial(of_paper, "gr"), (0.0,)),
     "LL-R": (partial(of_paper, "ll_r"), (0.0,)),
     "LL-Ct": (partial(of_paper, "ll_ct"), (0.0,)),
+    "LL-Cp": (partial(of_paper, "ll_cp"), (0.0,)),
+    "EM + APL": (partial(of_paper, "em_apl"), (0.0,)),
+    "EPR": (partial(of_paper, "epr"), (0.0,)),
+    "ROLE": (partial(of_paper, "role"), (0.0,)),
+    "CRISP": (partial(of_paper, "crisp"), (0.0,)),
+    "ASL": (partial(of_paper, "asl"), (0.0,)),
+    "SPA": (partial(of_paper, "spa"), (0.0,)),
     "all labels known": (partial(mode, "negative"), (0.0, 1.0)),
 }
 WITH_GROUPS = {"softmax of attributes": (softmax, (0.0, 1.0))}  # for data that has attributes of several values
 AUTO = ("annotation", "csl", "ignore, exponent chosen", "negative", *WITH_GROUPS)
 # Without a known negative these learn that every class is always there.
-OF_KNOWN_NEGATIVES = {"ignore", "ignore, exponent chosen", "partial BCE"}
+OF_KNOWN_NEGATIVES = {"ignore", "ignore, exponent chosen", "partial BCE", "SPA"}
 
 
 # ------------------------------------------------------------------------------------------------------------ features
@@ -221,12 +229,13 @@ def share_known(y):
 
 
 def priors_of(x, y, truth, seed):
-    """The estimated and the published prior, both [C]; the latter is None where no negative is known."""
+    """The estimated and the published prior, both [C], the latter None where no negative is known; and the number of images."""
     if not (y == 0).any():
         labels_an_image = (truth == 1).float().sum(1).mean()
-        return {"estimated": (labels_an_image * share_known(y)[0]).clamp(1e-4, 0.95).float(), "published": None}
+        estimated = (labels_an_image * share_known(y)[0]).clamp(1e-4, 0.95).float()
+        return {"estimated": estimated, "published": None, "images": len(x)}
     estimated, published = priors_by_heads(x, y, seed, folds_of(len(x), FOLDS, seed))
-    return {"estimated": estimated, "published": published}
+    return {"estimated": estimated, "published": published, "images": len(x)}
 
 
 def run(data, protocol, seed, method):
