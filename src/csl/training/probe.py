@@ -29,7 +29,7 @@ from csl.training.annotation import shares_of
 from csl.training.linear import Standardised, cross_fitted, fit_heads, folds_of
 
 FOLDS = 3
-L2 = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+L2 = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 EXPONENTS = (0.0, 1.0)
 """Of known negatives, to choose from."""
 
