@@ -82,7 +82,8 @@ def run(args, protocol, seed, method):
         "--path_dest", str(folder), "--model_name", NETWORK, "--model_path", str(args.weights),
         "--image_size", str(PIXELS), "--batch_size=64", "--lr=1e-3", "--ema_decay=0.99", "--augment=flip_affine",
         "--weight_decay=1e-4", "--amp", args.amp, "--seed", str(seed), "--device=cpu", "--workers=1",
-        "--select_by=annotated", "--cache", str(args.work / "cache"), *flags, *([] if method == "all labels known" else simulate),
+        "--select_by=annotated", "--cache", str(args.work / "cache"), *flags,
+        *([] if method == "all labels known" else simulate),
     ]  # fmt: skip
     start = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

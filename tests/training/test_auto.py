@@ -2,20 +2,30 @@
 
 import dataclasses
 import json
+import shlex
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from csl import InputError
+from csl.cli import parsing
+from csl.cli import train as train_cli
 from csl.labels import Annotations, LabelMatrix
 from csl.models import create_model
 from csl.runs.config import TrainConfig
-from csl.training import auto
+from csl.runs.record import command
+from csl.training import auto, linear
 from csl.training.experiment import train
 
 RUN = {"model_name": "test_resnet", "image_size": 32, "batch_size": 8, "epochs": 2, "workers": 0, "augment": "none",
        "device": "cpu", "lr": 1e-3}  # fmt: skip
+
+
+SETTINGS_OF_PROBE = {name: RUN[name] for name in ("model_name", "image_size", "batch_size", "workers", "device")}
+SETTINGS_OF_PROBE["probe"] = True
 
 
 def split(labels, groups=None):
@@ -41,7 +51,7 @@ CASES = [
 
 @pytest.mark.parametrize(("labels", "groups", "expected"), CASES)
 def test_the_loss_follows_the_labels(labels, groups, expected):
-    config, lines = auto.chosen(TrainConfig(loss="auto", data="x", lr=0.5), split(labels, groups))
+    config, lines = auto.chosen(TrainConfig(loss="auto", data="x", lr=0.5), split(labels, groups), False)
     assert config == TrainConfig(**{"data": "x", "lr": 0.5, "select_by": "auto", **expected})
     assert len(lines) == 2
     for name, value in expected.items():
@@ -87,6 +97,45 @@ def test_without_the_weights_it_goes_on_from_scratch(garments, tmp_path, no_pict
     train(TrainConfig(**{**settings, "path_dest": "b"}), lines.append)
     assert "settings for 20 images and pretrained weights: --lr 0.0002" in lines
     assert json.loads((tmp_path / "b" / "config.json").read_text())["model_path"] == "timm/test_resnet"
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    torch.save(create_model("test_resnet", 3).state_dict(), tmp_path / "body.pth")
+    return str(tmp_path / "body.pth")
+
+
+def test_from_weights_a_probe_chooses_and_training_begins_with_its_head(
+    garments, weights, tmp_path, no_pictures, monkeypatch
+):
+    monkeypatch.setattr(linear, "LEAST_STEPS", 20)
+    settings = {**RUN, "data": str(garments), "model_path": weights, "loss": "auto", "lr": 1e-6, "ema_decay": 0.0}
+    folder, lines = tmp_path / "run", []
+    train(TrainConfig(**settings, path_dest=str(folder), max_steps=2), lines.append)
+    kept = json.loads((folder / "config.json").read_text())
+    table = pd.read_csv(folder / "prior" / "probe.csv")
+    assert (kept["loss"], kept["group_loss"]) == (
+        {"annotation": "annotation", "ignore": "csl"}[table.loss[0]],
+        "softmax",
+    )
+    assert (kept["prior_path"], kept["prior_estimator"], kept["select_by"]) == ("auto", "probe", "auto")
+    assert any(line.startswith("loss auto: so ") and "by the highest estimated mAP" in line for line in lines)
+    assert f"prior: {folder}/prior/estimated_prior.csv (label-shift EM)" in "".join(lines)
+    # The network of the first epoch, which hardly moved, is that of the probe.
+    train(
+        TrainConfig(**SETTINGS_OF_PROBE, data=str(garments), model_path=weights, path_dest=str(tmp_path / "p")), print
+    )
+    states = [torch.load(tmp_path / name / "best.ckpt", weights_only=True)["model"] for name in ("run", "p")]
+    torch.testing.assert_close(states[0]["fc.weight"], states[1]["fc.weight"], rtol=0, atol=1e-4)
+    resumed, again = [], []
+    best = train(TrainConfig(**settings, path_dest=str(folder), resume=True), resumed.append)
+    assert any(line.startswith("loss auto: as the run was started") for line in resumed)
+    assert not any("probe:" in line for line in resumed)
+    words = shlex.split(command(json.loads((folder / "config.json").read_text())))[2:]
+    same = TrainConfig(**{**parsing.parse(train_cli.parser(), words), "path_dest": str(tmp_path / "again")})
+    assert train(same, again.append) == best
+    assert any(line.startswith("probe: ") for line in again)
 
 
 def test_a_run_is_that_of_the_flags_and_goes_on_with_the_same_command(garments, tmp_path, no_pictures):

@@ -11,6 +11,7 @@ import torch
 from csl import InputError
 from csl.labels import LabelMatrix, read_annotations
 from csl.labels.simulation import simulate
+from csl.losses.options import LossOptions
 from csl.machine.draws import generator
 from csl.metrics import mean_average_precision
 from csl.models import create_model
@@ -60,7 +61,13 @@ def test_a_probe_leaves_a_network_that_scores_as_it_says(garments, weights, tmp_
     assert mean_average_precision(scores.probabilities[0], val.labels) == pytest.approx(best["mAP"], abs=1e-3)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["best"]["mAP"] == best["mAP"]
     table = pd.read_csv(tmp_path / "run" / "probe.csv")
-    assert len(table) == 8 * len(probe.L2)
+    assert set(table.loss) == {
+        "annotation",
+        "ignore",
+    }  # that is all there is to choose for values that exclude each other
+    assert len(table) == 2 * len(probe.L2)
+    for group in read_annotations(garments, split="val").groups.values():
+        np.testing.assert_allclose(scores.probabilities[0][:, group].sum(1), 1, atol=1e-5)
     chosen = next(line for line in lines if line.startswith("probe: ") and "exponent" in line)
     assert f"{table.loss[0]}, exponent {table.gamma_neg[0]:g} of known negatives, L2 {table.l2[0]:g}" in chosen
     assert {"estimated_prior.csv", "annotation_model.csv", "train_avg_preds.csv"} <= {
@@ -110,6 +117,15 @@ def test_images_with_positives_alone(garments, weights, tmp_path, no_pictures):
     assert best["mAP_negative"] > 0
     assert any("mAP with un-annotated as negative on out-of-fold" in line for line in lines)
     assert not (tmp_path / "run" / "estimated_prior.csv").exists()
+
+
+def test_the_loss_that_is_given_is_the_one_of_the_head(garments):
+    labels = read_annotations(garments, split="train").labels
+    x = torch.randn(len(labels), 5, generator=torch.Generator().manual_seed(0))
+    found = probe.probe(x, labels, 0, print, given=LossOptions(loss="hill"))
+    assert [(one.loss, one.gamma_neg, one.l2) for one in found.candidates] == [("hill", None, l2) for l2 in probe.L2]
+    all_of_them = probe.probe(x, labels, 0, print, exponents=(0.0,))
+    assert len(all_of_them.candidates) == 4 * len(probe.L2)
 
 
 def test_where_annotation_depends_on_the_label_the_annotation_model_is_chosen(monkeypatch):

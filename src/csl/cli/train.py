@@ -122,7 +122,8 @@ def parser() -> argparse.ArgumentParser:
     g.add(
         "--prior_estimator",
         metavar="NAME",
-        help="mean (its mean prediction, as published) or em (from images it is not trained on; --loss annotation's default)",
+        help="mean (its mean prediction, as published), em (on images it is not trained on; of --loss annotation), or probe "
+        "(no such run: by heads on the frozen start)",
     )
 
     g = group("optimisation")

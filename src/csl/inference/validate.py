@@ -104,7 +104,7 @@ def _estimate(predictor, annotations, result, path, say):
     settings = predictor.config or {}
     known = {field.name for field in fields(TrainConfig)}
     config = TrainConfig(**{name: value for name, value in settings.items() if name in known})
-    file, counts = RunFolder(path.parent).prior_file(config.prior_path, config.prior_by_em), annotations.labels.counts()
+    file, counts = RunFolder(path.parent).prior_file(config), annotations.labels.counts()
     off = None
     if not counts.unannotated.any():
         off = "every label is known"

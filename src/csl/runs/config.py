@@ -102,8 +102,10 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
         """Whether `prior_path` "auto" estimates the prior on held-out images (`csl.prior.estimate_prior`).
 
         Else it is the mean prediction, as published, which CSL's thresholds are made for. The annotation model needs the
-        frequency itself.
+        frequency itself. A probe makes both, and has the mean for CSL's selection alone.
         """
+        if self.prior_estimator == "probe":
+            return self.partial_loss_mode != "selective"
         return (self.prior_estimator or ("em" if self.loss == "annotation" else "mean")) == "em"
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 
 from csl.errors import InputError
 from csl.machine.files import earlier_folder, locked, parse_json, remove_stale, replacing, strict_json, write_json
+from csl.runs.config import TrainConfig
 
 LATEST = Path("outputs") / "last_run.txt"
 _PATH = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path of any bytes
@@ -48,12 +49,14 @@ class RunFolder:
         self._is_locked = False
         self._moving = self.path / ".moving"  # names the folder that an earlier run is being moved into
 
-    def prior_file(self, prior_path: str | None, by_em: bool) -> Path | None:
-        """The file of the run's class prior, None without one, by its settings of these names (`TrainConfig.prior_by_em`)."""
-        if prior_path != "auto":
-            return None if prior_path is None else Path(prior_path)
+    def prior_file(self, config: TrainConfig) -> Path | None:
+        """The file of the class prior of a run with these settings, None without one."""
+        if config.probe:
+            return self.estimated_prior
+        if config.prior_path != "auto":
+            return None if config.prior_path is None else Path(config.prior_path)
         stage = RunFolder(self.prior)
-        return stage.estimated_prior if by_em else stage.train_prior
+        return stage.estimated_prior if config.prior_by_em else stage.train_prior
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from csl.losses.groups import outside
 from csl.models.exclusive import exclusive_groups
 from csl.runs.config import TrainConfig
 from csl.training.checks import OF_LOSS, PRIOR
+from csl.training.probe import Probed
 
 FEW_NEGATIVES = 0.5
 """Share of classes with a known negative under which there is no frequency to be estimated."""
@@ -74,16 +75,19 @@ def settled(config: TrainConfig, images: int, pretrained: bool) -> tuple[TrainCo
     return config, f"settings for {images:,} images and {start}: {words}"
 
 
-def chosen(config: TrainConfig, train: Annotations) -> tuple[TrainConfig, list[str]]:
-    """The settings that "auto" stands for on this training split, and two lines: what was found, and what is taken.
+def chosen(config: TrainConfig, train: Annotations, probes: bool) -> tuple[TrainConfig, list[str]]:
+    """The settings that "auto" stands for on this training split, and what was found and is taken, in lines.
 
     Args:
         config: with `loss` "auto".
         train: the training split, as it is learned from.
+        probes: whether a probe can choose between losses that the labels leave open; the settings are those of
+            `csl.training.probe_run.look` then, before `of_probe`.
     """
     counts, groups = train.labels.counts(), exclusive_groups(train.groups)
     rest = outside(groups, len(train.classes))
     found, taken = [], {"loss": "csl", "select_by": config.select_by or "auto"}
+    several = bool(groups) and counts.unannotated.any()  # losses that may be right
     if groups:
         found.append(f"{len(groups)} attributes of several values")
         taken["group_loss"] = "softmax"
@@ -94,14 +98,28 @@ def chosen(config: TrainConfig, train: Annotations) -> tuple[TrainConfig, list[s
             f"{len(rest):,} classes of their own with {100 * unknown:.3g} % of labels unknown, {with_negatives:,} of them with "
             "known negatives"
         )
+        several = False
         if not unknown:
             taken |= {"partial_loss_mode": "ignore", "gamma_neg": 0.0}
         elif with_negatives < FEW_NEGATIVES * len(rest):
             taken |= {"partial_loss_mode": "selective"}
         else:
+            several = True
             taken |= {"loss": "annotation", "prior_path": "auto"}
+    line = f"loss auto: {train.source} has {' and '.join(found)}"
+    if several and probes:
+        taken |= {"prior_path": "auto", "prior_estimator": "probe"}
+        return dataclasses.replace(config, **taken), [f"{line}; a probe of the network compares the losses for them"]
     config = dataclasses.replace(config, **taken)
-    return config, [f"loss auto: {train.source} has {' and '.join(found)}", f"loss auto: so {_why(config, rest)}"]
+    return config, [line, line_of(config, train)]
+
+
+def of_probe(config: TrainConfig, train: Annotations, found: Probed) -> TrainConfig:
+    """The settings with the loss that a probe found the best. On attributes alone it is that of unknown ones."""
+    settings = found.best.settings
+    if not outside(exclusive_groups(train.groups), len(train.classes)):
+        settings = {"loss": settings["loss"]}
+    return dataclasses.replace(config, **settings)
 
 
 def flags_of_loss(config: TrainConfig) -> str:
@@ -111,18 +129,25 @@ def flags_of_loss(config: TrainConfig) -> str:
                     for name, value in given.items() if value != getattr(TrainConfig, name) or name == "loss")  # fmt: skip
 
 
-def _text(value):
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _why(config, rest):
-    reasons = []
+def line_of(config: TrainConfig, train: Annotations) -> str:
+    """What is taken, and why, in a line."""
+    reasons, others = [], outside(exclusive_groups(train.groups), len(train.classes))
     if config.group_loss == "softmax":
-        reasons.append("the values of an attribute exclude each other, and unknown attributes are left out")
+        left_out = "" if config.loss == "annotation" else ", and unknown attributes are left out"
+        reasons.append(f"the values of an attribute exclude each other{left_out}")
     if config.loss == "annotation":
         reasons.append("an unknown label counts as the share of its class that is annotated tells, from a class prior")
     elif config.partial_loss_mode == "selective":
-        reasons.append("an unknown label is a negative but for the most likely ones, as too few negatives are known")
-    elif rest:
+        few = "" if config.prior_estimator else ", as too few negatives are known"
+        reasons.append(f"an unknown label is a negative but for the most likely ones{few}")
+    elif config.prior_estimator and others:
+        what = "left out" if config.partial_loss_mode == "ignore" else "a negative"
+        reasons.append(f"an unknown label is {what}")
+    elif others:
         reasons.append("cross-entropy, as all labels are known")
-    return f"{'; '.join(reasons)} ({flags_of_loss(config)})"
+    why = ", by the highest estimated mAP of heads on the frozen network" if config.prior_estimator else ""
+    return f"loss auto: so {'; '.join(reasons)}{why} ({flags_of_loss(config)})"
+
+
+def _text(value):
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -19,7 +19,7 @@ OF_EPOCHS = tuple(field.name for field in fields(TrainOptions) if field.name not
 OF_LOSS = tuple(field.name for field in fields(LossOptions))
 NOT_OF_A_PROBE = (
     *OF_EPOCHS,
-    *OF_LOSS,
+    *(name for name in OF_LOSS if name != "group_loss"),  # which is that of the attributes
     *PRIOR,
     "augment",
     "mix",
@@ -53,10 +53,11 @@ def check_groups(config: TrainConfig, train: Annotations) -> None:
         )
     if outside(groups, len(train.classes)):
         return
+    of_probe = ("prior_path", "prior_estimator") if config.prior_estimator == "probe" else ()  # which select by it
     of_loss = [name for name in OF_LOSS if name not in ("group_loss", "loss")]
     names = of_loss if config.loss == "annotation" else ["loss", *of_loss, *PRIOR]
     for name in names:
-        if getattr(config, name) != getattr(TrainConfig, name):
+        if name not in of_probe and getattr(config, name) != getattr(TrainConfig, name):
             raise InputError(
                 f"--{name} changes nothing with --group_loss softmax, as every class of {train.source} is a value of an "
                 "attribute: leave it out"
@@ -85,7 +86,10 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
         needs(field.name in {"loss", "loss_options", "group_loss", *takes}, of_this_loss, field.name)
     needs("prior" in takes, of_this_loss, *PRIOR)
     needs(mode != "selective" or "likelihood_topk" in takes, of_this_loss, "partial_loss_mode")
-    needs(mode == "selective" or "known" in takes, "without --partial_loss_mode selective", *SELECTIVE)
+    # The estimated mAP of a run that is probed goes by its prior, whatever the loss makes of it.
+    of_prior = ["prior_path", "prior_estimator"] if config.prior_estimator == "probe" else []
+    selective = [name for name in SELECTIVE if name not in of_prior]
+    needs(mode == "selective" or "known" in takes, "without --partial_loss_mode selective", *selective)
     needs(mode not in ("ignore", "ignore_normalize_classes"), f"with --partial_loss_mode {mode}",
           "gamma_unann", "alpha_unann")  # fmt: skip
     for kind in ("pos", "neg", "unann"):
@@ -102,6 +106,7 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     needs(threshold is None or (threshold < 1 and threshold != 0), f"with --prior_threshold {threshold or 0:g}",
           "prior_path", *STAGE_1)  # fmt: skip
     needs(config.prior_path == "auto", "without --prior_path auto", *STAGE_1)
+    needs(not of_prior, "with --prior_estimator probe", "prior_epochs", "prior_loss")
     needs(config.changes_prior_loss, "without exponents, weights or margin", "prior_loss")
 
     needs(config.model_path is not None, "without --model_path", "weights_key")

@@ -5,7 +5,6 @@ import os
 import shutil
 import time
 from contextlib import ExitStack, nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from csl.metrics import estimated_mean_average_precision
 from csl.models import check_image_size, fewest_images
 from csl.models.abn import describe_abn
 from csl.models.compiling import check_compiler
+from csl.models.exclusive import exclusive_groups
 from csl.ops import set_abn_backend
 from csl.predict.scoring import autocast_dtype, choose_device, gather_scores, score
 from csl.prior import estimate_prior_interval, read_prior, read_prior_interval, write_prior
@@ -49,6 +49,7 @@ from csl.training.data import (
     without_bad_images,
 )
 from csl.training.optim import OPTIMIZERS, SCHEDULES
+from csl.training.probe import last_layer
 from csl.training.start import create_network, exclusive_of, network_name, starting_weights, with_start
 from csl.training.summary import best_scores, summarise
 from csl.training.trainer import Trainer
@@ -108,7 +109,7 @@ def _train(config, lock, say):
     check_groups(config, data.train)
     model, line = create_network(config, classes)  # before anything moves: a wrong file loses nothing
     say(line)
-    if config.probe:
+    if config.probe or config.prior_estimator == "probe":
         probe_run.check(config, model, starting_weights(config) is not None)
     if config.refit_head:
         probe_run.check_refit(config, model)
@@ -129,25 +130,40 @@ def _train(config, lock, say):
 
     if not config.probe:
         _check_batches(config, data.train)
+    if not config.resume and distributed.is_main():
+        lock.enter_context(run.locked())
+        _begin(run, config, asked_to_resume, say)
+    saved = config.resume and distributed.broadcast_object(run.last.exists())
+    found = None
+    if config.prior_estimator == "probe" and not saved:
+        choosing = asked.loss == "auto"
+        found = probe_run.look(config, data, model, run, None if choosing else config, say)
+        if choosing:
+            config = auto.of_probe(config, data.train, found)
+            check_used(config)
+            say(printable(auto.line_of(config, data.train)))
     if not config.resume:
-        if distributed.is_main():
-            lock.enter_context(run.locked())
-            _begin(run, config, asked_to_resume, say)
         record()
     if config.probe:
         best, scores = probe_run.train_head(config, data, model, _description(config), run, say)
         summarise(config, data, full_labels, run, best, scores, time.perf_counter() - started, say)
         return best
-    saved = config.resume and distributed.broadcast_object(run.last.exists())
     if config.prior_path == "auto":
-        prior = _prior_of(run, data) if saved else _estimate_prior(config, data, full_labels, run, before, say)
+        if saved:
+            prior = _prior_of(run, data)
+        elif found is not None:
+            prior = read_prior(run.prior_file(config), data.train.classes)
+        else:
+            prior = _estimate_prior(config, data, full_labels, run, before, say)
         # The stage drew random numbers: begin again, so that the start is that of a run with a prior from a file.
         model, _ = create_network(config, classes)
+        if found is not None:
+            last_layer(model, config.model_name).load_state_dict(found.head.state_dict())
     trainer = _create_trainer(model, config, data, run, prior, say)
     if config.loss == "annotation":
         model_of_labels = annotation.table(data.train, prior, _interval_of_prior(config, run, data))
         say(annotation.line(model_of_labels))
-    elif prior is not None:
+    elif prior is not None and config.partial_loss_mode == "selective":
         for line in _of_prior(config, prior, trainer.criterion, data.train):
             say(line)
     _resume_if(saved, trainer, say)
@@ -171,12 +187,14 @@ def _with_choices(config, asked, train, say):
     """The settings with all that is left to the program (`csl.training.auto`), which is said; a resumed run has it already."""
     if asked.loss == "auto" and config.loss != "auto":
         say(f"loss auto: as the run was started, {auto.flags_of_loss(config)}")
-    lines = []
-    if config.loss == "auto":
-        config, lines = auto.chosen(config, train)
     config, of_start = with_start(config)
-    config, of_settings = auto.settled(config, len(train), starting_weights(config) is not None)
-    for line in (*lines, of_start, of_settings):
+    starts, lines = starting_weights(config) is not None, []
+    if config.loss == "auto":
+        config, lines = auto.chosen(config, train, probe_run.can_look(config, starts, len(train.classes)))
+    if config.probe and exclusive_groups(train.groups) and not config.refit_head:  # which fits rows one by one
+        config = dataclasses.replace(config, group_loss="softmax")
+    config, of_settings = auto.settled(config, len(train), starts)
+    for line in (of_start, *lines, of_settings):
         if line is not None:
             say(printable(line))
     check_used(config)
@@ -266,8 +284,8 @@ def _check(config):
         check_folder(config.cache)
     if config.select_by not in (None, *selection.CHOICES):
         raise InputError(f"--select_by {config.select_by}: expected {' or '.join(selection.CHOICES)}")
-    if config.prior_estimator not in (None, "mean", "em"):
-        raise InputError(f"--prior_estimator {config.prior_estimator}: expected mean or em")
+    if config.prior_estimator not in (None, "mean", "em", "probe"):
+        raise InputError(f"--prior_estimator {config.prior_estimator}: expected mean, em or probe")
     if config.prior_path is None and "known" in settings_of_loss(config.loss):
         raise InputError(f"--loss {config.loss}: needs the class prior, expected --prior_path auto or FILE")
     if distributed.world_size() > 1 and "shape" in settings_of_loss(config.loss):
@@ -305,7 +323,7 @@ def _prior_of(run, data):
 
 def _interval_of_prior(config, run, data):
     """The ends [C] of the prior's interval, where its file has them."""
-    path = RunFolder(run.prior).estimated_prior if config.prior_path == "auto" else Path(config.prior_path)
+    path = run.prior_file(config)
     return read_prior_interval(path, data.train.classes) if path.exists() else None
 
 
@@ -477,9 +495,7 @@ def _of_prior(config, prior, criterion, train):
 
 def _prior_source(config, run):
     by = "label-shift EM" if config.prior_by_em else "mean prediction"
-    return f"{run.prior_file(config.prior_path, config.prior_by_em)}" + (
-        f" ({by})" if config.prior_path == "auto" else ""
-    )
+    return f"{run.prior_file(config)}" + (f" ({by})" if config.prior_path == "auto" else "")
 
 
 def _shares_known(config, data):

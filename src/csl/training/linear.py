@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from csl.machine.draws import generator
+from csl.models.exclusive import exclusive_logits
+from csl.models.heads import Classifier
 
 EPOCHS, LEAST_STEPS, BATCH, RATE = 12, 400, 512, 0.07
 """Of the training of a head: few images are seen oftener, until there have been enough steps. The learning rate is `RATE` over
@@ -31,7 +33,9 @@ class Standardised(nn.Module):
         return weight, head.bias.detach() - weight @ self.mean
 
 
-def fit_heads(x: Tensor, y: Tensor, criterion: nn.Module, l2: Sequence[float], seed: int) -> list[nn.Linear]:
+def fit_heads(
+    x: Tensor, y: Tensor, criterion: nn.Module, l2: Sequence[float], seed: int, groups: Sequence[slice] = ()
+) -> list[Classifier]:
     """Linear heads from features to logits, one for each weight of L2, from zero by AdamW under one cycle of the rate.
 
     They are trained side by side on the same batches, each as if it were alone: a product of matrices for all of them is
@@ -44,6 +48,7 @@ def fit_heads(x: Tensor, y: Tensor, criterion: nn.Module, l2: Sequence[float], s
             copy of its own, for one that changes with the epoch or remembers images.
         l2: [L] weights of the sum of squared weights of a head, beside the mean over the images.
         seed: of the order of the images.
+        groups: of classes that exclude each other (`csl.models.exclusive`).
     """
     weight = torch.zeros(len(l2), y.shape[1], x.shape[1], requires_grad=True)  # [L, C, F]
     bias = torch.full((len(l2), 1, y.shape[1]), -2.0, requires_grad=True)  # [L, 1, C]: most labels are absent
@@ -61,18 +66,21 @@ def fit_heads(x: Tensor, y: Tensor, criterion: nn.Module, l2: Sequence[float], s
         for rows in torch.from_numpy(rng.permutation(len(x))).split(BATCH):
             logits = x[rows] @ weight.transpose(1, 2) + bias  # [L, B, C]
             targets = (y[rows], rows) if getattr(criterion, "by_image", False) else (y[rows],)
-            loss = sum(one(each, *targets) for one, each in zip(criteria, logits, strict=True)) / len(rows)
+            each = (exclusive_logits(one, groups) for one in logits)
+            loss = sum(one(s, *targets) for one, s in zip(criteria, each, strict=True)) / len(rows)
             loss = loss + (decay * weight.square().sum((1, 2))).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-    return [_linear(w, b[0]) for w, b in zip(weight.detach(), bias.detach(), strict=True)]
+    return [linear_head(w, b[0], groups) for w, b in zip(weight.detach(), bias.detach(), strict=True)]
 
 
-def _linear(weight, bias):
-    head = nn.Linear(weight.shape[1], weight.shape[0])
+def linear_head(weight: Tensor, bias: Tensor, groups: Sequence[slice] = ()) -> Classifier:
+    """The last layer of a network with this weight [C, F] and bias [C], whose groups of classes exclude each other."""
+    head = Classifier(weight.shape[1], weight.shape[0])
     head.load_state_dict({"weight": weight, "bias": bias})
+    head.exclusive = tuple(groups)
     return head.eval()
 
 
@@ -82,19 +90,25 @@ def folds_of(images: int, folds: int, seed: int) -> Tensor:
 
 
 def cross_fitted(
-    x: Tensor, y: Tensor, create: Callable[[Tensor], nn.Module], l2: Sequence[float], seed: int, fold: Tensor
+    x: Tensor,
+    y: Tensor,
+    create: Callable[[Tensor], nn.Module],
+    l2: Sequence[float],
+    seed: int,
+    fold: Tensor,
+    groups: Sequence[slice] = (),
 ) -> Tensor:
     """Logits [L, N, C] of every image by heads that were not trained on it.
 
     Args:
-        x, y, l2, seed: as `fit_heads` takes them.
+        x, y, l2, seed, groups: as `fit_heads` takes them.
         create: (labels [n, C] of the images that heads are trained on) to their loss.
         fold: [N], each of which is left out by one head for each weight of L2.
     """
     logits = torch.empty(len(l2), *y.shape)
     for number in fold.unique():
         out = fold == number
-        heads = fit_heads(x[~out], y[~out], create(y[~out]), l2, seed)
+        heads = fit_heads(x[~out], y[~out], create(y[~out]), l2, seed, groups)
         with torch.no_grad():
             logits[:, out] = torch.stack([head(x[out]) for head in heads])
     return logits

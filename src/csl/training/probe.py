@@ -6,9 +6,10 @@ them: `FOLDS` heads each score the images that they were not trained on, and the
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,14 +20,17 @@ from tqdm import tqdm
 from csl.data.prefetch import on_device
 from csl.errors import InputError
 from csl.labels import LabelMatrix
-from csl.losses import AnnotationLoss, PartialSelectiveLoss
+from csl.losses.annotation import annotated_shares, annotation_delta
+from csl.losses.groups import outside
+from csl.losses.options import LossOptions, settings_of
 from csl.machine.files import replacing
 from csl.metrics import cross_entropy, estimated_average_precision, mean_average_precision
+from csl.models.exclusive import Groups
 from csl.models.heads import Classifier
 from csl.predict.scoring import show_bar, to_input
-from csl.prior import estimate_prior
+from csl.prior import PriorEstimate, estimate_prior_interval
 from csl.training.annotation import shares_of
-from csl.training.linear import Standardised, cross_fitted, fit_heads, folds_of
+from csl.training.linear import Standardised, cross_fitted, fit_heads, folds_of, linear_head
 
 FOLDS = 3
 L2 = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
@@ -36,22 +40,40 @@ EXPONENTS = (0.0, 1.0)
 ROUNDS, SAME = 2, 1e-3
 """Of estimating the prior by heads with the annotation loss, and the median of |delta| up to which there is no need to."""
 
+LOSSES: dict[str, dict[str, Any]] = {
+    "annotation": {"loss": "annotation"},
+    "ignore": {"loss": "csl", "partial_loss_mode": "ignore"},
+    # As published: the most likely, and those of frequent classes, are left out.
+    "selective": {"loss": "csl", "partial_loss_mode": "selective", "gamma_unann": 4.0, "likelihood_topk": 5,
+                  "prior_threshold": 0.5},
+    "negative": {"loss": "csl", "partial_loss_mode": "negative", "gamma_unann": 0.0},
+}  # fmt: skip
+"""The losses to choose from, each with its settings beside `gamma_neg`."""
+
+OF_KNOWN_LABELS = ("annotation", "ignore")
+"""Losses that need a known negative, and the ones that differ on exclusive attributes."""
+
 
 @dataclass(frozen=True)
 class Candidate:
     """A loss and a weight of L2 for the head.
 
     Attributes:
-        loss: "annotation", or a mode of CSL's loss: "ignore", "selective" or "negative".
-        gamma_neg: exponent of known negatives.
+        loss: one of `LOSSES`, or the name of another that was given.
+        gamma_neg: exponent of known negatives; None for that of the loss that was given.
         l2: weight of the sum of squared weights.
         score: the criterion on out-of-fold scores, in percent; NaN where it is undefined.
     """
 
     loss: str
-    gamma_neg: float
+    gamma_neg: float | None
     l2: float
     score: float = float("nan")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of `LossOptions`."""
+        return LOSSES[self.loss] | {"gamma_neg": self.gamma_neg}
 
 
 @dataclass(frozen=True)
@@ -62,27 +84,37 @@ class Probed:
         head: the linear head of the best candidate, trained on all images, for features as the network makes them.
         best: the candidate.
         candidates: all of them, with their scores.
-        prior: float32 [C] the class prior by label-shift EM on out-of-fold scores; None where no negative is known.
+        estimate: the class prior by label-shift EM on out-of-fold scores; None where no negative is known.
         predicted: float32 [C] the mean prediction of the training images.
     """
 
-    head: nn.Linear
+    head: Classifier
     best: Candidate
     candidates: list[Candidate]
-    prior: Tensor | None
+    estimate: PriorEstimate | None
     predicted: Tensor
 
+    @property
+    def prior(self) -> Tensor | None:
+        """float32 [C] the class prior, without its interval."""
+        return None if self.estimate is None else self.estimate.prior
 
-def last_layer(model: nn.Module, name: str, flag: str = "probe") -> Classifier:
-    """The linear layer from the features of a network to its logits, which the flag asks for.
+
+def last_layers(model: nn.Module) -> list[Classifier]:
+    """The linear layers that a network of `csl.models.create_model` ends in."""
+    return [layer for layer in model.modules() if isinstance(layer, Classifier)]
+
+
+def last_layer(model: nn.Module, name: str, flag: str = "--probe") -> Classifier:
+    """The linear layer from the features of a network to its logits.
 
     Raises:
-        InputError: the network has another head than one linear layer.
+        InputError: the network has another head than one linear layer; it names the flag.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, Classifier)]
+    layers = last_layers(model)
     if len(layers) != 1:
         raise InputError(
-            f"--{flag}: {name} ends in {len(layers)} linear layers for its classes, expected one (--head linear)"
+            f"{flag}: {name} ends in {len(layers)} linear layers for its classes, expected one (--head linear)"
         )
     return layers[0]
 
@@ -151,7 +183,15 @@ def kept_features(
     return (features, rows), False
 
 
-def probe(features: Tensor, labels: LabelMatrix, seed: int, say: Callable[[str], None]) -> Probed:
+def probe(
+    features: Tensor,
+    labels: LabelMatrix,
+    seed: int,
+    say: Callable[[str], None],
+    groups: Sequence[slice] = (),
+    exponents: Sequence[float] = EXPONENTS,
+    given: LossOptions | None = None,
+) -> Probed:
     """Choose a loss and a weight of L2 for a linear head, and train it.
 
     Args:
@@ -159,6 +199,9 @@ def probe(features: Tensor, labels: LabelMatrix, seed: int, say: Callable[[str],
         labels: [N, C] what is known of them.
         seed: of the folds and of the order of the images.
         say: prints one line.
+        groups: of classes that exclude each other, of which the head gives softmax probabilities.
+        exponents: of known negatives, to choose from.
+        given: the loss of the head, so that there is the weight of L2 alone to choose; None for any of `LOSSES`.
 
     Raises:
         InputError: no positive is known, or fewer images than folds.
@@ -170,28 +213,33 @@ def probe(features: Tensor, labels: LabelMatrix, seed: int, say: Callable[[str],
         raise InputError(f"--probe: {len(y)} training images, expected {2 * FOLDS} or more")
     standardised = Standardised(features)
     x, fold = standardised(features), folds_of(len(y), FOLDS, seed)
-    prior = predicted = None
+    estimate = prior = predicted = None
     if (y == 0).any():
-        prior, predicted = priors_by_heads(x, y, seed, fold)
+        estimate, predicted = priors_by_heads(x, y, seed, fold, groups)
+        prior = estimate.prior
         say(
             f"probe: prior by label-shift EM on out-of-fold scores, {prior.sum():.2f} labels an image (mean prediction "
             f"{predicted.sum():.2f}, annotated {(y == 1).float().sum(1).mean():.2f})"
         )
-    tried = []
-    for loss, gamma in tqdm(_losses(prior is not None), desc="heads", leave=False, disable=not show_bar()):
-        logits = cross_fitted(x, y, _creating(loss, gamma, prior, predicted), L2, seed, fold)
-        tried += [Candidate(loss, gamma, l2, _score(one, y, prior)) for l2, one in zip(L2, logits, strict=True)]
+    tried, losses = [], {}
+    if given is not None:
+        losses[given.loss, given.gamma_neg] = given
+    else:
+        for name, gamma in _names(prior is not None, bool(outside(list(groups), y.shape[1])), exponents):
+            losses[name, gamma] = replace(LossOptions(), **Candidate(name, gamma, 0.0).settings)
+    for (name, gamma), options in tqdm(losses.items(), desc="heads", leave=False, disable=not show_bar()):
+        logits = cross_fitted(x, y, _creating(options, prior, predicted, groups), L2, seed, fold, groups)
+        tried += [Candidate(name, gamma, l2, _score(one, y, prior)) for l2, one in zip(L2, logits, strict=True)]
     best = max(tried, key=lambda one: one.score)
-    (head,) = fit_heads(x, y, _creating(best.loss, best.gamma_neg, prior, predicted)(y), [best.l2], seed)
+    create = _creating(losses[best.loss, best.gamma_neg], prior, predicted, groups)
+    (head,) = fit_heads(x, y, create(y), [best.l2], seed, groups)
     mean = torch.sigmoid(head(x)).mean(0).detach()
-    folded = nn.Linear(head.in_features, head.out_features)
-    weight, bias = standardised.folded_into(head)
-    folded.load_state_dict({"weight": weight, "bias": bias})
     by = "mAP with un-annotated as negative" if prior is None else "estimated mAP"
     of_loss = {one.loss: max(other.score for other in tried if other.loss == one.loss) for one in tried}
     say(f"probe: {by} on out-of-fold scores: " + ", ".join(f"{loss} {score:.2f}" for loss, score in of_loss.items()))
-    say(f"probe: {best.loss}, exponent {best.gamma_neg:g} of known negatives, L2 {best.l2:g}")
-    return Probed(folded, best, tried, prior, mean)
+    of_negatives = "" if best.gamma_neg is None else f"exponent {best.gamma_neg:g} of known negatives, "
+    say(f"probe: {best.loss}, {of_negatives}L2 {best.l2:g}")
+    return Probed(linear_head(*standardised.folded_into(head), groups), best, tried, estimate, mean)
 
 
 def write_candidates(path: Path, candidates: list[Candidate]) -> None:
@@ -200,7 +248,7 @@ def write_candidates(path: Path, candidates: list[Candidate]) -> None:
         pd.DataFrame(candidates).sort_values("score", ascending=False).to_csv(temporary, index=False)
 
 
-def priors_by_heads(x: Tensor, y: Tensor, seed: int, fold: Tensor) -> tuple[Tensor, Tensor]:
+def priors_by_heads(x: Tensor, y: Tensor, seed: int, fold: Tensor, groups: Groups = ()) -> tuple[PriorEstimate, Tensor]:
     """The frequency of each class by label-shift EM on out-of-fold scores, and the published mean prediction.
 
     The scores are those of heads that leave un-annotated entries out, then `ROUNDS` times of heads with the annotation loss by
@@ -211,37 +259,39 @@ def priors_by_heads(x: Tensor, y: Tensor, seed: int, fold: Tensor) -> tuple[Tens
         y: int8 [N, C] in {1, 0, -1}.
         seed: of the order of the images.
         fold: [N] the fold of each image.
+        groups: of classes that exclude each other.
 
     Returns:
-        Two float32 [C] in (0, 1).
+        The estimate with its interval, and float32 [C] in (0, 1).
     """
-    cross_entropy_of_known = PartialSelectiveLoss("ignore", gamma_neg=0.0, gamma_unann=0.0)
-    logits = cross_fitted(x, y, lambda _: cross_entropy_of_known, L2, seed, fold)  # [L, N, C]
+    known_alone = _creating(LossOptions(partial_loss_mode="ignore", gamma_neg=0.0), None, None, groups)
+    logits = cross_fitted(x, y, known_alone, L2, seed, fold, groups)  # [L, N, C]
     best = min(logits, key=lambda one: cross_entropy(torch.sigmoid(one).numpy(), y.numpy()))
-    prior, predicted = estimate_prior(best, y), torch.sigmoid(best).mean(0)
+    estimate, predicted = estimate_prior_interval(best, y), torch.sigmoid(best).mean(0)
     for _ in range(ROUNDS):
-        if AnnotationLoss(prior=prior, known=shares_of(y)).delta.abs().median() < SAME:
+        prior = estimate.prior
+        if annotation_delta(*annotated_shares(prior, shares_of(y))).abs().median() < SAME:
             break  # annotated at random: heads with the annotation loss are the same again
-        logits = cross_fitted(x, y, _creating("annotation", 0.0, prior, None), L2, seed, fold)
-        prior = estimate_prior(max(logits, key=lambda one: _score(one, y, prior)), y)
-    return prior, predicted
+        by_prior = _creating(LossOptions(loss="annotation", gamma_neg=0.0), prior, None, groups)
+        logits = cross_fitted(x, y, by_prior, L2, seed, fold, groups)
+        estimate = estimate_prior_interval(max(logits, key=lambda one: _score(one, y, prior)), y)
+    return estimate, predicted
 
 
-def _losses(with_prior):
-    """[(loss, exponent)] to try: without a known negative all that is left is to take the unknown for negative."""
-    if not with_prior:
-        return [("selective", 0.0), ("negative", 0.0)]
-    return [(loss, gamma) for loss in ("annotation", "ignore", "selective", "negative") for gamma in EXPONENTS]
+def _names(with_prior, others, exponents):
+    """[(name, exponent)] to try, with a known negative or without, and with classes outside of exclusive groups or without."""
+    names = list(LOSSES) if with_prior else [name for name in LOSSES if name not in OF_KNOWN_LABELS]
+    if not others:
+        names = OF_KNOWN_LABELS if with_prior else ["ignore"]
+    of_negatives = exponents if with_prior and others else (0.0,)
+    return [(name, gamma) for name in names for gamma in of_negatives]
 
 
-def _creating(loss, gamma, prior, predicted):
+def _creating(options, prior, predicted, groups):
     """(labels of the images that are trained on) -> the loss."""
-    if loss == "annotation":
-        return lambda y: AnnotationLoss(gamma, prior=prior, known=shares_of(y))
-    if loss == "selective":  # as published: the most likely, and those of frequent classes, are left out
-        options = {"gamma_unann": 4.0, "likelihood_topk": 5, "prior_threshold": 0.5, "prior": predicted}
-        return lambda y: PartialSelectiveLoss("selective", gamma_neg=gamma, **options)
-    return lambda y: PartialSelectiveLoss(loss, gamma_neg=gamma, gamma_unann=0.0)
+    used = predicted if options.partial_loss_mode == "selective" else prior
+    used = used if "prior" in settings_of(options.loss) else None
+    return lambda y: options.create_loss(used, shares_of(y), tuple(y.shape), groups)
 
 
 def _score(logits, y, prior):

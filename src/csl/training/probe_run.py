@@ -1,4 +1,9 @@
-"""A run of `train.py --probe`: features, head, `best.ckpt`; no step changes the network itself. And `--refit_head`."""
+"""A probe of the network that a run starts from: before training (`look`), or in place of it (`train_head`, `--probe`).
+
+Features are kept in `features/` of the run. Before training the probe stands for the temporary model of stage 1: its tables
+are in `prior/`, as those of that stage, and the network starts from its head (Kumar et al., arXiv 2202.10054: a head that is
+trained first keeps the features from being bent towards a random one). `refit_head` fits the head of a trained network.
+"""
 
 import hashlib
 from typing import Any
@@ -14,7 +19,10 @@ from csl.data.photo_cache import open_cache
 from csl.data.transforms import EvalTransform
 from csl.errors import InputError
 from csl.labels import Annotations
+from csl.losses.options import LossOptions
 from csl.machine import distributed
+from csl.machine.draws import generator
+from csl.models import create_model
 from csl.predict.scoring import Scores, autocast_dtype, choose_device
 from csl.prior import write_prior
 from csl.runs.config import TrainConfig
@@ -22,21 +30,68 @@ from csl.runs.folder import RunFolder
 from csl.training import annotation, selection
 from csl.training.data import Data, Say
 from csl.training.optim import contiguous_state
-from csl.training.probe import features_of, kept_features, last_layer, probe, write_candidates
+from csl.training.probe import Probed, features_of, kept_features, last_layer, last_layers, probe, write_candidates
 from csl.training.refit import refit_rows
+from csl.training.start import network_name
 from csl.training.state import facts_of_classes
+
+MOST_IMAGES, MOST_CLASSES = 20_000, 1_000
+"""Before training: so many images are enough for a prior and a choice; for more classes the heads take too long."""
+
+
+def obstacle(config: TrainConfig, starts: bool) -> str | None:
+    """Why a probe cannot be made, None where it can: several processes, no weights to start from (`starts`)."""
+    if distributed.world_size() > 1:
+        return f"{distributed.world_size()} processes, expected one, as it takes minutes"
+    if not starts:
+        return (
+            f"a network from scratch has no features to learn from; expected --model_path, such as timm/{config.model_name} "
+            "or a run of yours"
+        )
+    return None
+
+
+def can_look(config: TrainConfig, starts: bool, num_classes: int) -> bool:
+    """Whether a probe can be made before training, of a network that ends in one linear layer."""
+    if num_classes > MOST_CLASSES or obstacle(config, starts) is not None:
+        return False
+    with torch.device("meta"):
+        model = create_model(network_name(config), num_classes, head=config.head, image_size=config.image_size)
+    return len(last_layers(model)) == 1
 
 
 def check(config: TrainConfig, model: nn.Module, starts: bool) -> None:
-    """Raise InputError where a probe cannot be made: several processes, no weights to start from (`starts`), another head."""
-    if distributed.world_size() > 1:
-        raise InputError(f"--probe: {distributed.world_size()} processes, expected one, as it takes minutes")
-    if not starts:
-        raise InputError(
-            f"--probe: a network from scratch has no features to learn from; expected --model_path, such as "
-            f"timm/{config.model_name} or a run of yours"
-        )
-    last_layer(model, config.model_name)
+    """Raise InputError where a probe that is asked for cannot be made: an `obstacle`, or another head than a linear one."""
+    flag = "--probe" if config.probe else "--prior_estimator probe"
+    if (why := obstacle(config, starts)) is not None:
+        raise InputError(f"{flag}: {why}")
+    last_layer(model, config.model_name, flag)
+
+
+def look(
+    config: TrainConfig, data: Data, model: nn.Module, run: RunFolder, given: LossOptions | None, say: Say
+) -> Probed:
+    """The probe before training; its prior and candidates are written into `prior/` of the run.
+
+    Args:
+        config, data, run: of the run.
+        model: the network with its starting weights.
+        given: the loss of the run; None to choose one, with the exponent 0 of known negatives. The exponent that heads want is
+            not the one that networks do (docs/science.md).
+        say: prints one line.
+    """
+    layer = last_layer(model, config.model_name)
+    model.to(choose_device(config.device), memory_format=torch.channels_last)
+    train = data.train
+    if len(train) > MOST_IMAGES:
+        say(f"probe: {MOST_IMAGES:,} of {len(train):,} training images")
+        train = train.select(np.sort(generator("held out", config.seed).permutation(len(train))[:MOST_IMAGES]))
+    x, rows = _features(config, train, model, layer, run, "train", say)
+    found = probe(x, train.labels.select(rows), config.seed, say, layer.exclusive, (0.0,), given)
+    folder = RunFolder(run.prior)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    _write(found, folder, data.train)
+    return found
 
 
 def check_refit(config: TrainConfig, model: nn.Module) -> None:
@@ -45,7 +100,7 @@ def check_refit(config: TrainConfig, model: nn.Module) -> None:
         raise InputError(f"--refit_head: {distributed.world_size()} processes, expected one")
     if config.group_loss == "softmax":
         raise InputError("--refit_head: --group_loss softmax has no class of its own, expected sigmoid")
-    last_layer(model, config.model_name, "refit_head")
+    last_layer(model, config.model_name, "--refit_head")
 
 
 def train_head(
@@ -65,7 +120,7 @@ def train_head(
     layer = last_layer(model, config.model_name)
     model.to(choose_device(config.device), memory_format=torch.channels_last)
     x, rows = _features(config, data.train, model, layer, run, "train", say)
-    found = probe(x, data.train.labels.select(rows), config.seed, say)
+    found = probe(x, data.train.labels.select(rows), config.seed, say, layer.exclusive)
     layer.load_state_dict(found.head.state_dict())
     x_val, rows_val = _features(config, data.val, model, layer, run, "val", say)
     model.cpu()
@@ -78,12 +133,8 @@ def train_head(
     best = {"epoch": 0, "step": 0, "weights": "model", **numbers}
     facts = facts_of_classes(data.val) | description
     checkpoint.write(run.best, {"model": contiguous_state(model), **facts, "best": best})
-    write_candidates(run.probe, found.candidates)
-    write_prior(run.train_prior, data.train.classes, found.predicted)
+    _write(found, run, data.train)
     write_prior(run.val_prior, data.val.classes, torch.from_numpy(probabilities[0].mean(0)))
-    if found.prior is not None:
-        write_prior(run.estimated_prior, data.train.classes, found.prior)
-        annotation.write(run.annotation_model, annotation.table(data.train, found.prior))
     run.append_log({"epoch": 0, "step": 0, **{f"{name}_model": value for name, value in numbers.items()}})
     return best, Scores(probabilities, rows_val, [])
 
@@ -110,7 +161,7 @@ def refit_head(
         The results of the network on the validation images with these rows, and its scores of them.
     """
     model, kept = checkpoint.load_model(run.best)
-    layer = last_layer(model, config.model_name, "refit_head")
+    layer = last_layer(model, config.model_name, "--refit_head")
     model.to(choose_device(config.device), memory_format=torch.channels_last)
     x_val, rows_val = _features(config, data.val, model, layer, run, "val", say)
     labels_val, before = data.val.labels.select(rows_val), kept.extra["best"]
@@ -137,6 +188,16 @@ def _refit(layer, train, val, say):
         f"--refit_head: {(after > before).sum()} of {len(after)} classes have other rows; mAP on annotated validation entries, "
         f"by which they were chosen, {100 * np.nanmean(before):.2f} before and {100 * np.nanmean(after):.2f} now"
     )
+
+
+def _write(found, folder, train):
+    """The candidates, the priors, and what they say of annotation."""
+    write_candidates(folder.probe, found.candidates)
+    write_prior(folder.train_prior, train.classes, found.predicted)
+    if found.estimate is not None:
+        prior, *ends = found.estimate
+        write_prior(folder.estimated_prior, train.classes, prior, tuple(ends))
+        annotation.write(folder.annotation_model, annotation.table(train, prior, tuple(ends)))
 
 
 def _features(config, annotations: Annotations, model, layer, run, split, say):
