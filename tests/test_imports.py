@@ -21,7 +21,7 @@ LAYERS = [
     {"checkpoint", "runs"},
     {"predict"},
     {"plots"},
-    {"inference", "preparation", "training"},
+    {"inference", "preparation", "review", "training"},
     {"export", "suggest"},
     {"cli"},
     {"__main__"},
@@ -111,7 +111,9 @@ def test_help_takes_no_pytorch():
     code = """
 import contextlib, sys
 from csl.__main__ import main
-for words in ("--help", "prepare --help", "validate --help", "infer --help", "inspect --help", "suggest --help"):
+for words in (
+    "--help", "prepare --help", "validate --help", "infer --help", "inspect --help", "suggest --help", "review --help",
+):  # fmt: skip
     with contextlib.suppress(SystemExit):
         assert main(words.split()) == 0
 assert "torch" not in sys.modules

@@ -17,6 +17,7 @@ COMMANDS = {
     "infer": "csl.cli.infer",
     "inspect": "csl.cli.inspect",
     "suggest": "csl.cli.suggest",
+    "review": "csl.cli.review",
     "export": "csl.cli.export",
     "prepare attributes": "csl.cli.prepare_attributes",
     "prepare nuswide": "csl.cli.prepare_nuswide",

@@ -40,6 +40,7 @@ _NAMES = {
     _whole(2, 100): "folds",
     _whole(0, 1024): "workers",
     _whole(0, 2**63 - 1): "seed",
+    _whole(0, 65_535): "port",
     _whole(1, 65_535): "image_size",  # of a side
 }
 RANGES: dict[str, Range] = {name: range_ for range_, names in _NAMES.items() for name in names.split()}

@@ -1,0 +1,289 @@
+"use strict";
+// The page of `csl review`. Answers are shown at once and sent in their order; what the server has not confirmed yet stays in
+// `waiting`, which outlives a reload, and is sent again until it is.
+
+const $ = (id) => document.getElementById(id);
+const BATCH = 24, AHEAD = 10, PHOTOS_AHEAD = 4, AGAIN_MS = 1000;
+const KEYS = {y: "yes", n: "no", " ": "unsure"};
+const kept = (name, other) => JSON.parse(sessionStorage.getItem(name) ?? JSON.stringify(other));
+const keep = (name, value) => sessionStorage.setItem(name, JSON.stringify(value));
+
+let view = kept("view", {at: 0, class: null, grid: false});  // where this tab is
+let current = null;  // the question that is shown
+let ahead = [];      // open questions after it
+let batch = [];      // questions of the grid
+let given = kept("given", []);      // what this tab has answered, for undo: lists of questions with answer and the one before
+let waiting = kept("waiting", []);  // what the server has not confirmed
+let sending = false;
+const tabs = new BroadcastChannel("answers of " + location.pathname);
+
+// ------------------------------------------------------------------------------------------------------------ the server
+
+async function ask(parameters) {
+  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== null && value !== false));
+  const response = await fetch("questions?" + query);
+  if (!response.ok) throw new Error(await response.text());
+  const {questions, counts} = await response.json();
+  showCounts(counts);
+  return questions;
+}
+
+function send(address, answers) {
+  waiting.push({address, answers});
+  keep("waiting", waiting);
+  deliver();
+}
+
+async function deliver() {
+  if (sending) return;
+  sending = true;
+  while (waiting.length) {
+    const {address, answers} = waiting[0];
+    let response = null;
+    try {
+      response = await fetch(address, {
+        method: "POST", keepalive: true, headers: {"Content-Type": "application/json"},
+        body: JSON.stringify({answers, class: view.class}),
+      });
+    } catch { /* the server is not there: below */ }
+    if (response?.ok) {
+      waiting.shift();
+      keep("waiting", waiting);
+      showCounts((await response.json()).counts);
+      problem(null);
+    } else {
+      problem(`${waiting.length} not saved yet, trying again: ` + (response ? await response.text() : "the server does not answer"));
+      await new Promise((resume) => setTimeout(resume, AGAIN_MS));
+    }
+  }
+  sending = false;
+}
+
+// ---------------------------------------------------------------------------------------------------------------- answers
+
+function answer(questions, word) {
+  const changed = questions.filter((q) => q.answer !== word);
+  if (!changed.length) return;
+  given.push(changed.map((q) => ({id: q.id, image: q.image, class: q.class, answer: word, before: q.answer})));
+  keep("given", given = given.slice(-1000));
+  for (const q of changed) q.answer = word;
+  send("answer", changed.map((q) => [q.image, q.class, word]));
+  tabs.postMessage(changed.map((q) => [q.id, word]));
+}
+
+function undo() {
+  const last = given.pop();
+  if (!last) return;
+  keep("given", given);
+  send("undo", last.map((one) => [one.image, one.class, one.answer]));
+  tabs.postMessage(last.map((one) => [one.id, one.before]));
+  for (const one of last) take(one.id, one.before);
+  if (!view.grid) go(last[0].id);
+}
+
+function take(id, word) {  // an answer that was given elsewhere
+  for (const q of [current, ...ahead, ...batch]) if (q?.id === id) q.answer = word;
+  ahead = ahead.filter((q) => q.answer === null);
+  if (view.grid) showTiles(); else if (current?.id === id) show(current);
+}
+
+tabs.onmessage = ({data}) => data.forEach(([id, word]) => take(id, word));
+
+// ------------------------------------------------------------------------------------------------------- one at a time
+
+async function go(at, {back = false, open = false} = {}) {
+  let [found] = await ask({at: Math.max(at, 0), class: view.class, open, back});
+  if (!found && open) [found] = await ask({at: 0, class: view.class, open});  // those that were passed over
+  if (found) show(found, true);
+  else if (open) done();
+}
+
+function show(question, fresh = false) {
+  current = question;
+  view.at = question.id;
+  keep("view", view);
+  $("done").hidden = $("grid").hidden = true;
+  $("single").hidden = false;
+  $("question").textContent = question.class + "?";
+  const said = question.label === null ? "" : `the labels say ${question.label}`;
+  $("about").textContent = [question.image, question.score && `score ${question.score}`, said].filter(Boolean).join(" · ");
+  const parts = [["there", question.there], ["not there", question.absent]].filter(([, some]) => some.names.length);
+  $("known").textContent = parts.map(([word, some]) =>
+    `${word}: ${some.names.join(", ")}${some.more ? ` and ${some.more} more` : ""}`).join(" · ");
+  for (const button of $("answers").children) button.setAttribute("aria-pressed", button.dataset.answer === question.answer);
+  if ($("photo").dataset.id !== String(question.id)) {
+    $("photo").dataset.id = question.id;
+    $("photo").alt = question.image;
+    $("broken").hidden = true;
+    $("photo").hidden = false;
+    $("photo").src = "photo/" + question.id;
+  }
+  if (fresh) ahead = [];
+  look();
+}
+
+let looking = false;
+async function look() {  // fetch what comes next, while a person looks
+  if (looking || ahead.length > AHEAD / 2) return;
+  looking = true;
+  try {
+    const from = (ahead.at(-1) ?? current).id + 1, of = view.class;
+    const found = await ask({at: from, count: AHEAD, class: of, open: true});
+    const waits = new Set(waiting.flatMap((one) => one.answers.map(([image, name]) => image + "\n" + name)));
+    if (of === view.class) {
+      const ids = new Set(ahead.map((q) => q.id));
+      ahead.push(...found.filter((q) => q.id > current.id && !ids.has(q.id) && !waits.has(q.image + "\n" + q.class)));
+      for (const q of ahead.slice(0, PHOTOS_AHEAD)) new Image().src = "photo/" + q.id;
+    }
+  } catch { /* `go` says it when it needs the server */ }
+  looking = false;
+}
+
+function answerCurrent(word) {
+  if (!current || $("single").hidden) return;
+  answer([current], word);
+  const next = ahead.shift();
+  if (next) show(next);
+  else go(current.id + 1, {open: true}).catch(failed);
+}
+
+$("photo").onerror = async () => {
+  const response = await fetch($("photo").src).catch(() => null);
+  $("broken").textContent = response && !response.ok ? await response.text() : "the photo cannot be shown";
+  $("photo").hidden = true;
+  $("broken").hidden = false;
+};
+
+// ------------------------------------------------------------------------------------------------------- a batch of a class
+
+async function fill(at) {
+  view.class ??= current?.class ?? (await ask({open: true}))[0]?.class ?? null;
+  let found = await ask({at, count: BATCH, class: view.class, open: true});
+  if (!found.length) found = await ask({at: 0, count: BATCH, class: view.class, open: true});
+  $("find").value = view.class ?? "";
+  batch = found;
+  view.at = batch[0]?.id ?? view.at;
+  view.grid = true;
+  keep("view", view);
+  if (!batch.length) { done(); return; }
+  $("done").hidden = $("single").hidden = true;
+  $("grid").hidden = false;
+  $("grid-question").textContent = view.class + "? Click: yes, again: no.";
+  showTiles();
+  $("grid").scrollTop = 0;
+}
+
+function showTiles() {
+  $("tiles").replaceChildren(...batch.map((question) => {
+    const tile = document.createElement("button"), photo = document.createElement("img");
+    const line = document.createElement("b"), word = document.createElement("span"), score = document.createElement("span");
+    tile.className = "tile";
+    tile.title = question.image;
+    tile.dataset.answer = question.answer ?? "";
+    photo.src = `photo/${question.id}?small`;
+    photo.alt = question.image;
+    word.textContent = question.answer ?? "open";
+    score.textContent = question.score;
+    line.append(word, score);
+    tile.append(photo, line);
+    tile.onclick = () => { answer([question], question.answer === "yes" ? "no" : "yes"); showTiles(); };
+    return tile;
+  }));
+}
+
+function rest(word) {
+  if (word) answer(batch.filter((q) => q.answer === null), word);
+  fill(batch.at(-1).id + 1).catch(failed);
+}
+
+// ---------------------------------------------------------------------------------------------------------------- around it
+
+function showCounts({total, left}) {
+  $("progress").max = total;
+  $("progress").value = total - left;
+  $("left").textContent = `${left.toLocaleString("en")} of ${total.toLocaleString("en")} left`;
+}
+
+function problem(words) {
+  $("problem").hidden = words === null;
+  $("problem").textContent = words ?? "";
+}
+
+function failed(error) { problem(error.message || String(error)); }
+
+function done() {
+  current = null;
+  $("single").hidden = $("grid").hidden = true;
+  $("done").hidden = false;
+}
+
+function choose(name) {
+  view.class = name;
+  view.at = 0;
+  $("find").value = name ?? "";
+  $("found").hidden = true;
+  $("find").blur();
+  start();
+}
+
+async function find() {
+  const text = $("find").value;
+  const response = await fetch("classes?" + new URLSearchParams({find: text === view.class ? "" : text}));
+  const {classes} = await response.json();
+  const row = (name, words) => {
+    const item = document.createElement("li"), button = document.createElement("button"), count = document.createElement("span");
+    button.append(name ?? "all classes", count);
+    count.textContent = words;
+    button.onclick = () => choose(name);
+    item.append(button);
+    return item;
+  };
+  $("found").replaceChildren(row(null, ""), ...classes.map((one) => row(one.class, `${one.left} of ${one.total}`)));
+  $("found").hidden = false;
+}
+
+function toggleGrid() {
+  view.grid = !view.grid;
+  start();
+}
+
+function start() {
+  $("find").value = view.class ?? "";
+  $("to-grid").textContent = view.grid ? "one at a time" : "grid";
+  (view.grid ? fill(view.at) : go(view.at, {open: true})).catch(failed);
+}
+
+$("find").oninput = $("find").onfocus = () => find().catch(failed);
+$("find").onkeydown = (event) => {
+  if (event.key === "Enter") $("found").querySelectorAll("button")[$("find").value ? 1 : 0]?.click();
+  if (event.key === "Escape") choose(view.class);
+  event.stopPropagation();
+};
+document.addEventListener("click", (event) => { if (!$("classes").contains(event.target)) $("found").hidden = true; });
+for (const button of $("answers").children) button.onclick = () => { answerCurrent(button.dataset.answer); button.blur(); };
+$("undo").onclick = $("grid-undo").onclick = undo;
+$("previous").onclick = () => current && go(current.id - 1, {back: true}).catch(failed);
+$("next").onclick = () => current && go(current.id + 1).catch(failed);
+$("to-grid").onclick = (event) => { toggleGrid(); event.currentTarget.blur(); };
+$("rest-no").onclick = () => rest("no");
+$("rest-yes").onclick = () => rest("yes");
+$("rest-skip").onclick = () => rest(null);
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const inGrid = !$("grid").hidden;
+  const does = {u: undo, g: toggleGrid, "/": () => $("find").focus()};
+  if (inGrid) Object.assign(does, {Enter: () => rest("no"), ArrowRight: () => rest(null)});
+  else if (!$("single").hidden) {
+    for (const [one, word] of Object.entries(KEYS)) does[one] = () => answerCurrent(word);
+    Object.assign(does, {ArrowLeft: $("previous").onclick, ArrowRight: $("next").onclick});
+  }
+  if (!does[key]) return;
+  event.preventDefault();
+  does[key]();
+});
+addEventListener("beforeunload", (event) => { if (waiting.length) event.preventDefault(); });
+
+deliver();
+start();
