@@ -235,7 +235,7 @@ def priors_of(x, y, truth, seed):
         estimated = (labels_an_image * share_known(y)[0]).clamp(1e-4, 0.95).float()
         return {"estimated": estimated, "published": None, "images": len(x)}
     estimated, published = priors_by_heads(x, y, seed, folds_of(len(x), FOLDS, seed))
-    return {"estimated": estimated, "published": published, "images": len(x)}
+    return {"estimated": estimated.prior, "published": published, "images": len(x)}
 
 
 def run(data, protocol, seed, method):
