@@ -309,6 +309,38 @@ def show(rows):
                   f"choice loses at most {regret:.2f}")  # fmt: skip
 
 
+SHOWN = {"auto": ("o", "#0072b2"), "csl": ("D", "#e69f00"), "ignore": ("v", "#56b4e9"), "negative": ("^", "#cc79a7"),
+         "all labels known": ("|", "#222222")}  # fmt: skip
+NAMES = {
+    "fpc_100": "100 + 100 labels a class", "fpc_30": "30 + 30 labels a class", "single_positive": "one positive a photo",
+    "rps_10": "10 % known at random", "rps_50": "50 % known at random", "garments": "drawn garments, 60 % known",
+    "clothing": "clothing, half known",
+}  # fmt: skip
+
+
+def draw(rows, path):
+    """A picture of the means over seeds, a row a protocol."""
+    from matplotlib import pyplot
+
+    by = {}
+    for r in with_auto(rows):
+        by.setdefault((r["protocol"], r["method"]), []).append(r["mAP"])
+    protocols = [protocol for protocol in NAMES if (protocol, "auto") in by]
+    figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(protocols) + 1.1), layout="constrained")
+    for method, (marker, colour) in SHOWN.items():
+        rows_of = [row for row, protocol in enumerate(protocols) if (protocol, method) in by]
+        axes.plot([statistics.mean(by[protocols[row], method]) for row in rows_of], rows_of, ls="", marker=marker, ms=9,
+                  mew=2 if marker == "|" else 0, color=colour, label=method, zorder=3)  # fmt: skip
+    axes.set_yticks(range(len(protocols)), [NAMES[protocol] for protocol in protocols])
+    axes.set_ylim(len(protocols) - 0.5, -0.5)
+    axes.grid(color="#dddddd")
+    axes.set_xlabel("mAP, all labels known, of linear heads on a frozen network")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+    figure.legend(loc="outside upper center", ncols=len(SHOWN), frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def _interval(differences):
     """Their mean, and its 95 % interval by Student's t."""
     if not differences:
@@ -334,12 +366,15 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="what to write, and to go on from")
     parser.add_argument("--show", action="store_true", help="print the table of the results, and run nothing")
+    parser.add_argument("--picture", type=Path, help="with --show: draw it as well, into this file")
     args = parser.parse_args()
     load_before, result = os.getloadavg()[0], {"rows": []}
     if args.results.exists():
         result = json.loads(args.results.read_text())
     if args.show:
         show(result["rows"])
+        if args.picture:
+            draw(result["rows"], args.picture)
         return
     done, loaded = {(r["protocol"], r["method"], r["seed"]) for r in result["rows"]}, {}
     result.setdefault("machine", describe_machine(load_before, "torch", "timm"))
