@@ -1,6 +1,7 @@
 """Benchmarks whose numbers the README and the docs name still run, on the code as it is."""
 
 import argparse
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -47,3 +48,21 @@ def test_partial_labels_chooses_among_the_settings_of_a_method_by_what_is_known(
         row = benchmark.run(data, protocol, 0, method)
         assert len(row["candidates"]) == 4
         assert 0 < row["mAP"] <= 100
+
+
+def test_suggest_ranks_what_is_hidden_and_what_was_turned_round(monkeypatch):
+    torch.manual_seed(0)
+    weights, x = torch.randn(6, 4), torch.randn(400, 6)
+    y = (x @ weights > 2).to(torch.int8)
+    data = {"train": (x[:300], y[:300]), "val": (x[300:], y[300:])}
+    for module in ("csl.training.linear", "csl.suggest.relations"):
+        monkeypatch.setattr(importlib.import_module(module), "LEAST_STEPS", 100)
+    benchmark = load("suggest", monkeypatch)
+    monkeypatch.setattr(benchmark, "FIRST", (10, 50))
+    rows = {(row["part"], row["order"]): row for row in benchmark.unknown_rows(data, "rps_50", 0)}
+    assert rows["precision", "--for positives"]["of 50"] > rows["precision", "random"]["of 50"] + 30
+    assert {order for part, order in rows if part == "training"} > {"no answers", "random", "--for training"}
+    pytest.importorskip("cleanlab", reason="cleanlab is not installed")
+    rows = {row["order"]: row for row in benchmark.error_rows(data, "all", 0)}
+    assert rows["--for errors"]["turned"] == 24
+    assert rows["heads alone"]["found"] == rows["cleanlab, self_confidence"]["found"] > 50

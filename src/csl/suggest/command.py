@@ -34,6 +34,6 @@ def suggest(options: SuggestOptions, say: Callable[[str], None] = print) -> Path
         say(f"bad image, left out: {image.reason}")
     annotations: Annotations = material.annotations
     file = Path(options.output or material.run.path / Path(purpose.file).with_suffix(FORMATS[options.format]))
-    WRITERS[options.format](file, table, annotations, material.predictor.groups)
+    WRITERS[options.format](file, table, annotations)
     say(f"{len(table):,} suggestions in {file}")
     return file

@@ -67,6 +67,7 @@ class Material:
     say: Say
     columns: list[int] | slice
     bad: tuple[BadImage, ...] = ()
+    _kept: list[Seen] | None = None
 
     @classmethod
     def gather(cls, options: SuggestOptions, say: Say) -> "Material":
@@ -88,8 +89,14 @@ class Material:
         say(f"{options.split}: {annotations.described()}")
         return cls(run, predictor, annotations, options, say, columns_of(predictor, annotations, say))
 
-    def batches(self, rows: np.ndarray | None = None, progress: str | None = None) -> Iterator[Seen]:
-        """What the network makes of the images, or of these rows [n], rising, batch by batch; memory does not grow with N."""
+    def batches(self, progress: str | None = None) -> Iterator[Seen]:
+        """What the network makes of the images, batch by batch: memory does not grow with N, and of few images, whose batches
+        are kept, the network runs once.
+        """
+        return self._scored(None, progress) if self._kept is None else iter(self._kept)
+
+    def _scored(self, rows, progress):
+        """`Seen` of the images, or of those of these rows [n], rising."""
         part = self.annotations if rows is None else self.annotations.select(rows)
         predictor, options = self.predictor, self.options
         transform = EvalTransform(predictor.image_size, predictor.background)
@@ -110,8 +117,8 @@ class Material:
                     torch.autocast(predictor.device.type, dtype or torch.bfloat16, enabled=dtype is not None),
                 ):
                     logits = predictor.model(to_input(batch.images, predictor.device))[:, self.columns]
-                    features = taken.pop().float().flatten(2) if taken[-1].dim() > 2 else taken.pop().float()
-                    features = features.mean(2) if features.dim() > 2 else features  # [B, F]
+                    features = taken.pop().float()  # [B, F], or [B, F, H, W] of ML-Decoder and of a convolution
+                    features = features.flatten(2).mean(2) if features.dim() > 2 else features  # [B, F]
                 places = batch.indices.numpy()
                 yield Seen(
                     places if rows is None else rows[places], batch.targets.cpu(), logits.float().cpu(), features.cpu()
@@ -130,24 +137,25 @@ class Material:
         Raises:
             InputError: no label is known, or no image can be read.
         """
-        labels = self.annotations.labels
+        labels, source = self.annotations.labels, self.annotations.source
         rows = np.flatnonzero(np.diff(labels.indptr)) if labels.fill == UNANNOTATED else np.arange(len(labels))
         if not len(rows):
-            raise InputError(
-                f"{self.annotations.source}: no label of the {self.options.split} split is known, expected some"
-            )
+            raise InputError(f"{source}: no label of the {self.options.split} split is known, expected some")
         most = min(SAMPLE_IMAGES, max(1, SAMPLE_ENTRIES // len(self.annotations.classes)))
-        if len(rows) > most:
-            rows = np.sort(generator("held out", self.options.seed, 1).choice(rows, most, replace=False))
-        seen = list(self.batches(rows, "features"))
+        if len(labels) <= most:
+            seen = self._kept = list(self.batches("scoring"))
+        else:
+            if len(rows) > most:
+                rows = np.sort(generator("held out", self.options.seed, 1).choice(rows, most, replace=False))
+            seen = list(self._scored(rows, "features"))
         if not seen:
-            raise InputError(
-                f"{self.annotations.source}: none of {len(rows):,} images can be read; {self.bad[0].reason}"
-            )
+            raise InputError(f"{source}: none of {len(rows):,} images can be read; {self.bad[0].reason}")
+        read = np.concatenate([one.rows for one in seen])
+        chosen = np.isin(read, rows)
         return (
-            np.concatenate([one.rows for one in seen]),
-            torch.cat([one.features for one in seen]),
-            torch.cat([one.known for one in seen]),
+            read[chosen],
+            torch.cat([one.features for one in seen])[chosen],
+            torch.cat([one.known for one in seen])[chosen],
         )
 
 

@@ -1,33 +1,34 @@
-"""Known labels that are probably wrong, by heads that were not trained on them."""
+"""Known labels that are probably wrong, by heads and maps that were not trained on them."""
 
 import numpy as np
 import pandas as pd
 import torch
 
+from csl.errors import InputError
 from csl.suggest.best import Best
-from csl.suggest.folds import fold
 from csl.suggest.material import Material
+from csl.suggest.unknown import folded_of
 
 
 def suggest(material: Material) -> pd.DataFrame:
-    """The known entries of the least probability: columns image, class, score (of a mistake), known, there (probability)."""
-    folded, _, _ = fold(material)
-    best = Best(material.options.top, len(material.annotations.classes), material.options.per_class)
-    for seen in material.batches(progress="scoring"):
+    """The known entries of the least probability: `score` is that of a mistake, in [0, 1]."""
+    annotations, options = material.annotations, material.options
+    counts = annotations.labels.counts()
+    if not counts.negatives.any():
+        raise InputError(
+            f"{annotations.source}: no class of the {options.split} split is known to be absent anywhere, so that nothing "
+            "contradicts one that is there; expected some of both"
+        )
+    folded = folded_of(material)
+    best = Best(options.top, len(annotations.classes), options.per_class)
+    for seen in material.batches("scoring"):
         known = seen.known.numpy()
-        p = torch.sigmoid(folded.logits(seen.rows, seen.features)).numpy()
+        _, t = folded.logits(seen.rows, seen.features, seen.known)
+        p = torch.sigmoid(t).numpy()
         wrong = np.where(known == 1, 1 - p, p)
-        best.add(np.where(known == -1, -np.inf, wrong), seen.rows, known=known, there=p)
+        best.add(
+            np.where(known == -1, -np.inf, wrong), seen.rows, known=known, network=torch.sigmoid(seen.logits).numpy()
+        )
     found = best.entries()
-    return pd.DataFrame(
-        {
-            name: found[column]
-            for name, column in {
-                "image": "row",
-                "class": "class",
-                "score": "value",
-                "known": "known",
-                "there": "there",
-            }.items()
-        }
-    )
+    columns = {"image": "row", "class": "class", "score": "value", "known": "known", "network": "network"}
+    return pd.DataFrame({name: found[column] for name, column in columns.items()})

@@ -30,7 +30,7 @@ PURPOSES = {
 }
 """To add one: a line here, and its module."""
 
-FORMATS = {"csv": ".csv", "parquet": ".parquet"}
+FORMATS = {"csv": ".csv", "parquet": ".parquet", "label_studio": ".json", "fiftyone": ".json"}
 """Of the table: the ending of its file."""
 
 

@@ -1,0 +1,92 @@
+"""The questions that unknown labels are, and the first of them by what an answer is worth."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+
+from csl.errors import InputError
+from csl.suggest.best import Best
+from csl.suggest.folds import Folded, fit_folds, probabilities
+from csl.suggest.material import Material
+
+Worth = Callable[[np.ndarray], np.ndarray]
+"""Of probabilities [B, C] in [0, 1] what an answer is worth, [B, C]."""
+
+
+def folded_of(material: Material) -> Folded:
+    """Heads and maps for the material (`csl.suggest.folds`), with a line that says what they reach."""
+    rows, features, known = material.sample()
+    options = material.options
+    return fit_folds(rows, features, known, options.folds, options.seed, material.annotations.groups, material.say)
+
+
+def questions(known: np.ndarray, p: np.ndarray, groups: Mapping[str, slice] | None) -> np.ndarray:
+    """Which entries are asked about, bool [B, C]: the unknown ones; of the values of an attribute the likeliest, and none
+    where the value is known.
+
+    Args:
+        known: int8 [B, C] in {1, 0, -1}.
+        p: [B, C] probabilities.
+        groups: for attributes, the slice of classes of each.
+    """
+    asked = known == -1
+    for group in (groups or {}).values():
+        if group.stop - group.start > 1:
+            open_ = asked[:, group] & ~(known[:, group] == 1).any(1, keepdims=True)
+            likeliest = np.where(open_, p[:, group], -1).argmax(1)[:, None] == np.arange(group.stop - group.start)
+            asked[:, group] = open_ & likeliest
+    return asked
+
+
+def first(
+    material: Material, folded: Folded, worth: Worth, top: int, keep_features: bool = False
+) -> dict[str, np.ndarray]:
+    """The unknown entries whose answers are worth the most, the most first.
+
+    Args:
+        material: whose images are gone through once.
+        folded: of the material.
+        worth: of probabilities.
+        top: how many.
+        keep_features: keep the features of their images, too.
+
+    Returns:
+        The columns of `csl.suggest.best.Best`: value, row, class; `score`, the probability; `network`, the network's own; and
+        `features` [n, F], float16.
+
+    Raises:
+        InputError: no label is unknown.
+    """
+    annotations, options = material.annotations, material.options
+    best = Best(top, len(annotations.classes), options.per_class)
+    for seen in material.batches("scoring"):
+        known = seen.known.numpy()
+        _, t = folded.logits(seen.rows, seen.features, seen.known)
+        p = probabilities(t, folded.delta, seen.known, annotations.groups).numpy()
+        value = np.where(questions(known, p, annotations.groups), worth(p), -np.inf)
+        columns = {"score": p, "network": torch.sigmoid(seen.logits).numpy()}
+        if keep_features:
+            columns["features"] = seen.features.numpy().astype(np.float16)[:, None]
+        best.add(value, seen.rows, **columns)
+    found = best.entries()
+    if not len(found["row"]):
+        raise InputError(
+            f"{annotations.source}: no label of the {options.split} split is unknown, expected some; --for errors looks at "
+            "known ones"
+        )
+    return found
+
+
+def table(found: dict[str, np.ndarray]) -> pd.DataFrame:
+    """The table of such entries, as `csl.suggest.options.Purpose` has it."""
+    return pd.DataFrame(
+        {
+            "image": found["row"],
+            "class": found["class"],
+            "score": found["score"],
+            "known": -1,
+            "network": found["network"],
+        }
+    )
