@@ -11,7 +11,7 @@ POOL, BLOCK = 4, 2_000
 
 
 def suggest(material: Material) -> pd.DataFrame:
-    """The unknown entries near the threshold, of classes of which few are known to be there, and of images unlike each other."""
+    """The unknown entries near the threshold, of classes of which few positives are known, and of images unlike each other."""
     options, positives = material.options, material.annotations.labels.counts().positives
     folded = folded_of(material)
     found = first(material, folded, lambda p: worth(p, positives), POOL * options.top, keep_features=True)
