@@ -17,7 +17,7 @@ from csl.labels import Annotations, LabelMatrix
 from csl.models import create_model
 from csl.runs.config import TrainConfig
 from csl.runs.record import command
-from csl.training import auto, linear
+from csl.training import auto, linear, probe
 from csl.training.experiment import train
 
 RUN = {"model_name": "test_resnet", "image_size": 32, "batch_size": 8, "epochs": 2, "workers": 0, "augment": "none",
@@ -109,7 +109,9 @@ def weights(tmp_path):
 def test_from_weights_a_probe_chooses_and_training_begins_with_its_head(
     garments, weights, tmp_path, no_pictures, monkeypatch
 ):
-    monkeypatch.setattr(linear, "LEAST_STEPS", 20)
+    monkeypatch.setattr(linear, "LEAST_STEPS", 5)
+    monkeypatch.setattr(linear, "EPOCHS", 5)
+    monkeypatch.setattr(probe, "L2", (1e-3, 1e-1))
     settings = {**RUN, "data": str(garments), "model_path": weights, "loss": "auto", "lr": 1e-6, "ema_decay": 0.0}
     folder, lines = tmp_path / "run", []
     train(TrainConfig(**settings, path_dest=str(folder), max_steps=2), lines.append)

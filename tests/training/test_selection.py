@@ -1,5 +1,6 @@
 """Which evaluation becomes best.ckpt, also where no class has a defined average precision; and strict JSON."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -117,9 +118,13 @@ def test_a_run_of_the_annotation_model_keeps_what_its_estimate_likes_best_and_sa
     options = ValidateOptions(model_path=str(run / "best.ckpt"), workers=0, device="cpu", path_dest=str(run))
     assert validate(options, said.append)["mAP_estimated"] == pytest.approx(best["mAP_estimated"], abs=1e-4)
     assert any(line.startswith("estimated mAP, all labels known") and f"prior: {prior})" in line for line in said)
-    prior.unlink()
+    other = prior.rename(prior.with_name("other.csv"))
     assert "mAP_estimated" not in validate(options, said.append)
     assert said.count(f"estimated mAP: off ({prior}: no such file, where the prior of the network's run was)") == 1
+    by_name = dataclasses.replace(options, prior_path=str(other))
+    assert validate(by_name, said.append)["mAP_estimated"] == pytest.approx(best["mAP_estimated"], abs=1e-4)
+    with pytest.raises(InputError, match="nowhere.csv"):
+        validate(dataclasses.replace(options, prior_path="nowhere.csv"), said.append)
 
 
 def test_without_known_negatives_the_best_is_that_of_the_other_map(positives):

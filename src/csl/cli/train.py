@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "--model_path",
         metavar="FILE",
         type=parsing.mode,
-        help="weights to start from; of the head, classes of the same names; auto: published ones if they can be had; or none",
+        help="weights to start from, their head for classes of the same names; auto: published ones, if to be had; or none",
     )
     g.shared("weights_key")
     g.add("--head", metavar="HEAD", help="linear, bottleneck, ml_decoder or boostlu (docs/losses.md)")
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     g.add(
         "--probe",
         action="store_true",
-        help="freeze the network: choose and train a linear head on its features, in minutes (loss and prior are chosen, too)",
+        help="freeze the network: choose loss and prior, and train a linear head on its features, in minutes",
     )
 
     g.add(

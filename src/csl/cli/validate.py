@@ -25,6 +25,9 @@ def parser() -> argparse.ArgumentParser:
     g = group("measuring")
     g.add("--thre", type=float, metavar="T", help="threshold of P_C ... F_O")
     g.add(
+        "--prior_path", metavar="FILE", help="CSV of the class prior that the estimated mAP rests on (that of the run)"
+    )
+    g.add(
         "--path_dest", metavar="DIR", help="folder for validation.csv and validation.json (the run's; else ./outputs)"
     )
     g.add("--plots", action="store_true", help="draw labels, prior, predictions and PR curves into plots/")

@@ -50,6 +50,7 @@ class ValidateOptions(NetworkOptions, DataOptions):
     Attributes:
         split: "train", "val" or "test".
         thre: threshold of P_C ... F_O, in [0, 1].
+        prior_path: CSV of the class prior that the estimated mAP rests on; None for that of the network's run.
         path_dest: folder of the results; None for the run's folder, or ./outputs.
         plots: draw pictures, too.
         plot_classes: names of the classes whose precision-recall curves are drawn; implies `plots`.
@@ -57,6 +58,7 @@ class ValidateOptions(NetworkOptions, DataOptions):
 
     split: str = "val"
     thre: float = 0.8
+    prior_path: str | None = None
     path_dest: str | None = None
     plots: bool = False
     plot_classes: list[str] | None = None

@@ -60,6 +60,10 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     annotations, truth = annotations_for(options, options.split, predictor.config, classes, groups, path)
     for note in annotations.notes:
         say(f"{options.split}: {note}")
+    file = options.prior_path or _prior_file(predictor, path)
+    prior = (
+        None if file is None or not (options.prior_path or file.is_file()) else read_prior(file, annotations.classes)
+    )
     chosen = None
     if options.plot_classes is not None:
         from csl.plots import named_classes  # matplotlib is imported only if a picture is wanted
@@ -71,7 +75,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     numbers = result.numbers
     if truth is not None:
         numbers["mAP_all_labels"] = mean_average_precision(result.probabilities, truth.select(result.indices))
-    numbers |= _estimate(predictor, annotations, result, path, say)
+    numbers |= _estimate(annotations, result, file, prior, say)
     for line in label_warnings(options.split, annotations.select(result.indices)):
         say(printable(line))
     folder = destination(options.path_dest, path)
@@ -99,25 +103,30 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     return numbers
 
 
-def _estimate(predictor, annotations, result, path, say):
-    """The estimated mAP by the class prior of the network's run; {} and a line that says why, where there is none."""
+def _prior_file(predictor, path):
+    """Where the class prior of the network's run is, None where the run has none."""
     settings = predictor.config or {}
     known = {field.name for field in fields(TrainConfig)}
     config = TrainConfig(**{name: value for name, value in settings.items() if name in known})
-    file, counts = RunFolder(path.parent).prior_file(config), annotations.labels.counts()
+    return RunFolder(path.parent).prior_file(config)
+
+
+def _estimate(annotations, result, file, prior, say):
+    """The estimated mAP by a class prior [C]; {} and a line that says why, where there is none."""
+    counts = annotations.labels.counts()
     off = None
     if not counts.unannotated.any():
         off = "every label is known"
     elif not counts.positives.any():
         off = "no positive is known"
     elif file is None:
-        off = "the network's run has no class prior"
-    elif not file.is_file():
+        off = "the network's run has no class prior, expected --prior_path FILE"
+    elif prior is None:
         off = f"{file}: no such file, where the prior of the network's run was"
     if off is not None:
         say(f"estimated mAP: off ({off})")
         return {}
-    targets, prior = annotations.labels.select(result.indices), read_prior(file, annotations.classes)
+    targets = annotations.labels.select(result.indices)
     found = estimated_mean_average_precision(result.probabilities, targets, prior)
     low, high, half, twice = (found[f"mAP_estimated_{end}"] for end in ("low", "high", "half_prior", "twice_prior"))
     say(
