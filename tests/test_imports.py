@@ -18,7 +18,7 @@ LAYERS = [
     {"machine", "ops"},
     {"labels", "metrics"},
     {"losses", "models", "data", "prior", "garments"},
-    {"checkpoint", "runs"},
+    {"checkpoint", "runs", "decisions"},
     {"predict"},
     {"plots"},
     {"inference", "preparation", "review", "training"},

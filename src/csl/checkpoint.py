@@ -198,6 +198,18 @@ def write(path: str | Path, content: Mapping[str, Any]) -> None:
             raise error.__context__ or error from error
 
 
+def with_entry(path: str | Path, name: str, value: Any) -> bool:
+    """Write a network that `write` wrote again, with one entry more or another value of it; False of any other file.
+
+    The state of a run under way is another file: it has more than one set of weights.
+    """
+    content, _ = ({}, []) if is_safetensors(path) else _read_torch(Path(path))
+    if not isinstance(content, Mapping) or content.get("format") != FORMAT or "optimizer" in content:
+        return False
+    write(path, {**content, name: value})
+    return True
+
+
 class _WhileOpen:
     """A file for `torch.save`, which writes the footer of its archive in a destructor.
 

@@ -34,7 +34,12 @@ def parser() -> argparse.ArgumentParser:
     g = group("names")
     g.add("--dataset_type", metavar="NAME", help="OpenImages turns MIDs into names; MS-COCO, flixstock")
     g.add("--class_description_path", metavar="FILE", help="names of MIDs (./data/oidv6-class-descriptions.csv)")
-    g.add("--th", type=float, metavar="T", help="lowest score of a class that is named (0.97 for OpenImages, else 0.7)")
+    g.add(
+        "--th",
+        type=float,
+        metavar="T",
+        help="lowest score of a class that is named (the file's; else 0.97 for OpenImages, 0.7)",
+    )
     g.add("--top_k", type=int, metavar="K", help="highest number of classes named per image")
     g = group("results and machine")
     g.add("--path_dest", metavar="DIR", help="results go to DIR/results (the run's folder; else ./outputs)")

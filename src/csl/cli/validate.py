@@ -24,6 +24,8 @@ def parser() -> argparse.ArgumentParser:
     group("network").shared(*flags.NETWORK)
     g = group("measuring")
     g.add("--thre", type=float, metavar="T", help="threshold of P_C ... F_O")
+    g.add("--calibrate", action="store_true", help="make probabilities and thresholds, and keep them for infer.py")
+    g.add("--target", metavar="GOAL", help="of the thresholds: precision=0.9, recall=0.8 (best F1); with --calibrate")
     g.add(
         "--prior_path", metavar="FILE", help="CSV of the class prior that the estimated mAP rests on (that of the run)"
     )

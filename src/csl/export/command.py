@@ -28,6 +28,7 @@ from csl.machine.files import replacing, set_aside
 from csl.models.description import Description
 from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.predict import Predictor, find_images
+from csl.predict.kept_decisions import read_decisions
 from csl.ranges import DEFAULT_IMAGE_SIZE, check_ranges
 
 FORMATS = ("onnx", "pt2", "safetensors")
@@ -129,6 +130,7 @@ def _check_flags(options):
 def _describe(loaded, options):
     numbered = [f"class {i}" for i in range(loaded.num_classes)]
     config = loaded.extra.get("config") or {}
+    decisions = read_decisions(loaded.path, loaded.extra.get("decisions"), loaded.num_classes, loaded.groups)
     return Description(
         architecture=loaded.architecture,
         class_set=loaded.class_set or ClassSet(numbered, numbered),
@@ -137,6 +139,7 @@ def _describe(loaded, options):
         background=str(config.get("background") or "none"),
         own_split=config.get("val_split") is not None,
         version=version("csl"),
+        decisions=decisions.to_plain() if decisions else None,
     )
 
 

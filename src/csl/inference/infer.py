@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from csl.decisions import Decisions
 from csl.errors import InputError, printable
 from csl.inference.options import InferenceOptions
 from csl.inference.sources import annotations_for, checkpoint_path, destination, load_predictor
@@ -18,6 +19,7 @@ from csl.inference.tables import BAD, PREDICTIONS, SCORE, Results
 from csl.labels import read_class_descriptions
 from csl.labels.trust import escape_cell, escape_table, path_cell
 from csl.machine import distributed
+from csl.machine.files import strict_json
 from csl.models.heat_maps import has_heat_maps
 from csl.plots import plot_heat_maps, plot_predictions, title_of, tried
 from csl.predict import attribute_table, attribute_values, find_images, name_scores
@@ -78,7 +80,12 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
         raise InputError(f"--heatmap: {path} holds no network with a feature map that can be looked into: leave it out")
     _say_idle(options, open_images, predictor, say)
     classes = _names(predictor, open_images, options.class_description_path, say)
+    decisions = predictor.decisions if options.th is None else None
     threshold = options.th if options.th is not None else 0.97 if open_images else 0.7
+    if decisions is not None:
+        say(f"{decisions.line()}; --th {threshold:g} shows scores as they are")
+    elif options.th is None and not _attributes_alone(predictor):
+        say(f"threshold: {threshold:g} of every score (no calibration in {path}: validate.py --calibrate makes one)")
 
     annotations = None
     if options.pic_path is not None:
@@ -98,20 +105,20 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
             annotations = annotations.select(range(min(SHOWN_IMAGES, len(annotations))))
             say(f"no --pic_path: the first {len(annotations)} validation images of {annotations.source}")
         images, roots = annotations.images, annotations.roots
-    keep = _keep_attributes(options, annotations, predictor)
+    keep = _keep_attributes(options, annotations, predictor, decisions)
     output = (
         Path(options.output) if options.output else destination(options.path_dest, path) / "results" / "predictions.csv"
     )
     columns = {PREDICTIONS: ("filename", "class", SCORE), BAD: ("filename", "reason")}
     columns |= {ATTRIBUTES: keep.columns} if keep else {}
-    plan = _plan(predictor, path, images, classes, threshold, options)
+    plan = _plan(predictor, path, images, classes, threshold if decisions is None else decisions, options)
     others = [PICTURE, *([HEAT_MAPS] if options.heatmap else []), f"{ATTRIBUTES}.csv"]
     with closing(Results(output, plan, len(images), columns, others, say)) as results:
         if distributed.all_reduce_max(results.done)[0]:
             done = sum(distributed.gather_objects(results.done))
             say(f"{done:,} of {len(images):,} images were done before: going on in {results.folder}")
         shown = _Shown(results, predictor, options, roots, say)
-        _score(predictor, images, roots, options, results, shown, keep, (classes, threshold, options.top_k))
+        _score(predictor, images, roots, options, results, shown, keep, (classes, threshold, options.top_k, decisions))
         named = results.finish()
     if not named:
         raise InputError(
@@ -150,16 +157,21 @@ def _say_idle(options, open_images, predictor, say):
     """Name the flags of old command lines that this network has no use for."""
     if options.dataset_type is not None and not open_images:
         say(f"--dataset_type {options.dataset_type}: not used, the network's file names the classes")
-    sizes = [group.stop - group.start for group in (predictor.groups or {}).values()]
-    if sum(size for size in sizes if size > 1) == len(predictor.classes):
+    if _attributes_alone(predictor):
         for name in ("th", "top_k"):
             if getattr(options, name) != getattr(InferenceOptions, name):
                 say(f"--{name}: not used, every class is a value of an attribute, of which the most likely is named")
 
 
+def _attributes_alone(predictor):
+    """Whether every class is a value of an attribute of several, of which no threshold decides."""
+    sizes = [group.stop - group.start for group in (predictor.groups or {}).values()]
+    return sum(size for size in sizes if size > 1) == len(predictor.classes)
+
+
 def _score(predictor, images, roots, options, results, shown, keep, naming):
     """Score the images that are left and write their rows as they come."""
-    classes, threshold, top_k = naming
+    classes, threshold, top_k, decisions = naming
     first = results.images.start + results.done
     left = range(first, results.images.stop)
     if not left:
@@ -171,10 +183,12 @@ def _score(predictor, images, roots, options, results, shown, keep, naming):
     for scored in predictor.stream(part, options.batch_size, options.workers, roots):
         rows = {}  # image -> table -> rows
         for index, probabilities in zip(scored.indices.tolist(), scored.probabilities, strict=True):
-            found = name_scores(probabilities, classes, predictor.groups, threshold, top_k)
+            found = name_scores(probabilities, classes, predictor.groups, threshold, top_k, decisions)
             rows[index] = {PREDICTIONS: _rows(part[index], found)}
             numbers = range(len(classes)) if options.heatmap and not shown.ready else ()  # for names, which may repeat
-            numbers = name_scores(probabilities, numbers, predictor.groups, threshold, top_k) if numbers else []
+            numbers = (
+                name_scores(probabilities, numbers, predictor.groups, threshold, top_k, decisions) if numbers else []
+            )
             shown.add(part[index], found, [p.name for p in numbers])
         if keep and rows:
             for index, row in zip(rows, keep.rows(first + scored.indices, scored.probabilities), strict=True):
@@ -219,7 +233,7 @@ def _plan(predictor, path, images, classes, threshold, options):
         "background": predictor.background,
         "device": predictor.device.type,
         "amp": predictor.amp,
-        "threshold": threshold,
+        "threshold": _digest([strict_json(threshold.to_plain())]) if isinstance(threshold, Decisions) else threshold,
         "top_k": options.top_k,
     }
 
@@ -281,7 +295,8 @@ class _Shown:
 class _KeptAttributes:
     """Gives the rows of an attribute CSV with the predictions."""
 
-    def __init__(self, annotations, predictor):
+    def __init__(self, annotations, predictor, decisions):
+        self.decisions = decisions
         self.table, self.groups = annotations.table, predictor.groups
         self.values = attribute_values(predictor.classes, predictor.groups)
         nobody = np.zeros((0, len(predictor.classes)), np.float32)
@@ -290,13 +305,13 @@ class _KeptAttributes:
 
     def rows(self, indices, probabilities):
         table = self.table.iloc[indices].reset_index(drop=True)
-        table = escape_table(attribute_table(table, probabilities, self.groups, self.values))
+        table = escape_table(attribute_table(table, probabilities, self.groups, self.values, self.decisions))
         return table.astype(object).where(table.notna(), "").itertuples(index=False, name=None)
 
 
-def _keep_attributes(options, annotations, predictor):
+def _keep_attributes(options, annotations, predictor, decisions):
     wanted = options.all_val_inference and annotations is not None and annotations.table is not None
-    return _KeptAttributes(annotations, predictor) if wanted and predictor.groups else None
+    return _KeptAttributes(annotations, predictor, decisions) if wanted and predictor.groups else None
 
 
 class _Progress:

@@ -54,6 +54,8 @@ class ValidateOptions(NetworkOptions, DataOptions):
         path_dest: folder of the results; None for the run's folder, or ./outputs.
         plots: draw pictures, too.
         plot_classes: names of the classes whose precision-recall curves are drawn; implies `plots`.
+        calibrate: make calibration and thresholds of these images and keep them with the network (`csl.decisions`).
+        target: what the thresholds are to reach, as `csl.decisions.Goal.parse` takes it; None for the best F1.
     """
 
     split: str = "val"
@@ -62,6 +64,8 @@ class ValidateOptions(NetworkOptions, DataOptions):
     path_dest: str | None = None
     plots: bool = False
     plot_classes: list[str] | None = None
+    calibrate: bool = False
+    target: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -73,7 +77,8 @@ class InferenceOptions(NetworkOptions, DataOptions):
         all_val_inference: name all validation images instead of the first few.
         dataset_type: "OpenImages" shows names instead of MIDs.
         class_description_path: file of the names of MIDs; None for `CLASS_DESCRIPTIONS`.
-        th: least score of a class that is named, in [0, 1]; None for 0.97 (OpenImages) or 0.7.
+        th: least score of a class that is named, in [0, 1]; None for the thresholds that the network's file holds
+            (`csl.decisions`), else 0.97 (OpenImages) or 0.7.
         top_k: most classes named for an image, 1 or more.
         path_dest: results go to its folder `results`; None for the run's folder, or ./outputs.
         output: the table, .csv or .parquet; None for predictions.csv among the results.

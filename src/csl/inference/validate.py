@@ -1,12 +1,14 @@
 """`validate.py`: a network measured on annotated images."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
 
+from csl.decisions import Goal, decide
 from csl.errors import InputError, printable
 from csl.inference.options import NetworkOptions, ValidateOptions
 from csl.inference.sources import annotations_for, checkpoint_path, columns_of, destination, load_predictor
@@ -20,12 +22,14 @@ from csl.machine.files import parse_json, replacing, set_aside, strict_json, wri
 from csl.metrics import (
     averaged_scores,
     class_table,
+    estimated_f1,
     estimated_mean_average_precision,
     group_accuracy,
     mean_average_precision,
     precision_recall_f1,
 )
 from csl.predict import Predictor
+from csl.predict.kept_decisions import write_decisions
 from csl.predict.scoring import gather_scores
 from csl.prior import read_prior
 from csl.ranges import check_ranges
@@ -64,6 +68,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     prior = (
         None if file is None or not (options.prior_path or file.is_file()) else read_prior(file, annotations.classes)
     )
+    goal = _goal(options)
     chosen = None
     if options.plot_classes is not None:
         from csl.plots import named_classes  # matplotlib is imported only if a picture is wanted
@@ -76,10 +81,18 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     if truth is not None:
         numbers["mAP_all_labels"] = mean_average_precision(result.probabilities, truth.select(result.indices))
     numbers |= _estimate(annotations, result, file, prior, say)
+    if goal is not None:
+        predictor.decisions = _calibrate(predictor, annotations, result, goal, prior)
+        kept = write_decisions(path, predictor.decisions, options.weights_key)
+        say(f"calibrated on {predictor.decisions.images:,} images, kept in {kept}")
+    if predictor.decisions is not None:
+        numbers |= _at_thresholds(predictor, annotations, result)
     for line in label_warnings(options.split, annotations.select(result.indices)):
         say(printable(line))
     folder = destination(options.path_dest, path)
     _print(result, options.thre, folder, say)
+    if predictor.decisions is not None:
+        _print_decisions(predictor.decisions, numbers, say)
     folder.mkdir(parents=True, exist_ok=True)
     weights = f"{path} ({options.weights_key})" if options.weights_key else str(path)
     of_what = {"checkpoint": weights, "data": annotations.source, "split": options.split}
@@ -109,6 +122,62 @@ def _prior_file(predictor, path):
     known = {field.name for field in fields(TrainConfig)}
     config = TrainConfig(**{name: value for name, value in settings.items() if name in known})
     return RunFolder(path.parent).prior_file(config)
+
+
+def _goal(options):
+    """What thresholds are wanted for, None where none are to be made."""
+    if options.target is not None and not options.calibrate:
+        raise InputError(f"--target {options.target}: changes nothing without --calibrate, which makes the thresholds")
+    if options.calibrate and options.split == "train":
+        raise InputError("--calibrate --split train: the network has learned these labels, expected val or test")
+    return Goal.parse(options.target or "f1") if options.calibrate else None
+
+
+def _of_network(predictor, annotations, result):
+    """For each class of the annotations that of the network, and labels [N, C] of the scored images in the network's order."""
+    columns = columns_of(predictor, annotations, lambda line: None)
+    labels = annotations.labels.select(result.indices)
+    if isinstance(columns, slice):
+        return np.arange(len(predictor.classes)), labels
+    return np.array(columns), labels.rearranged(columns, len(columns))
+
+
+def _calibrate(predictor, annotations, result, goal, prior):
+    """Decisions in the network's order of classes, by a class prior [C] in that of the annotations."""
+    columns, labels = _of_network(predictor, annotations, result)
+    order = np.argsort(columns)
+    prior = None if prior is None else prior[order]
+    same = (order == np.arange(len(order))).all()  # then without a copy, for which memory may have no room
+    return decide(
+        result.probabilities if same else result.probabilities[:, order], labels, predictor.groups, goal, prior
+    )
+
+
+def _at_thresholds(predictor, annotations, result):
+    """F1 in percent at 0.5 and at the class thresholds, and the columns of the table of classes."""
+    columns, _ = _of_network(predictor, annotations, result)
+    decisions, targets = predictor.decisions, annotations.labels.select(result.indices)
+    for name, values in decisions.table(list(predictor.classes)).iloc[columns].items():
+        if name != "class":
+            result.classes[name] = values.to_numpy()
+    numbers, prior = {}, np.asarray(decisions.prior)[columns]
+    for name, thresholds in (
+        ("at_0.5", np.full(len(columns), 0.5)),
+        ("at_thresholds", decisions.raw_thresholds[columns]),
+    ):
+        numbers[f"macro_f1_{name}"] = precision_recall_f1(result.probabilities, targets, thresholds)["F_C"]
+        if not decisions.shown.startswith("as annotated"):
+            by_class = estimated_f1(result.probabilities, targets, prior, thresholds)
+            numbers[f"macro_f1_{name}_estimated"] = 100 * float(np.nanmean(by_class)) if len(by_class) else math.nan
+    return numbers
+
+
+def _print_decisions(decisions, numbers, say):
+    say(decisions.line())
+    for end, of in (("", "on annotated entries"), ("_estimated", "among all images, by the estimated prior")):
+        if f"macro_f1_at_0.5{end}" in numbers:
+            at, own = numbers[f"macro_f1_at_0.5{end}"], numbers[f"macro_f1_at_thresholds{end}"]
+            say(f"macro F1 at 0.5 {at:6.2f}, at the class thresholds {own:6.2f}   {of}")
 
 
 def _estimate(annotations, result, file, prior, say):

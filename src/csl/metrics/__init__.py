@@ -13,7 +13,7 @@ annotated entries. Infinite scores are fine, they have an order.
 
 from csl.metrics.attributes import group_accuracy
 from csl.metrics.bootstrap import average_precision_of_draws
-from csl.metrics.estimated import estimated_average_precision, estimated_mean_average_precision
+from csl.metrics.estimated import estimated_average_precision, estimated_f1, estimated_mean_average_precision
 from csl.metrics.known import KnownScores
 from csl.metrics.likelihood import cross_entropy
 from csl.metrics.ranking import average_precision, class_table, mean_average_precision
@@ -21,6 +21,6 @@ from csl.metrics.thresholds import averaged_scores, precision_recall_f1
 
 __all__ = [
     "KnownScores", "average_precision", "average_precision_of_draws", "averaged_scores", "class_table", "cross_entropy",
-    "estimated_average_precision", "estimated_mean_average_precision", "group_accuracy", "mean_average_precision",
-    "precision_recall_f1",
+    "estimated_average_precision", "estimated_f1", "estimated_mean_average_precision", "group_accuracy",
+    "mean_average_precision", "precision_recall_f1",
 ]  # fmt: skip

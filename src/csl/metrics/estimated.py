@@ -84,14 +84,48 @@ def estimated_mean_average_precision(
     return numbers
 
 
-def _estimates(scores, targets, prior, factors, draws):
-    """float64 [C, 1 + draws, F]: of all images first, then of each draw; with the prior times each of the factors."""
+def estimated_f1(scores: Array, targets: Targets, prior: Array, threshold: Array | float) -> np.ndarray:
+    """F1 of `scores > threshold` with all labels known, 2 pi TPR / (pi + Q), estimated from known positives and all scores.
+
+    Args:
+        scores, targets, prior: as `estimated_average_precision`.
+        threshold: one, or [C].
+
+    Returns:
+        float64 [C] in [0, 1]; NaN for a class without known positives.
+
+    Raises:
+        InputError: as `estimated_average_precision`.
+    """
+    scores, targets, prior = _inputs(scores, targets, prior)
+    threshold, by_class = np.broadcast_to(threshold, prior.shape), targets.T
+
+    def f1(classes):
+        values, labels = columns(scores, by_class, classes)  # [B, N] both
+        above, known = values > threshold[classes, None], labels == POSITIVE
+        with np.errstate(invalid="ignore"):  # no known positive
+            found = (above & known).sum(1) / known.sum(1)  # TPR
+        predicted, pi = above.mean(1), np.maximum(prior[classes], known.mean(1))
+        return 2 * np.minimum(pi * found, predicted) / np.maximum(pi + predicted, 1e-12)
+
+    blocks = in_blocks(f1, scores.shape[1])
+    return np.concatenate(blocks) if blocks else np.zeros(0)
+
+
+def _inputs(scores, targets, prior):
+    """Scores [N, C] and targets of one shape, and a prior [C]."""
     scores, targets = inputs(host(scores), host(targets) if is_tensor(targets) else targets)
     prior = np.asarray(host(prior), dtype=np.float64)
     if prior.shape != scores.shape[1:]:
         raise InputError(f"prior: found shape {prior.shape}, expected {scores.shape[1:]}, one value for each class")
     if not ((prior >= 0) & (prior <= 1)).all():
         raise InputError("prior: expected frequencies in [0, 1]")
+    return scores, targets, prior
+
+
+def _estimates(scores, targets, prior, factors, draws):
+    """float64 [C, 1 + draws, F]: of all images first, then of each draw; with the prior times each of the factors."""
+    scores, targets, prior = _inputs(scores, targets, prior)
     images, by_class = len(scores), targets.T
     weights = drawn_images(images, draws)
     expected = np.minimum(np.multiply.outer(prior, factors), 1) * images  # [C, F] positives

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from csl.metrics.arrays import Array, Targets
 
 
-def precision_recall_f1(scores: Array, targets: Targets, threshold: float) -> dict[str, float]:
+def precision_recall_f1(scores: Array, targets: Targets, threshold: float | np.ndarray) -> dict[str, float]:
     """Precision, recall and F1 of `scores > threshold`, per class and overall, over annotated entries, in percent.
 
     P_C, R_C and F_C are taken per class and then averaged; F_C is the mean of the classes' F1 (as the original CSL and
@@ -25,7 +25,7 @@ def precision_recall_f1(scores: Array, targets: Targets, threshold: float) -> di
     Args:
         scores: float [N, C].
         targets: [N, C] in {1, 0, -1}.
-        threshold: on the scale of the scores; a score equal to it is not a prediction.
+        threshold: on the scale of the scores, one or [C]; a score equal to it is not a prediction.
 
     Returns:
         {"P_C", "R_C", "F_C", "P_O", "R_O", "F_O"}, each in [0, 100]; NaN if nothing is annotated.

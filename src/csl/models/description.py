@@ -55,6 +55,7 @@ class Description:
         version: of csl.
         background: the colour that transparent images are laid over, or "none": what lies under is seen.
         own_split: whether the run divided its data itself: without its split.csv nobody knows what was trained on.
+        decisions: calibration and thresholds, as plain values (`csl.decisions.Decisions.to_plain`); None without.
     """
 
     architecture: Architecture
@@ -65,6 +66,7 @@ class Description:
     version: str = ""
     background: str = "none"
     own_split: bool = False
+    decisions: Mapping[str, Any] | None = None
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -90,6 +92,7 @@ class Description:
             "precision": self.precision,
             "version": self.version,
             **({"own_split": True} if self.own_split else {}),
+            **({"decisions": self.decisions} if self.decisions else {}),
         }
         return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
@@ -110,7 +113,7 @@ def read_description(metadata: Mapping[str, str], path: Path, outputs: int | Non
         values = {
             name: json.loads(text)
             for name, text in metadata.items()
-            if name in (*names, "classes", "keys", "groups", "image_size", "preprocessing", "own_split")
+            if name in (*names, "classes", "keys", "groups", "image_size", "preprocessing", "own_split", "decisions")
         }
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its metadata cannot be read ({' '.join(str(error).split())[:120]})") from error
@@ -129,6 +132,7 @@ def read_description(metadata: Mapping[str, str], path: Path, outputs: int | Non
         version=values["version"],
         background=_background(values.get("preprocessing")),
         own_split=values.get("own_split") is True,
+        decisions=values.get("decisions"),
     )
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from csl.decisions import Decisions
+from csl.decisions.decisions import UNSURE
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -28,11 +31,13 @@ def name_scores(
     groups: dict[str, slice] | None = None,
     threshold: float = 0.7,
     top_k: int = 30,
+    decisions: Decisions | None = None,
 ) -> list[Prediction]:
     """The predicted classes of an image.
 
     An attribute with several values gets the most likely value, whatever its score. Of all other classes those with a
-    score over `threshold` are predicted, the most likely first, at most `top_k`.
+    score over `threshold` are predicted, the most likely first, at most `top_k`. With decisions scores are calibrated
+    probabilities, the threshold is that of each class, and an attribute whose best value is too unlikely is "unsure".
 
     Args:
         probabilities: [C] in [0, 1].
@@ -40,21 +45,37 @@ def name_scores(
         groups: attribute -> slice of classes.
         threshold: in [0, 1].
         top_k: 1 or more.
+        decisions: of the network; None for scores as they are.
     """
+    if decisions is not None:
+        probabilities, threshold = decisions.calibrated(probabilities), decisions.thresholds
     single = np.ones(len(classes), dtype=bool)
     predictions = []
     for attribute, group in (groups or {}).items():
         if group.stop - group.start > 1:
             single[group] = False
-            best = group.start + int(probabilities[group].argmax())
-            predictions.append(Prediction(classes[best], float(probabilities[best]), attribute))
+            best, score, sure = _best_value(attribute, probabilities[group], decisions)
+            name = classes[group.start + best] if sure else f"{attribute} {UNSURE}"
+            predictions.append(Prediction(name, score, attribute))
     over = np.flatnonzero(single & (probabilities > threshold))
     over = over[np.argsort(-probabilities[over], kind="stable")][:top_k].tolist()
     return predictions + [Prediction(classes[c], float(probabilities[c])) for c in over]
 
 
+def _best_value(attribute, probabilities, decisions):
+    """Which of the values [K] is the best, its score, and whether it is sure."""
+    if decisions is not None:
+        return decisions.best_value(attribute, probabilities)
+    best = int(probabilities.argmax())
+    return best, float(probabilities[best]), True
+
+
 def attribute_table(
-    table: pd.DataFrame, probabilities: np.ndarray, groups: dict[str, slice], values: dict
+    table: pd.DataFrame,
+    probabilities: np.ndarray,
+    groups: dict[str, slice],
+    values: dict,
+    decisions: Decisions | None = None,
 ) -> pd.DataFrame:
     """The rows of an attribute CSV with a column `Predicted NAME Type` added for each attribute.
 
@@ -63,12 +84,19 @@ def attribute_table(
         probabilities: [N, C].
         groups: attribute -> slice of classes.
         values: attribute -> the value of each of its classes, from `attribute_values`.
+        decisions: as `name_scores`.
     """
     table = table.copy()
+    thresholds = np.full(probabilities.shape[1], 0.5) if decisions is None else decisions.thresholds
+    probabilities = probabilities if decisions is None else decisions.calibrated(probabilities)
     for attribute, group in groups.items():
         block = probabilities[:, group]  # [N, G]
-        chosen = block.argmax(1) if block.shape[1] > 1 else (block[:, 0] > 0.5).astype(int)
-        table[f"Predicted {attribute.replace('_', ' ').title()} Type"] = [values[attribute][i] for i in chosen]
+        if block.shape[1] > 1:
+            found = [_best_value(attribute, row, decisions) for row in block]
+            chosen = [values[attribute][best] if sure else UNSURE for best, _, sure in found]
+        else:
+            chosen = [values[attribute][int(p)] for p in block[:, 0] > thresholds[group][0]]
+        table[f"Predicted {attribute.replace('_', ' ').title()} Type"] = chosen
     return table
 
 

@@ -14,6 +14,7 @@ from csl.data.dataset import ImageDataset
 from csl.data.loader import create_loader, default_workers
 from csl.data.photo_cache import open_cache
 from csl.data.transforms import EvalTransform
+from csl.decisions import Decisions
 from csl.errors import InputError
 from csl.labels import Annotations, LabelMatrix
 from csl.machine import distributed
@@ -24,6 +25,7 @@ from csl.models.compiling import compile_network
 from csl.models.heat_maps import heat_maps
 from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.ops import set_abn_backend
+from csl.predict.kept_decisions import read_decisions
 from csl.predict.scoring import Scores, autocast_dtype, choose_device, score, to_input
 from csl.predict.streaming import Scored, copies, stream
 from csl.ranges import DEFAULT_BATCH_SIZE, DEFAULT_IMAGE_SIZE
@@ -47,6 +49,7 @@ class Predictor:
         cache: folder of resized photos (`csl.data.photo_cache`), None for no cache.
         origin: one line on which weights of the file were taken, None where nothing had to be chosen.
         background: the colour that transparent images are laid over (`csl.data.images.load_pixels`).
+        decisions: calibration and thresholds of the file; None without. Scores are those of the network nonetheless.
     """
 
     model: nn.Module
@@ -60,6 +63,7 @@ class Predictor:
     cache: str | None = None
     origin: str | None = None
     background: str = "none"
+    decisions: Decisions | None = None
 
     def __post_init__(self):
         self._transform()  # raises InputError
@@ -134,6 +138,7 @@ class Predictor:
             abn=line,
             origin=loaded.origin,
             background=background or str(config.get("background") or "none"),
+            decisions=read_decisions(loaded.path, loaded.extra.get("decisions"), loaded.num_classes, loaded.groups),
         )
 
     @classmethod
@@ -161,6 +166,7 @@ class Predictor:
             amp="off",
             config=parse_json(config.read_bytes(), config) if config.is_file() else known,
             background=background or found.background,
+            decisions=read_decisions(path, found.decisions, len(found.class_set.classes), found.class_set.groups),
         )
 
     def score(

@@ -179,7 +179,9 @@ def _train(config, lock, say):
         scores = best_scores(config, data, run, trainer.best_scores)
     if scores is not None:
         estimate = _estimate(trainer, scores) if trainer.prior_of_estimate is not None else None
-        summarise(config, data, full_labels, run, best, scores, time.perf_counter() - started, say, estimate)
+        summarise(
+            config, data, full_labels, run, best, scores, time.perf_counter() - started, say, estimate, trainer.prior()
+        )
     return best
 
 

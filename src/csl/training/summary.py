@@ -2,12 +2,16 @@
 
 from typing import Any
 
+from torch import Tensor
+
+from csl.decisions import decide, undecidable
 from csl.labels import LabelMatrix
 from csl.losses import options_of
 from csl.machine import distributed
 from csl.machine.files import write_json
 from csl.metrics import mean_average_precision
 from csl.predict import Predictor
+from csl.predict.kept_decisions import write_decisions
 from csl.predict.scoring import Scores, gather_scores
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
@@ -42,8 +46,9 @@ def summarise(
     seconds: float,
     say: Say,
     estimate: dict[str, Any] | None = None,
+    prior: Tensor | None = None,
 ) -> None:
-    """Write `results.json` and the plots of a run, and say what its results are and what to run next.
+    """Write the thresholds, `results.json` and the plots of a run, and say what its results are and what to run next.
 
     Args:
         config: of the run.
@@ -55,7 +60,9 @@ def summarise(
         seconds: that the run took.
         say: prints one line.
         estimate: of the mAP with all labels known, None where there is none.
+        prior: [C] of the loss, None where it has none.
     """
+    _decide(data, run, scores, prior, say)
     all_labels = None
     if data.truth is not None:
         all_labels = mean_average_precision(scores.probabilities[0], data.truth.select(scores.indices))
@@ -73,3 +80,14 @@ def summarise(
     latest = run.set_latest()  # another run may have ended meanwhile
     for line in report.result(best, data.val, all_labels, seconds, run.path, plots, latest, estimate):
         say(line)
+
+
+def _decide(data, run, scores, prior, say):
+    """Calibrate the network on its validation scores, and keep the thresholds in `best.ckpt`."""
+    labels = data.val.labels.select(scores.indices)
+    if (why := undecidable(labels, prior)) is not None:
+        say(f"thresholds: none of its own for a class ({why})")
+        return
+    decisions = decide(scores.probabilities[0], labels, data.val.groups, prior=prior)
+    write_decisions(run.best, decisions)
+    say(f"{decisions.line()}; in {run.best.name}, for infer.py")

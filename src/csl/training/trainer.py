@@ -105,9 +105,9 @@ class Trainer:
         self.finite = FiniteWatch(
             self.model, self.optimizer, self.scaler, options.skip_nonfinite, images, run, self.say
         )
-        self.criterion_of_best, why = selection.choose(val.labels, self._prior(), options.selects_by)
-        off = selection.not_estimated(val.labels, self._prior())
-        self.prior_of_estimate = None if off else self._prior()
+        self.criterion_of_best, why = selection.choose(val.labels, self.prior(), options.selects_by)
+        off = selection.not_estimated(val.labels, self.prior())
+        self.prior_of_estimate = None if off else self.prior()
         if off:
             self.say(f"estimated mAP: off ({off})")
         else:
@@ -325,7 +325,7 @@ class Trainer:
         self.finite.check_weights(self._place())
         state = self.state.state_dict()
         if state is not None:
-            about = {"global_batch": self.global_batch, "log_lines": self.run.log_lines(), "prior": self._prior()}
+            about = {"global_batch": self.global_batch, "log_lines": self.run.log_lines(), "prior": self.prior()}
             checkpoint.write(self.run.last, state | about | self.description)
 
     def resume(self) -> None:
@@ -345,7 +345,7 @@ class Trainer:
             "global_batch": self.global_batch,
             "scheduler": self.schedule.state_dict(),
             "ema": self.ema,
-            "prior": self._prior(),
+            "prior": self.prior(),
         }
         batch = f"{self.processes} processes x --batch_size x --grad_accum"
         try:
@@ -363,7 +363,7 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------------- details
 
-    def _prior(self) -> Tensor | None:
+    def prior(self) -> Tensor | None:
         """[C] the class prior of the loss, if it has one."""
         prior = getattr(self.criterion, "prior", None)
         return None if prior is None else prior.cpu()
