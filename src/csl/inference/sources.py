@@ -1,7 +1,7 @@
 """The network, the data and the folder of the results, and what these are where no flag says so."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from csl.labels.read import recognised
 from csl.models import zoo
 from csl.predict import Predictor
 from csl.ranges import DEFAULT_IMAGE_SIZE
+from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder, latest_network
 from csl.runs.split import read_by_split
 
@@ -62,6 +63,13 @@ def load_predictor(
     for line in filter(None, (predictor.origin, predictor.abn)):
         say(line)
     return predictor
+
+
+def prior_file(predictor: Predictor, checkpoint: Path) -> Path | None:
+    """The file of the class prior that the network's run had, None if it had none; it may not be there any more."""
+    known = {field.name for field in fields(TrainConfig)}
+    config = TrainConfig(**{name: value for name, value in (predictor.config or {}).items() if name in known})
+    return RunFolder(checkpoint.parent).prior_file(config)
 
 
 def destination(given: str | None, checkpoint: Path) -> Path:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,14 @@ import pandas as pd
 from csl.decisions import Goal, decide
 from csl.errors import InputError, printable
 from csl.inference.options import NetworkOptions, ValidateOptions
-from csl.inference.sources import annotations_for, checkpoint_path, columns_of, destination, load_predictor
+from csl.inference.sources import (
+    annotations_for,
+    checkpoint_path,
+    columns_of,
+    destination,
+    load_predictor,
+    prior_file,
+)
 from csl.labels import Annotations, LabelMatrix
 from csl.labels.inspection import label_warnings
 from csl.labels.matching import few_lines
@@ -33,8 +40,6 @@ from csl.predict.kept_decisions import write_decisions
 from csl.predict.scoring import gather_scores
 from csl.prior import read_prior
 from csl.ranges import check_ranges
-from csl.runs.config import TrainConfig
-from csl.runs.folder import RunFolder
 
 TABLES = ("validation.csv", "validation_attributes.csv", "validation_bad_images.csv")
 """Of all classes, all attributes, and the images that cannot be read."""
@@ -64,7 +69,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     annotations, truth = annotations_for(options, options.split, predictor.config, classes, groups, path)
     for note in annotations.notes:
         say(f"{options.split}: {note}")
-    file = options.prior_path or _prior_file(predictor, path)
+    file = options.prior_path or prior_file(predictor, path)
     prior = (
         None if file is None or not (options.prior_path or file.is_file()) else read_prior(file, annotations.classes)
     )
@@ -114,14 +119,6 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
         if made:
             say(f"pictures in {folder / 'plots'}: {', '.join(picture.name for picture in made)}")
     return numbers
-
-
-def _prior_file(predictor, path):
-    """Where the class prior of the network's run is, None where the run has none."""
-    settings = predictor.config or {}
-    known = {field.name for field in fields(TrainConfig)}
-    config = TrainConfig(**{name: value for name, value in settings.items() if name in known})
-    return RunFolder(path.parent).prior_file(config)
 
 
 def _goal(options):

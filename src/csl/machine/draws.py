@@ -2,7 +2,18 @@
 
 import numpy as np
 
-PURPOSES = ("mask", "order", "augmentation", "copies", "photos shown", "split", "held out", "bootstrap", "mixing")
+PURPOSES = (
+    "mask",
+    "order",
+    "augmentation",
+    "copies",
+    "photos shown",
+    "split",
+    "held out",
+    "bootstrap",
+    "mixing",
+    "audit",
+)
 _FIRST = 1 << 31  # beyond what anybody takes for a seed: the drawn garments begin theirs with the seed itself
 
 

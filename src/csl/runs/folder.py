@@ -27,6 +27,7 @@ class RunFolder:
         "estimated_prior.csv", "annotation_model.csv", "probe.csv",
         "partial_labels.npz", "split.csv", "validation.csv", "validation.json", "tensorboard", "plots",
         "results", "results.json", "prior",
+        "audit.csv", "audit.npz", "audit.json",
     )  # fmt: skip
 
     def __init__(self, path: str | Path):

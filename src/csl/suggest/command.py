@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from csl.errors import InputError
@@ -28,12 +29,19 @@ def suggest(options: SuggestOptions, say: Callable[[str], None] = print) -> Path
         if value not in known:
             raise InputError(f"--{name} {value}: unknown, expected one of {', '.join(known)}")
     purpose = PURPOSES[options.purpose]
+    options = replace(options, split=options.split or purpose.split)
     material = Material.gather(options, say)
-    table = importlib.import_module(purpose.module).suggest(material)
+    file = Path(options.output or material.run.path / Path(purpose.file).with_suffix(FORMATS[options.format]))
+    module = importlib.import_module(purpose.module)
+    if options.purpose == "audit" and module.is_drawn(
+        material
+    ):  # its questions are asked once, then their answers read
+        module.measure(material, file)
+        return file
+    table = module.suggest(material)
     for image in material.bad[:3]:
         say(f"bad image, left out: {image.reason}")
     annotations: Annotations = material.annotations
-    file = Path(options.output or material.run.path / Path(purpose.file).with_suffix(FORMATS[options.format]))
     WRITERS[options.format](file, table, annotations)
     say(f"{len(table):,} suggestions in {file}")
     return file

@@ -16,17 +16,25 @@ class Purpose(NamedTuple):
             to be asked.
         file: of the table, in the folder of the run.
         about: what comes first, for --help.
+        split: of the data, where none is named.
     """
 
     module: str
     file: str
     about: str
+    split: str = "train"
 
 
 PURPOSES = {
     "positives": Purpose("csl.suggest.positives", "suggestions.csv", "unknown, and most likely there: to confirm"),
     "training": Purpose("csl.suggest.training", "suggestions.csv", "unknown, and would teach the most"),
     "errors": Purpose("csl.suggest.mistakes", "suggestions.csv", "known, and probably wrong"),
+    "audit": Purpose(
+        "csl.suggest.audit",
+        "audit.csv",
+        "unknown, at random: once answered, what the network is worth (docs/audit.md)",
+        "val",
+    ),
 }
 """To add one: a line here, and its module."""
 
@@ -40,17 +48,17 @@ class SuggestOptions(NetworkOptions, DataOptions):
 
     Attributes:
         purpose: one of `PURPOSES`.
-        split: "train", "val" or "test".
+        split: "train", "val" or "test"; None for that of the purpose.
         top: most suggestions, 1 or more.
         per_class: most suggestions of one class, None for any number.
         folds: heads on frozen features, each of which scores the images that it was not trained on; 2 or more.
-        seed: of the folds, and of the images that heads are trained on where there are very many.
+        seed: of the folds, of an audit's sample, and of the images that heads are trained on where there are very many.
         format: one of `FORMATS`.
         output: the file; None for that of the purpose, in the folder of the run.
     """
 
     purpose: str = "positives"
-    split: str = "train"
+    split: str | None = None
     top: int = 1000
     per_class: int | None = None
     folds: int = 3
