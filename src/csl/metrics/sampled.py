@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import beta, norm
+from scipy.stats import beta, norm, t
 
 from csl.errors import InputError
 
@@ -332,8 +332,9 @@ def estimate(
         return np.maximum(found, of_curve / len(c))
 
     def of_scores(gradient):
-        """Variance [K] of sums over entries of the gradient [K, BINS] by their labels."""
-        return variance(gradient[:, b] * surprise, gradient**2 @ of_bin)
+        """Variance [K] of sums over entries of the gradient [K, BINS] by their labels, and how many draws bear on each [K]."""
+        of_draws = gradient[:, b]
+        return variance(of_draws * surprise, gradient**2 @ of_bin), (of_draws != 0).sum(1)
 
     positives = counts.positives + unknown * p  # [C, BINS] by the curve
     guessed = _from(positives.sum(0))  # [BINS] in this bin and over it
@@ -352,14 +353,16 @@ def estimate(
         "recall": (recall, guessed / guess, (inside - recall[:, None]) / every),
         "f1": (f1, 2 * guessed / (taken + guess), (2 * inside - f1[:, None]) / (taken + every)[:, None]),
     }
-    numbers = {name: _of_share(value, first, of_scores(g)) for name, (value, first, g) in tables.items()}
+    numbers = {name: _of_share(value, first, *of_scores(g)) for name, (value, first, g) in tables.items()}
     for table in numbers.values():
         table[taken == 0] = np.nan
     best, gradient = int(f1.argmax()), tables["f1"][2]
-    no_worse = np.flatnonzero((f1[best] - f1 <= _NORMAL * np.sqrt(of_scores(gradient - gradient[best]))) & (taken > 0))
+    no_worse = np.flatnonzero(
+        (f1[best] - f1 <= _NORMAL * np.sqrt(of_scores(gradient - gradient[best])[0])) & (taken > 0)
+    )
     numbers["best_f1"] = wanted[[best, no_worse[0], no_worse[-1]]]
 
-    deviation = np.sqrt(of_scores(np.full((1, BINS), 1 / images))[0]) / (every / images)
+    deviation = np.sqrt(of_scores(np.full((1, BINS), 1 / images))[0][0]) / (every / images)
     low = max(every * np.exp(-_NORMAL * deviation), fewest[0])
     numbers["labels_an_image"] = np.array([every, low, min(every * np.exp(_NORMAL * deviation), most[0])]) / images
 
@@ -379,23 +382,25 @@ def threshold_for(table: np.ndarray, target: float) -> np.ndarray:
     """The first bin, int64 [3], from which on a rising share reaches a target: by its estimate, its high and its low end.
 
     Args:
-        table: [BINS, 3] as `estimate` returns it.
+        table: [K, 3] as `estimate` returns it.
         target: in [0, 1].
 
     Returns:
-        Estimate, low and high end of the place; `BINS` where it is not reached.
+        Estimate, low and high end of the place; K where it is not reached.
     """
     reached = np.nan_to_num(table[:, [0, 2, 1]], nan=-1) >= target
-    return np.where(reached.any(0), reached.argmax(0), BINS)
+    return np.where(reached.any(0), reached.argmax(0), len(table))
 
 
-def _of_share(value, first, variance):
-    """[K, 3] shares in [0, 1] and their intervals: Jeffreys' of as many independent answers as have the variance."""
+def _of_share(value, first, variance, draws):
+    """[K, 3] shares in [0, 1] and their intervals: Jeffreys' of as many independent answers as have the variance, fewer where
+    few draws tell of it (Korn and Graubard, 1998).
+    """
     value, first = np.clip(value, 0, 1), np.clip(first, 1e-4, 1 - 1e-4)
     middle = np.clip(
         value, np.minimum(first, 0.02), np.maximum(first, 0.98)
     )  # none of few answers would seem to be sure
-    size = middle * (1 - middle) / np.maximum(variance, 1e-12)
+    size = middle * (1 - middle) / np.maximum(variance, 1e-12) * (_NORMAL / t.ppf(0.975, np.maximum(draws - 1, 1))) ** 2
     yes, no = size * value + 0.5, size * (1 - value) + 0.5
     low, high = beta.ppf(0.025, yes, no), beta.ppf(0.975, yes, no)
     return np.stack([value, np.minimum(low, value), np.maximum(high, value)], 1)
