@@ -27,18 +27,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import describe_machine
-from partial_labels import PROTOCOLS, load
+from partial_labels import features
 
-from csl.labels import LabelMatrix
+from csl.labels import LabelMatrix, read_annotations
 from csl.labels.simulation import simulate
 from csl.losses import PartialSelectiveLoss
 from csl.machine.draws import generator
 from csl.metrics import average_precision, mean_average_precision
 from csl.suggest.folds import fit_folds
-from csl.suggest.training import spread, worth
-from csl.training.linear import fit_heads
+from csl.suggest.training import POOL, teaching
+from csl.training.linear import Standardised, fit_heads
 
 RESULTS = Path(__file__).parent / "results" / "suggest.json"
+PROTOCOLS = {"rps_50": ("rps", 0.5), "fpc_100": ("fpc", 100)}  # name: scheme of csl.labels.simulation, its parameter
 FIRST = (100, 1_000, 10_000)
 ANSWERED = 0.01  # of the unknown entries
 FLIPPED = 0.02  # of the known labels
@@ -46,15 +47,17 @@ L2 = (1e-2,)  # of heads
 CLEANLAB = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 
 
-def features(args):
+def load(args):
     """{split: (float32 [N, F] principal components, int8 [N, C] all labels)}; made once."""
     kept = Path("outputs", f"suggest_features_{args.components}.pt")
     if not kept.exists():
-        data = load(args)
-        x = data["train"][0]
+        data = {split: features(read_annotations(args.photos, split=split), args.weights) for split in ("train", "val")}
+        standardised = Standardised(data["train"][0])
+        x = standardised(data["train"][0])
         _, vectors = torch.linalg.eigh(x.T @ x / len(x))  # of the smallest eigenvalue first
         components = vectors[:, -args.components :]
-        torch.save({split: (x @ components, y) for split, (x, y) in data.items()}, kept)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({split: (standardised(x) @ components, y) for split, (x, y) in data.items()}, kept)
     data = torch.load(kept)
     return {split: (x[: args.images], y[: args.images]) for split, (x, y) in data.items()}
 
@@ -82,15 +85,15 @@ def orders(x, y, z, t, folded, seed):
     """{order: value of each entry [N, C]}, the highest first."""
     prior = folded.prior if folded.prior is not None else torch.sigmoid(z).mean(0)
     p = torch.sigmoid(t - folded.delta)
+    positives = (y == 1).sum(0)
     rng = generator("photos shown", seed)
-    positives = (y == 1).sum(0).numpy()
     return {
         "random": torch.from_numpy(rng.random(y.shape)),
         "raw score": z,
         "score over prior": torch.sigmoid(z) / prior,
         "--for positives": p,
         "uncertainty": p * (1 - p),
-        "--for training, not spread": torch.from_numpy(worth(p.numpy(), positives)),
+        "uncertainty over positives": p * (1 - p) / (1 + positives),
     }
 
 
@@ -99,12 +102,12 @@ def order_of(value, unknown, number):
     return torch.where(unknown, value, -torch.inf).flatten().topk(number).indices
 
 
-def spread_order(value, unknown, x, number):
-    """The first of `--for training`, spread over look-alike photos."""
-    pool = order_of(value, unknown, min(4 * number, int(unknown.sum())))
-    row, cls = pool // unknown.shape[1], pool % unknown.shape[1]
-    chosen = spread(value.flatten()[pool].numpy(), cls.numpy(), x[row].numpy(), number)
-    return pool[chosen]
+def teaching_order(value, p, y, x, number):
+    """The first `number` of `--for training`, of the unknown entries of the highest value; with x 0 without likeness."""
+    pool = order_of(value, y == -1, min(POOL * number, int((y == -1).sum())))
+    row, classes = pool // y.shape[1], pool % y.shape[1]
+    positives = (y == 1).sum(0).numpy()
+    return pool[teaching(p.flatten()[pool].numpy(), classes.numpy(), x[row].numpy(), positives)[:number]]
 
 
 def learned(data, y, seed):
@@ -136,7 +139,11 @@ def unknown_rows(data, protocol, seed):
             }
         )  # fmt: skip
     answers = {name: order_of(value, unknown, number) for name, value in values.items()}
-    answers["--for training"] = spread_order(values["--for training, not spread"], unknown, x, number)
+    value = values["uncertainty over positives"]
+    answers["--for training, alike or not"] = teaching_order(
+        value, values["--for positives"], y, torch.zeros_like(x), number
+    )
+    answers["--for training"] = teaching_order(value, values["--for positives"], y, x, number)
     for name, places in answers.items():
         more = y.clone().flatten()
         more[places] = truth.flatten()[places]
@@ -226,7 +233,7 @@ def main():
     parser.add_argument("--weights", required=True, help="safetensors file for timm's tf_efficientnet_lite0")
     parser.add_argument("--images", type=int, default=8000, help="training photos (8000)")
     parser.add_argument("--components", type=int, default=128, help="principal components of the features (128)")
-    parser.add_argument("--protocols", nargs="+", default=["rps_50", "fpc_100"], help="(rps_50 fpc_100)")
+    parser.add_argument("--protocols", nargs="+", default=list(PROTOCOLS), choices=PROTOCOLS, help="(all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(0 1 2)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="what to write, and to go on from")
     args = parser.parse_args()
@@ -235,7 +242,7 @@ def main():
         result = json.loads(args.results.read_text())
     result.setdefault("machine", describe_machine(load_before, "torch", "cleanlab"))
     result.setdefault("settings", {"images": args.images, "components": args.components, "folds": 3, "l2": L2[0]})
-    data, done = features(args), {(r["job"], r["protocol"], r["seed"]) for r in result["rows"]}
+    data, done = load(args), {(r["job"], r["protocol"], r["seed"]) for r in result["rows"]}
     jobs = [("unknown", protocol) for protocol in args.protocols] + [("errors", "all"), ("errors", args.protocols[0])]
     for seed in args.seeds:
         for job, protocol in jobs:

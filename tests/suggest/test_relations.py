@@ -69,6 +69,7 @@ def test_it_learns_what_goes_with_what(monkeypatch):
 
 def test_of_many_classes_it_looks_at_those_of_which_the_most_is_known(monkeypatch):
     monkeypatch.setattr(module, "CONTEXT", 2)
+    monkeypatch.setattr(module, "LEAST_STEPS", 1)
     y = torch.full((8, 5), -1, dtype=torch.int8)
     y[:6, 3], y[:4, 1], y[:2, 0] = 1, 0, 1
     assert fit_relations(torch.zeros(8, 5), y, IGNORE, 0).context.tolist() == [1, 3]

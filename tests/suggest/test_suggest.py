@@ -23,11 +23,6 @@ from csl.training import linear
 SMALL = ["--batch_size", "16", "--workers", "0", "--device", "cpu", "--folds", "2"]
 
 
-@pytest.fixture(scope="module")
-def garments(drawn):
-    return drawn(60, 12, 48)
-
-
 def write_run(folder, data, classes, groups=None, head="linear", model="test_resnet", **config):
     """A run of a network with random weights."""
     folder.mkdir()
@@ -120,21 +115,21 @@ def test_labels_that_were_turned_round_are_found(run, garments, tmp_path):
 
 
 def test_formats_are_read_by_what_they_are_for(run, garments):
-    assert suggest("run", "--top", "20") == 0
+    assert suggest("run", "--top", "10") == 0
     expected = table("run/suggestions.csv")
-    assert suggest("run", "--top", "20", "--format", "parquet", "--output", "some.parquet") == 0
+    assert suggest("run", "--top", "10", "--format", "parquet", "--output", "some.parquet") == 0
     parquet = pd.read_parquet("some.parquet")
     assert parquet["image"].tolist() == expected["image"].map(unescape_cell).tolist()
     assert parquet["class"].tolist() == expected["class"].tolist()
     assert np.allclose(parquet["score"], expected["score"], atol=1e-5)
 
-    assert suggest("run", "--top", "20", "--format", "label_studio", "--output", "tasks.json") == 0
+    assert suggest("run", "--top", "10", "--format", "label_studio", "--output", "tasks.json") == 0
     tasks = json.loads(Path("tasks.json").read_text())
     view = ElementTree.parse("tasks.xml").getroot()
     controls = {c.get("name"): [v.get("value") for v in c.iter("Choice")] for c in view.iter("Choices")}
     assert {c.get("toName") for c in view.iter("Choices")} == {i.get("name") for i in view.iter("Image")} == {"image"}
     results = [(task["data"]["image"], r) for task in tasks for r in task["predictions"][0]["result"]]
-    assert len(results) == 20
+    assert len(results) == 10
     assert all(
         r["type"] == "choices" and set(r["value"]["choices"]) <= set(controls[r["from_name"]]) for _, r in results
     )
@@ -143,12 +138,12 @@ def test_formats_are_read_by_what_they_are_for(run, garments):
     shutil.copytree(garments / "images", "export/images")
     Path("export/export.json").write_text(json.dumps(export))
     back = read_annotations("export", split=None)
-    assert sum((back.labels.to_dense() == 1).sum(1)) == 20
+    assert sum((back.labels.to_dense() == 1).sum(1)) == 10
 
-    assert suggest("run", "--top", "20", "--format", "fiftyone", "--output", "labels.json") == 0
+    assert suggest("run", "--top", "10", "--format", "fiftyone", "--output", "labels.json") == 0
     labels = json.loads(Path("labels.json").read_text())["labels"]
     found = [(path, one["label"], one["confidence"]) for path, listed in labels.items() for one in listed]
-    assert len(found) == 20
+    assert len(found) == 10
     assert all(path.startswith("/") for path, _, _ in found)
     assert {(path.rsplit("/", 1)[1], name) for path, name, _ in found} == set(
         zip(expected["image"], expected["class"], strict=True)
@@ -166,9 +161,9 @@ def test_networks_of_any_head_have_features(run, garments, tmp_path, head, model
 def test_more_images_than_heads_are_trained_on_are_streamed(run, monkeypatch, capsys):
     assert suggest("run", "--top", "300") == 0
     every = table("run/suggestions.csv")
-    monkeypatch.setattr(material, "SAMPLE_IMAGES", 24)
+    monkeypatch.setattr(material, "SAMPLE_IMAGES", 8)
     assert suggest("run", "--top", "300") == 0
-    assert "2 folds of 24 images" in capsys.readouterr().out
+    assert "2 folds of 8 images" in capsys.readouterr().out
     found = table("run/suggestions.csv")
     assert set(zip(found["image"], found["attribute"], strict=True)) == set(
         zip(every["image"], every["attribute"], strict=True)
@@ -178,7 +173,7 @@ def test_more_images_than_heads_are_trained_on_are_streamed(run, monkeypatch, ca
 def test_labels_that_training_has_hidden_are_unknown(run, garments, tmp_path):
     train = read_annotations(garments, split="train")
     config = {"simulate_partial_type": "rps", "simulate_partial_param": 0.5, "left_out": {"train": [3], "val": []}}
-    hidden = simulate(train.labels.select(np.delete(np.arange(60), 3)), "rps", 0.5, np.random.default_rng(0))
+    hidden = simulate(train.labels.select(np.delete(np.arange(len(train)), 3)), "rps", 0.5, np.random.default_rng(0))
     folder = write_run(tmp_path / "partial", garments, train.classes, train.groups, **config)
     hidden.save(folder / "partial_labels.npz")
     assert suggest("partial", "--for", "errors", "--top", "5000") == 0

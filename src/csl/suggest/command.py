@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from csl.errors import InputError
-from csl.labels import Annotations
 from csl.ranges import check_ranges
 from csl.suggest.material import Material
 from csl.suggest.options import FORMATS, PURPOSES, SuggestOptions
@@ -33,15 +32,14 @@ def suggest(options: SuggestOptions, say: Callable[[str], None] = print) -> Path
     material = Material.gather(options, say)
     file = Path(options.output or material.run.path / Path(purpose.file).with_suffix(FORMATS[options.format]))
     module = importlib.import_module(purpose.module)
-    if options.purpose == "audit" and module.is_drawn(
-        material
-    ):  # its questions are asked once, then their answers read
+    if options.purpose == "audit" and module.is_drawn(material):  # questions are asked once, then their answers read
         module.measure(material, file)
         return file
     table = module.suggest(material)
-    for image in material.bad[:3]:
-        say(f"bad image, left out: {image.reason}")
-    annotations: Annotations = material.annotations
-    WRITERS[options.format](file, table, annotations)
+    if material.bad:
+        say(f"{len(material.bad):,} bad images left out, such as {material.bad[0].reason}")
+    WRITERS[options.format](file, table, material.annotations)
     say(f"{len(table):,} suggestions in {file}")
+    if options.format == "csv" and options.output is None:
+        say(f"next: python -m csl review {material.run.path}")
     return file

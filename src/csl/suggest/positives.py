@@ -8,4 +8,5 @@ from csl.suggest.unknown import first, folded_of, table
 
 def suggest(material: Material) -> pd.DataFrame:
     """The unknown entries of the highest probability."""
-    return table(first(material, folded_of(material), lambda p: p, material.options.top))
+    options = material.options
+    return table(first(material, folded_of(material), lambda p: p, options.top, options.per_class))

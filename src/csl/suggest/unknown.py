@@ -41,7 +41,7 @@ def questions(known: np.ndarray, p: np.ndarray, groups: Mapping[str, slice] | No
 
 
 def first(
-    material: Material, folded: Folded, worth: Worth, top: int, keep_features: bool = False
+    material: Material, folded: Folded, worth: Worth, top: int, per_class: int | None = None, features: bool = False
 ) -> dict[str, np.ndarray]:
     """The unknown entries whose answers are worth the most, the most first.
 
@@ -49,8 +49,8 @@ def first(
         material: whose images are gone through once.
         folded: of the material.
         worth: of probabilities.
-        top: how many.
-        keep_features: keep the features of their images, too.
+        top, per_class: how many, and of one class.
+        features: keep the features of their images, too.
 
     Returns:
         The columns of `csl.suggest.best.Best`: value, row, class; `score`, the probability; `network`, the network's own; and
@@ -60,14 +60,14 @@ def first(
         InputError: no label is unknown.
     """
     annotations, options = material.annotations, material.options
-    best = Best(top, len(annotations.classes), options.per_class)
+    best = Best(top, len(annotations.classes), per_class)
     for seen in material.batches("scoring"):
         known = seen.known.numpy()
         _, t = folded.logits(seen.rows, seen.features, seen.known)
         p = probabilities(t, folded.delta, seen.known, annotations.groups).numpy()
         value = np.where(questions(known, p, annotations.groups), worth(p), -np.inf)
         columns = {"score": p, "network": torch.sigmoid(seen.logits).numpy()}
-        if keep_features:
+        if features:
             columns["features"] = seen.features.numpy().astype(np.float16)[:, None]
         best.add(value, seen.rows, **columns)
     found = best.entries()
