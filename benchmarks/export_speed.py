@@ -1,18 +1,19 @@
-"""TResNet-M at 224 pixels on a CPU: timm in PyTorch, csl in PyTorch, and what `python -m csl export` makes of it.
+"""TResNet-M at 224 pixels on a CPU: timm in PyTorch, csl in PyTorch, and what each engine makes of the exported file.
 
-    python benchmarks/export_speed.py                        # about 5 minutes on two cores
+    python benchmarks/export_speed.py                        # about 10 minutes on two cores
     python benchmarks/export_speed.py --repeats 3            # a quick look: writes no file
     python benchmarks/export_speed.py --photos DIR           # int8 calibrated on photos instead of drawn garments
 
-Expected on two idle cores with AVX-512 and VNNI: float32 ONNX at least 1.4 times timm's rate at batch 1 and 1.2 times at
-batch 16, int8 at least 2.5 times.
+Expected on two idle cores with AVX-512, VNNI and its bf16: the fastest engine at least 1.6 times timm's rate in float32 and in
+bf16, ONNX Runtime's int8 at least 2.5 times.
 
-All four take turns in one process, step by step, in an order that turns round; a rate is the batch over the median step.
-timm is eager and channels-last, csl is the fused form that infer.py runs; both ONNX files run in ONNX Runtime through
-`csl.models.onnx_network.OnnxNetwork`, the time of handing tensors over included. All have the same number of
-threads. While one is timed the threads of the others must be at rest: ONNX Runtime's go on waiting in a loop for a
-moment after a run, so each turn begins with a short pause. Weights are random (int8 speed does not depend on them);
-what int8 costs in mAP is printed by `python -m csl export --int8 --calibrate DIR --data DIR`.
+All take turns in one process, step by step, in an order that turns round; a rate is the batch over the median step.
+timm is eager and channels-last, under autocast where it is bf16; torch is the fused form that infer.py runs by --engine torch;
+onnx and openvino are what --engine runs (`csl.engines`), the time of handing tensors over included, on the exported file and
+its int8 form. OpenVINO is left out where it is not installed. All have the same number of threads. While one is timed the
+threads of the others must be at rest: ONNX Runtime's go on waiting in a loop for a moment after a run, so each turn begins with
+a short pause. Weights are random (int8 speed does not depend on them); what int8 costs in mAP is printed by
+`python -m csl export --int8 --calibrate DIR --data DIR`. With decoding: benchmarks/inference_volume.py --engines all.
 Writes benchmarks/results/export_speed.json.
 """
 
@@ -22,6 +23,7 @@ import os
 import statistics
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import timm
@@ -29,19 +31,21 @@ import torch
 from machine import describe_machine
 
 from csl import checkpoint
+from csl.engines.onnx_network import OnnxNetwork
+from csl.engines.openvino_network import OpenVinoNetwork
 from csl.export import ExportOptions, export
 from csl.garments import make_garments
 from csl.models import create_model, fuse
-from csl.models.onnx_network import OnnxNetwork
 
 RESULTS = Path(__file__).parent / "results" / "export_speed.json"
 MODEL, SIZE, CLASSES = "tresnet_m", 224, 80
-TARGETS = {1: {"onnx": 1.4, "onnx int8": 2.5}, 16: {"onnx": 1.2, "onnx int8": 2.5}}
+FASTEST = 1.6  # of timm's rate in the same precision: the best engine
+TARGETS = {"onnx int8": 2.5}
 PAUSE = 0.05  # seconds
 
 
 def networks(folder, photos, threads):
-    """The four peers by name."""
+    """The peers by name."""
     torch.manual_seed(0)
     model = create_model(MODEL, num_classes=CLASSES).eval()
     weights = folder / "best.ckpt"
@@ -49,18 +53,53 @@ def networks(folder, photos, threads):
     checkpoint.write(weights, content)
     if photos is None:
         photos = make_garments(folder / "garments", num_train=1, num_val=32, size=256, progress=False)
-    files = [
+    onnx, int8 = (
         export(ExportOptions(model_path=str(weights), check=str(photos), **options))
         for options in ({}, {"int8": True, "calibrate": str(photos)})
-    ]
-    onnx, int8 = (OnnxNetwork(file, SIZE, threads=threads) for file in files)
-    peer = timm.create_model(MODEL, num_classes=CLASSES).eval()
-    return {
-        "timm": peer.to(memory_format=torch.channels_last),
-        "csl": fuse(model).to(memory_format=torch.channels_last),
-        "onnx": onnx,
-        "onnx int8": int8,
+    )
+    timm_model, fused = (
+        network.eval().to(memory_format=torch.channels_last)
+        for network in (timm.create_model(MODEL, num_classes=CLASSES), fuse(model))
+    )
+    peers = {
+        "timm": timm_model,
+        "timm bf16": in_bf16(timm_model),
+        "torch": fused,
+        "torch bf16": in_bf16(fused),
+        "onnx": OnnxNetwork(onnx, SIZE, threads=threads),
+        "onnx int8": OnnxNetwork(int8, SIZE, threads=threads),
     }
+    if find_spec("openvino"):
+        peers |= {
+            "openvino": OpenVinoNetwork(onnx, SIZE, threads=threads),
+            "openvino bf16": OpenVinoNetwork(onnx, SIZE, "bf16", threads=threads),
+            "openvino int8": OpenVinoNetwork(int8, SIZE, threads=threads),
+        }
+    return peers
+
+
+def in_bf16(network):
+    """The same under autocast."""
+
+    def run(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return network(x)
+
+    return run
+
+
+def ratios_of(rates):
+    """{peer: its rate over timm's in the same precision; int8 over timm's float32}, and that of the fastest engine."""
+    ratios = {
+        name: rate / rates["timm bf16" if name.endswith("bf16") else "timm"]
+        for name, rate in rates.items()
+        if not name.startswith("timm")
+    }
+    for precision in ("", " bf16"):
+        of_precision = [ratios[name + precision] for name in ("onnx", "openvino") if name + precision in ratios]
+        if of_precision:
+            ratios[f"fastest engine{precision}"] = max(of_precision)
+    return ratios
 
 
 @torch.inference_mode()
@@ -95,32 +134,39 @@ def main():
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         peers = networks(Path(folder), args.photos, threads)
-        for batch, targets in TARGETS.items():
+        for batch in (1, 16):
             row = measure(peers, batch, args.repeats or (45 if batch == 1 else 15))
-            timm_rate = row["timm"]["images_per_s"]
-            ratios = {name: values["images_per_s"] / timm_rate for name, values in row.items() if name != "timm"}
+            rates = {name: values["images_per_s"] for name, values in row.items()}
+            ratios = ratios_of(rates)
+            targets = TARGETS | {name: FASTEST for name in ratios if name.startswith("fastest")}
             rows.append(
                 {"model": MODEL, "size": SIZE, "batch": batch, "peers": row, "ratios": ratios, "targets": targets}
             )
-            for name, values in row.items():
-                wanted = f" (wanted {targets[name]})" if name in targets else ""
-                ratio = f"{ratios[name]:5.2f} x timm{wanted}" if name in ratios else ""
-                print(f"batch {batch:<3} {name:10} {values['images_per_s']:8.2f} images/s  {ratio}", flush=True)
+            for name, rate in rates.items():
+                ratio = f"{ratios[name]:5.2f} x timm" if name in ratios else ""
+                print(f"batch {batch:<3} {name:14} {rate:8.2f} images/s  {ratio}", flush=True)
+            for name, target in targets.items():
+                print(f"batch {batch:<3} {name}: {ratios[name]:.2f} x timm (wanted {target})", flush=True)
     if args.repeats:
         return
-    machine = describe_machine(load, "torch", "timm", "onnx", "onnxruntime", threads=threads, flags=cpu_flags())
+    packages = ["torch", "timm", "onnx", "onnxruntime", *(["openvino"] if find_spec("openvino") else [])]
+    machine = describe_machine(load, *packages, threads=threads, flags=cpu_flags())
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     print(f"written: {RESULTS}")
 
 
 def cpu_flags():
-    """Those of the processor's features that decide about int8."""
+    """Those of the processor's features that decide about int8 and bf16."""
     try:
         text = Path("/proc/cpuinfo").read_text().split()
     except OSError:
         return None
-    return [flag for flag in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8") if flag in text]
+    return [
+        flag
+        for flag in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+        if flag in text
+    ]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
     python benchmarks/inference_volume.py --photos DIR --count 400 --repeats 3   # a quick look, which writes no file
     python benchmarks/inference_volume.py --names                 # seconds, no file: the time to name the classes of an image
     python benchmarks/inference_volume.py --model_path best.ckpt  # a trained network (random TResNet-M)
+    python benchmarks/inference_volume.py --engines all --batch 16 --count 2000 --plain16 0 --memory 0 --results \
+        benchmarks/results/engine_volume_16.json                  # every --engine of infer.py, and timm; then --batch 1
 
 Expected on two idle cores: infer.py at least 1.5 times the plain loop.
 
@@ -15,6 +17,8 @@ many names for a few hundred files. The peers, each in a process of its own, tak
     plain 16  the same, 16 photos at a time through the network
     infer     csl.inference.infer.infer with its defaults, CSV written as it goes and joined at the end
     onnx      the same with `python -m csl export`'s file (with --onnx)
+    infer torch, infer openvino bf16, ...     the same with that --engine, and --amp (with --engines)
+    timm, timm bf16     the plain loop with timm's network, channels-last, --batch photos at a time (with --engines)
 
 "The network" of the plain loops is what `csl.checkpoint.load_model` gives, in eval mode under inference_mode, as it was
 loaded: not fused, eager, on all of PyTorch's threads. Loading the network and the first photo are not in the times of the
@@ -32,6 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -82,13 +87,17 @@ def time_names():
         print(f"names of {classes:,} classes: {1000 * statistics.median(times):.4f} ms an image")
 
 
-def plain(weights, paths, batch):
+def timm_network():
+    """timm's network of the same kind."""
+    import timm
+
+    return timm.create_model("tresnet_m", num_classes=80).eval().to(memory_format=torch.channels_last)
+
+
+def plain(model, paths, batch, bf16=False):
     """Seconds of the loop that one would write without csl.data and csl.inference.infer."""
     import numpy as np
 
-    from csl import checkpoint
-
-    model = checkpoint.load_model(weights)[0]
     rows = []
 
     def load(path):
@@ -98,7 +107,9 @@ def plain(weights, paths, batch):
 
     def run(some):
         x = torch.stack([load(path) for path in some])  # [B, 3, H, W]
-        rows.extend(zip(some, torch.sigmoid(model(x)).numpy(), strict=True))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = model(x)
+        rows.extend(zip(some, torch.sigmoid(logits.float()).numpy(), strict=True))
 
     with torch.inference_mode():
         run(paths[:batch])
@@ -109,8 +120,8 @@ def plain(weights, paths, batch):
         return time.perf_counter() - start
 
 
-def streamed(weights, paths, folder):
-    """Seconds of infer.py's own function over a list of photos, without loading the network."""
+def streamed(weights, paths, folder, **how):
+    """Seconds of infer.py's own function over a list of photos, without loading the network; `how` are more of its options."""
     from csl.inference import infer as inference
     from csl.predict import Predictor
 
@@ -132,27 +143,37 @@ def streamed(weights, paths, folder):
         image_size=SIZE,
         output=str(Path(folder, "predictions.csv")),
         th=0.3,
+        **how,
     )
     start = time.perf_counter()
     inference.infer(options, say=lambda line: None)
     return time.perf_counter() - start - sum(loading)
 
 
-def child(peer, weights, paths):
+def child(peer, batch, weights, paths):
     """In a process of its own: {"seconds", "peak_mib", "worker_peak_mib"} of a peer."""
+    kind, *words = peer.split()
+    bf16 = "bf16" in words
     with tempfile.TemporaryDirectory() as folder:
-        seconds = (
-            plain(weights, paths, 16 if peer == "plain 16" else 1)
-            if "plain" in peer
-            else streamed(weights, paths, folder)
-        )
+        if kind == "timm":
+            seconds = plain(timm_network(), paths, batch or 16, bf16)
+        elif kind == "plain":
+            from csl import checkpoint
+
+            seconds = plain(checkpoint.load_model(weights)[0], paths, 16 if "16" in words else 1)
+        else:
+            how = {
+                "engine": next((word for word in words if word != "bf16"), "auto"),
+                "amp": "bf16" if bf16 else "auto",
+            }
+            seconds = streamed(weights, paths, folder, **how, **({"batch_size": batch} if batch else {}))
     of = {"peak_mib": resource.RUSAGE_SELF, "worker_peak_mib": resource.RUSAGE_CHILDREN}
     return {"seconds": seconds, **{name: resource.getrusage(who).ru_maxrss / 1024 for name, who in of.items()}}
 
 
-def run(peer, weights, paths):
+def run(peer, weights, paths, batch=0):
     """A peer over `paths`, in a process of its own."""
-    command = [sys.executable, __file__, "--child", peer, str(weights)]
+    command = [sys.executable, __file__, "--child", peer, str(batch), str(weights)]
     out = subprocess.run(command, input="\n".join(paths), check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(out.stdout.splitlines()[-1])
     return found | {"images": len(paths), "images_per_s": len(paths) / found["seconds"]}
@@ -170,6 +191,11 @@ def write_weights(folder):
     return path
 
 
+def engines(text):
+    """The value of --engines."""
+    return ["torch", "openvino", "onnx"] if text == "all" else text.split(",")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=10_000, help="photos of all turns together (default 10000)")
@@ -179,6 +205,10 @@ def main():
     parser.add_argument("--onnx", action="store_true", help="export the network, and run that file as well")
     parser.add_argument("--plain16", type=int, default=1, help="0 leaves the loop of 16 at a time out (default 1)")
     parser.add_argument("--memory", type=int, default=500, help="N of the memory rows; 0 leaves them out (default 500)")
+    parser.add_argument(
+        "--engines", type=engines, default=[], metavar="A,B", help="torch, openvino, onnx; all: all of them"
+    )
+    parser.add_argument("--batch", type=int, default=0, help="photos at a time of infer and timm (infer's default; 16)")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="what to write")
     parser.add_argument("--names", action="store_true", help="only time how the classes of an image are named")
     args = parser.parse_args()
@@ -196,6 +226,9 @@ def main():
             files["onnx"] = export(
                 ExportOptions(model_path=str(weights), image_size=SIZE, out=str(folder / "best.onnx"))
             )
+        for engine in args.engines:
+            for precision in ("",) if engine == "onnx" else ("", " bf16"):
+                files |= {f"infer {engine}{precision}": weights, f"timm{precision}": weights}
         paths = make_photos(folder, args.count, args.photos)
         part = len(paths) // args.repeats
         found = {peer: [] for peer in files}
@@ -203,8 +236,8 @@ def main():
         for repeat in range(args.repeats):
             some = paths[repeat * part : (repeat + 1) * part]
             for peer in order:
-                found[peer].append(run(peer, files[peer], some))
-                print(f"turn {repeat + 1}: {peer:10} {found[peer][-1]['images_per_s']:8.2f} images/s", flush=True)
+                found[peer].append(run(peer, files[peer], some, args.batch))
+                print(f"turn {repeat + 1}: {peer:20} {found[peer][-1]['images_per_s']:8.2f} images/s", flush=True)
             order.append(order.pop(0))
         rates = {peer: statistics.median(one["images_per_s"] for one in ones) for peer, ones in found.items()}
         memory = []
@@ -214,10 +247,10 @@ def main():
             print(
                 f"infer over {count:,} photos: {memory[-1]['peak_mib']:.0f} MiB, worker {memory[-1]['worker_peak_mib']:.0f} MiB"
             )
-    loops = [peer for peer in files if peer.startswith("plain")]
-    ratios = {f"{ours} / {peer}": rates[ours] / rates[peer] for ours in files.keys() - loops for peer in loops}
+    loops = [peer for peer in files if peer.startswith(("plain", "timm"))]
+    ratios = {f"{ours} / {peer}": rates[ours] / rates[peer] for ours in files if ours not in loops for peer in loops}
     for peer, rate in rates.items():
-        print(f"{peer:10} {rate:8.2f} images/s (median of {args.repeats} turns of {part:,} photos)")
+        print(f"{peer:20} {rate:8.2f} images/s (median of {args.repeats} turns of {part:,} photos)")
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f} x" + (f" (wanted {TARGET})" if name == "infer / plain" else ""))
     if args.count < QUICK:
@@ -225,7 +258,10 @@ def main():
     settings = {k: v for k, v in vars(args).items() if k != "results"}
     settings |= {"size": SIZE, "photos": "drawn garments" if args.photos is None else "copies of photos"}
     settings["model_path"] = "random TResNet-M, 80 classes" if args.model_path is None else "a trained network"
-    machine = describe_machine(load, "torch", "Pillow", "simplejpeg", threads=torch.get_num_threads())
+    packages = [name for name in ("openvino", "onnxruntime") if args.engines and find_spec(name)]
+    machine = describe_machine(
+        load, "torch", "timm", "Pillow", "simplejpeg", *packages, threads=torch.get_num_threads()
+    )
     result = {
         "machine": machine,
         "settings": settings,
@@ -241,6 +277,6 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        print(json.dumps(child(sys.argv[2], sys.argv[3], sys.stdin.read().splitlines())))
+        print(json.dumps(child(sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.stdin.read().splitlines())))
     else:
         main()

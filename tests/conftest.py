@@ -16,6 +16,7 @@ if not torch.cuda.is_available():
 # No test asks a hub, and none starts from what a developer has of it: a test of downloads has a server of its own.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HUB_CACHE"] = os.path.join(os.path.dirname(__file__), "no_hub")
+os.environ.setdefault("CSL_ENGINE", "torch")  # exporting each small network anew takes longer than running it
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from csl import InputError, checkpoint
 from csl.data.images import check_image, load_pixels, load_rgb
 from csl.data.photo_cache import PhotoCache
+from csl.engines.onnx_network import OnnxNetwork
 from csl.garments import make_garments
 from csl.labels import LabelMatrix, read_annotations, read_class_descriptions
 from csl.labels.class_set import ClassSet
@@ -35,7 +36,6 @@ from csl.labels.openimages import reader as openimages
 from csl.labels.openimages.classes import read_class_list, read_mid_to_classes
 from csl.labels.shard_index import META, meta_json, sample_json
 from csl.models.description import Architecture, Description
-from csl.models.onnx_network import OnnxNetwork
 from csl.predict import find_images
 from csl.prior import read_prior
 from csl.runs.config import TrainConfig

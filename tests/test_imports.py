@@ -19,6 +19,7 @@ LAYERS = [
     {"labels", "metrics"},
     {"losses", "models", "data", "prior", "garments"},
     {"checkpoint", "runs", "decisions"},
+    {"engines"},
     {"predict"},
     {"plots"},
     {"inference", "preparation", "review", "training"},

@@ -29,13 +29,12 @@ FLAGS = {
         "data model_name model_path num_classes workers image_size thre batch_size print_freq printfreq dataset_type "
         "split images metadata debug_mode attributes columns ignore_columns filename_column roles minus_one unlisted "
         "no_label vote_threshold keep_unlabelled_images classes_file strict_labels reviews follow_links path_dest plots "
-        "plot_classes prior_path device amp abn compile cache weights_key background calibrate target"
+        "plot_classes prior_path device amp engine abn compile cache weights_key background calibrate target"
     ),
     infer: (
         "model_path pic_path model_name input_size image_size dataset_type class_description_path th top_k num_classes "
-        "all_val_inference data images reviews follow_links path_dest output heatmap batch_size workers device amp abn compile "
-        "cache "
-        "weights_key background"
+        "all_val_inference data images reviews follow_links path_dest output heatmap batch_size workers device amp engine "
+        "abn compile cache weights_key background"
     ),
 }
 

@@ -10,8 +10,8 @@ from networks import images, set_golden_weights
 from PIL import Image
 
 from csl import InputError, checkpoint
+from csl.engines.form import ExportForm
 from csl.export import ExportOptions, export
-from csl.export.form import ExportForm
 from csl.export.int8 import quantise
 from csl.labels.class_set import ClassSet
 from csl.models import create_model

@@ -22,7 +22,7 @@ DATA = (
 NETWORK = ("model_path", "weights_key", "model_name", "num_classes", "image_size", "background")
 """Which trained network is used."""
 
-MACHINE = ("batch_size", "workers", "cache", "device", "amp", "abn", "compile")
+MACHINE = ("batch_size", "workers", "cache", "device", "amp", "engine", "abn", "compile")
 """What a trained network runs on."""
 
 _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
@@ -135,6 +135,13 @@ _SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {
             "choices": ("auto", "bf16", "fp16", "off"),
             "help": "low precision; auto uses it on a GPU only; fp16 needs one",
+        },
+    ),
+    "engine": (
+        ("--engine",),
+        {
+            "choices": ("auto", "torch", "openvino", "onnx"),
+            "help": "what runs the network on a CPU; auto: the fastest that is installed, proved equal at first",
         },
     ),
     "abn": (

@@ -3,27 +3,20 @@
 import contextlib
 import io
 import json
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from csl.engines.form import ExportForm
+from csl.engines.onnx_file import free_dimensions, quietly, write_onnx
+from csl.engines.onnx_network import OnnxNetwork
+from csl.engines.proof import TOLERANCE, difference
 from csl.errors import InputError, in_words
-from csl.export.form import ExportForm
 from csl.models import CONFIGS
-from csl.models.description import INPUT, Description
-from csl.models.onnx_network import INSTALL, SIZE_NAMES, OnnxNetwork
-from csl.models.tresnet import SIZE_MIN, SIZE_STEP
-
-TOLERANCE = 1e-4
-"""The largest difference from PyTorch that is accepted: of a probability, and of a logit (of the largest one, over 1)."""
-
-OPSET = 17
+from csl.models.description import Description
+from csl.models.tresnet import SIZE_STEP
 
 METADATA = "csl.json"
 """Extra file inside a `.pt2` that holds the metadata, a JSON object of texts."""
@@ -47,7 +40,7 @@ def write_checked(
     Raises:
         InputError: it cannot be exported, does not run, or gives other numbers than PyTorch.
     """
-    write = {"onnx": _write_onnx, "pt2": _write_pt2}[format_]
+    write = {"onnx": write_onnx, "pt2": _write_pt2}[format_]
     reason = None
     for any_size in (True, False) if _takes_other_sizes(form, description) else (False,):
         try:
@@ -73,36 +66,12 @@ def _other_size(description):
     return height + 5 * SIZE_STEP, width + 3 * SIZE_STEP  # the maps inside become odd, which even sizes hide
 
 
-def _write_onnx(form, description, path, any_size):
-    """By TorchScript's exporter, quick and the same in every PyTorch from 2.6, or by the new one where that is missing."""
-    example = torch.rand(2, 3, *description.height_width)
-    names = {0: "batch"} | (dict(zip((2, 3), SIZE_NAMES, strict=True)) if any_size else {})
-    settings: dict[str, Any] = {"input_names": [INPUT], "output_names": [description.output], "opset_version": OPSET}
-    errors = []
-    for options in (
-        {"dynamo": False, "dynamic_axes": {INPUT: names, description.output: {0: "batch"}}},
-        {"dynamo": True, "dynamic_shapes": (_dims(description, any_size),), "external_data": False},
-    ):
-        with _quietly():
-            try:
-                torch.onnx.export(form, (example,), str(path), **settings, **options)
-                break
-            except Exception as error:  # of a missing exporter, of an operator without translation: no common base
-                errors.append(in_words(error))
-    else:
-        raise InputError(f"{description.architecture.name}: cannot be exported to ONNX ({'; '.join(errors)})")
-    onnx = import_onnx()
-    content = onnx.load(str(path))
-    onnx.helper.set_model_props(content, description.to_metadata())
-    onnx.save(content, str(path))
-
-
 def _write_pt2(form, description, path, any_size):
     example = torch.rand(2, 3, *description.height_width)
     buffer = io.BytesIO()
     try:
-        with _quietly():
-            program = torch.export.export(form, (example,), dynamic_shapes=(_dims(description, any_size),))
+        with quietly():
+            program = torch.export.export(form, (example,), dynamic_shapes=(free_dimensions(description, any_size),))
             torch.export.save(program, buffer, extra_files={METADATA: json.dumps(description.to_metadata())})
     except Exception as error:  # of data-dependent control flow, of constraints: no common base
         reason = in_words(error)
@@ -113,21 +82,9 @@ def _write_pt2(form, description, path, any_size):
 def _load_pt2(path):
     """The network and the metadata of a `.pt2` file that `_write_pt2` wrote a moment ago."""
     extra = {METADATA: ""}
-    with _quietly():
+    with quietly():
         program = torch.export.load(io.BytesIO(path.read_bytes()), extra_files=extra)
     return program.module(), json.loads(extra[METADATA])
-
-
-def _dims(description, any_size):
-    """What torch.export is told of the input: any batch, and sides that divide by 4 where the network asks for that."""
-    dims = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
-    if any_size:
-        step = SIZE_STEP if description.architecture.name in CONFIGS else 1
-        for axis, name in zip((2, 3), SIZE_NAMES, strict=True):
-            dims[axis] = (
-                step * torch.export.Dim(name, min=SIZE_MIN // step, max=1 << 14) if step > 1 else torch.export.Dim.AUTO
-            )
-    return dims
 
 
 def _compare(form, description, path, format_, photos, any_size):
@@ -157,8 +114,8 @@ def _compare(form, description, path, format_, photos, any_size):
                     raise InputError(
                         f"{description.architecture.name}: the exported file does not run ({reason})"
                     ) from error
-            worst = max(worst, _difference(found, expected, description.sigmoid))
-    if not worst <= TOLERANCE:  # NaN is no agreement
+            worst = max(worst, difference(found, expected, description.sigmoid))
+    if worst > TOLERANCE:
         raise InputError(
             f"{description.architecture.name}: the exported file gives other numbers than PyTorch on {what}, by {worst:.3g}; "
             f"expected at most {TOLERANCE:g}"
@@ -169,39 +126,3 @@ def _compare(form, description, path, format_, photos, any_size):
         else f"any batch of {'x'.join(map(str, description.height_width))} pixels"
     )
     return f"{sizes}; {description.output} equal PyTorch's to {worst:.1g} on {what}"
-
-
-def _difference(found: Tensor, expected: Tensor, sigmoid: bool) -> float:
-    """The largest difference of a probability and, relative to the largest one where that is over 1, of a logit."""
-    if found.shape != expected.shape:
-        return float("inf")
-    if sigmoid:
-        return (found - expected).abs().max().item()
-    probabilities = (found.sigmoid() - expected.sigmoid()).abs().max()
-    logits = (found - expected).abs().max() / expected.abs().max().clamp(min=1)
-    return torch.maximum(probabilities, logits).item()
-
-
-def import_onnx() -> Any:
-    """The onnx package; InputError with how to install it where it is missing."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise InputError(f"onnx is not installed ({error}): {INSTALL}") from error
-    return onnx
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Exporters report on their own work at length; what matters is said when the file is compared."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

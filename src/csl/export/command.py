@@ -4,7 +4,6 @@ import contextlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
@@ -13,20 +12,19 @@ import torch
 
 from csl import checkpoint
 from csl.data.transforms import EvalTransform
+from csl.engines.form import ExportForm
+from csl.engines.onnx_file import describe, import_onnx
+from csl.engines.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.errors import InputError, printable
-from csl.export.checked import import_onnx, write_checked
-from csl.export.form import ExportForm
+from csl.export.checked import write_checked
 from csl.export.int8 import quantise
 from csl.export.weights import check_weights, write_weights
 from csl.garments import make_garments
 from csl.inference.options import NetworkOptions
 from csl.inference.sources import annotations_for, checkpoint_path
 from csl.inference.validate import evaluate
-from csl.labels.class_set import ClassSet
 from csl.labels.options import DataOptions
 from csl.machine.files import replacing, set_aside
-from csl.models.description import Description
-from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.predict import Predictor, find_images
 from csl.predict.kept_decisions import read_decisions
 from csl.ranges import DEFAULT_IMAGE_SIZE, check_ranges
@@ -81,7 +79,8 @@ def export(options: ExportOptions, say: Callable[[str], None] = print) -> Path:
     )
     if loaded.origin:
         say(loaded.origin)
-    description = _describe(loaded, options)
+    decisions = read_decisions(loaded.path, loaded.extra.get("decisions"), loaded.num_classes, loaded.groups)
+    description = replace(describe(loaded, options.sigmoid), decisions=decisions.to_plain() if decisions else None)
     out = Path(options.out) if options.out else path.with_suffix(f"{'.int8' if options.int8 else ''}.{options.format}")
     if out.suffix != f".{options.format}":
         raise InputError(f"--out {out}: expected a name that ends in .{options.format}")
@@ -125,22 +124,6 @@ def _check_flags(options):
     if options.format == "onnx":
         import_onnxruntime()
         import_onnx()
-
-
-def _describe(loaded, options):
-    numbered = [f"class {i}" for i in range(loaded.num_classes)]
-    config = loaded.extra.get("config") or {}
-    decisions = read_decisions(loaded.path, loaded.extra.get("decisions"), loaded.num_classes, loaded.groups)
-    return Description(
-        architecture=loaded.architecture,
-        class_set=loaded.class_set or ClassSet(numbered, numbered),
-        image_size=loaded.image_size,
-        sigmoid=options.sigmoid,
-        background=str(config.get("background") or "none"),
-        own_split=config.get("val_split") is not None,
-        version=version("csl"),
-        decisions=decisions.to_plain() if decisions else None,
-    )
 
 
 def _photos(options, loaded, description, scratch):

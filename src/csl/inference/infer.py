@@ -233,6 +233,7 @@ def _plan(predictor, path, images, classes, threshold, options):
         "background": predictor.background,
         "device": predictor.device.type,
         "amp": predictor.amp,
+        "engine": predictor.engine,
         "threshold": _digest([strict_json(threshold.to_plain())]) if isinstance(threshold, Decisions) else threshold,
         "top_k": options.top_k,
     }

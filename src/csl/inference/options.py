@@ -23,6 +23,7 @@ class NetworkOptions:
         amp: "auto", "bf16", "fp16" or "off" (`csl.predict.scoring.autocast_dtype`).
         abn: None to fold InPlace-ABN into the convolutions, or the backend that runs its layers.
         compile: compile the network when it first runs.
+        engine: what runs the network on a CPU, one of `csl.engines.ENGINES`.
         batch_size: images at a time, in each process.
         workers: processes that decode images; None for one a core.
         cache: folder where resized photos are kept for the next time.
@@ -38,6 +39,7 @@ class NetworkOptions:
     amp: str = "auto"
     abn: str | None = None
     compile: bool = False
+    engine: str = "auto"
     batch_size: int = DEFAULT_BATCH_SIZE
     workers: int | None = None
     cache: str | None = None

@@ -47,8 +47,8 @@ def checkpoint_path(given: str | None, results: str | None = None) -> Path:
 def load_predictor(
     options: NetworkOptions, path: Path, say: Callable[[str], None], default_image_size: int = DEFAULT_IMAGE_SIZE
 ) -> Predictor:
-    """Load the network of the file `path`, which a line names, as the options say; another tells which of its weights were
-    taken, and one what runs InPlace-ABN's layers.
+    """Load the network of the file `path`, which a line names, as the options say; others tell which of its weights were
+    taken, what runs InPlace-ABN's layers, and which engine the network.
 
     Raises:
         InputError: as `Predictor.load`.
@@ -57,10 +57,10 @@ def load_predictor(
     predictor = Predictor.load(
         path, options.model_name, options.num_classes, options.image_size, default_image_size,
         device=options.device, amp=options.amp, abn=options.abn, compile=options.compile, weights_key=options.weights_key,
-        background=options.background,
+        background=options.background, engine=options.engine,
     )  # fmt: skip
     predictor.cache = options.cache
-    for line in filter(None, (predictor.origin, predictor.abn)):
+    for line in filter(None, (predictor.origin, predictor.abn, predictor.engine_line)):
         say(line)
     return predictor
 

@@ -1,7 +1,7 @@
 """A trained network that takes images and gives probabilities."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,9 @@ from csl.data.loader import create_loader, default_workers
 from csl.data.photo_cache import open_cache
 from csl.data.transforms import EvalTransform
 from csl.decisions import Decisions
+from csl.engines.choice import choose_engine, run_exported
+from csl.engines.onnx_file import describe
+from csl.engines.onnx_network import import_onnxruntime
 from csl.errors import InputError
 from csl.labels import Annotations, LabelMatrix
 from csl.machine import distributed
@@ -23,7 +26,6 @@ from csl.models import architecture, check_image_size, fuse
 from csl.models.abn import describe_abn
 from csl.models.compiling import compile_network
 from csl.models.heat_maps import heat_maps
-from csl.models.onnx_network import OnnxNetwork, import_onnxruntime
 from csl.ops import set_abn_backend
 from csl.predict.kept_decisions import read_decisions
 from csl.predict.scoring import Scores, autocast_dtype, choose_device, score, to_input
@@ -50,6 +52,8 @@ class Predictor:
         origin: one line on which weights of the file were taken, None where nothing had to be chosen.
         background: the colour that transparent images are laid over (`csl.data.images.load_pixels`).
         decisions: calibration and thresholds of the file; None without. Scores are those of the network nonetheless.
+        engine: what runs the network, by name and version.
+        engine_line: one line that says which engine that is and why.
     """
 
     model: nn.Module
@@ -64,6 +68,8 @@ class Predictor:
     origin: str | None = None
     background: str = "none"
     decisions: Decisions | None = None
+    engine: str = "torch"
+    engine_line: str | None = None
 
     def __post_init__(self):
         self._transform()  # raises InputError
@@ -82,6 +88,7 @@ class Predictor:
         compile: bool = False,
         weights_key: str | None = None,
         background: str | None = None,
+        engine: str = "auto",
     ) -> "Predictor":
         """Load the network of a checkpoint, at the image size of its training unless another is given.
 
@@ -98,11 +105,13 @@ class Predictor:
             compile: compile the network when it first runs.
             weights_key: which of the state dicts in the file, as in `csl.checkpoint.read`.
             background: as the attribute; None for that of the training.
+            engine: what runs the network on a CPU: "torch", "openvino", "onnx", or "auto" for the fastest that is installed,
+                if it gives PyTorch's numbers, which is tried once (`csl.engines.choice`).
 
         Raises:
-            InputError: as `csl.checkpoint.load_model`, a size that the network does not take, a backend that does not
-                run here, or no compiler; for an exported file as `OnnxNetwork`, or a setting that an exported file does
-                not take.
+            InputError: as `csl.checkpoint.load_model`, a size that the network does not take, a backend or an engine that
+                does not run here, or no compiler; for an exported file as `OnnxNetwork`, or a setting that an exported file
+                does not take.
         """
         if Path(path).suffix == ".pt2":
             raise InputError(f"{path}: .pt2 files do not run here, use the .onnx file or the checkpoint")
@@ -113,7 +122,7 @@ class Predictor:
                 raise InputError(
                     f"{flag}: {path} is exported and runs as it is: run without {flag}, or give a checkpoint"
                 )
-            return cls._load_onnx(Path(path), model_name, num_classes, image_size, device, background)
+            return cls._load_onnx(Path(path), model_name, num_classes, image_size, device, background, engine)
         if abn is not None:
             set_abn_backend(abn)
         model, loaded = checkpoint.load_model(
@@ -126,9 +135,15 @@ class Predictor:
         line = None if abn is None else describe_abn(model, chosen)
         if abn is not None and line is None:
             raise InputError(f"--abn {abn}: {loaded.model_name} has no InPlace-ABN, expected a TResNet or no --abn")
-        model = fuse(model) if abn is None else model
+        pytorch = fuse(model) if abn is None else model
+        description = replace(describe(loaded), background=background or describe(loaded).background)
+        runs = choose_engine(
+            engine, model, compile_network(pytorch, chosen) if compile else pytorch, loaded.path, description, chosen,
+            autocast_dtype(amp, chosen), {"model_name": model_name, "weights_key": weights_key},
+            "InPlace-ABN is kept as layers" if abn is not None else "it is compiled" if compile else None,
+        )  # fmt: skip
         return cls(
-            model=compile_network(model, chosen) if compile else model,
+            model=runs.network,
             classes=loaded.classes or [f"class {i}" for i in range(loaded.num_classes)],
             groups=loaded.groups,
             image_size=loaded.image_size,
@@ -137,17 +152,19 @@ class Predictor:
             config=config,
             abn=line,
             origin=loaded.origin,
-            background=background or str(config.get("background") or "none"),
+            background=description.background,
+            engine=runs.name,
+            engine_line=runs.line,
             decisions=read_decisions(loaded.path, loaded.extra.get("decisions"), loaded.num_classes, loaded.groups),
         )
 
     @classmethod
-    def _load_onnx(cls, path, model_name, num_classes, image_size, device, background):
+    def _load_onnx(cls, path, model_name, num_classes, image_size, device, background, engine):
         if not path.is_file():
             raise InputError(f"{path}: no such file, expected an exported network")
-        chosen = choose_device(device if device or _onnx_has_cuda() else "cpu")
-        network = OnnxNetwork(path, image_size, chosen)
-        found = network.description
+        chosen = choose_device(device if device or (engine != "openvino" and _onnx_has_cuda()) else "cpu")
+        runs = run_exported(engine, path, image_size, chosen)
+        found = runs.network.description
         if num_classes is not None and num_classes != found.architecture.num_classes:
             raise InputError(f"--num_classes {num_classes}: {path} has {found.architecture.num_classes} classes")
         if model_name is not None and architecture(model_name) != found.architecture.name:
@@ -158,7 +175,7 @@ class Predictor:
         config = RunFolder(path.parent).config  # of the run that it was exported beside
         known = {"val_split": True} if found.own_split else {}
         return cls(
-            model=network.eval(),
+            model=runs.network.eval(),
             classes=found.class_set.classes,
             groups=found.class_set.groups,
             image_size=size,
@@ -167,6 +184,8 @@ class Predictor:
             config=parse_json(config.read_bytes(), config) if config.is_file() else known,
             background=background or found.background,
             decisions=read_decisions(path, found.decisions, len(found.class_set.classes), found.class_set.groups),
+            engine=runs.name,
+            engine_line=runs.line,
         )
 
     def score(

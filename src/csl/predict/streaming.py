@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from csl.data.dataset import BadImage
+from csl.engines.exported import ExportedNetwork
 from csl.models.fusion import FusedTResNet
-from csl.models.onnx_network import OnnxNetwork
 from csl.predict.scoring import to_input
 
 MOST_COPIES = 4
@@ -51,8 +51,8 @@ def copies(model: nn.Module, device: torch.device) -> list[nn.Module]:
         device.type != "cpu" or count < 2 or model._compiled_call_impl is not None
     ):  # a compiled network cannot be copied
         return [model]
-    if isinstance(model, OnnxNetwork):
-        return [model.on_one_thread()] * count if torch.get_num_threads() <= MOST_COPIES else [model]
+    if isinstance(model, ExportedNetwork):
+        return model.copies(count)
     if isinstance(model, FusedTResNet):  # it reorders its weights for a batch of another shape
         shared = {id(parameter): parameter for parameter in model.parameters()}
         return [model] + [copy.deepcopy(model, dict(shared)) for _ in range(count - 1)]

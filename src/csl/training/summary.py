@@ -28,7 +28,7 @@ def best_scores(config: TrainConfig, data: Data, run: RunFolder, kept: Scores | 
     """
     if distributed.broadcast_object(kept is not None):
         return kept
-    predictor = Predictor.load(run.best, device=config.device, amp=config.amp)
+    predictor = Predictor.load(run.best, device=config.device, amp=config.amp, engine="torch")
     predictor.cache = config.cache
     val = data.val
     return gather_scores(

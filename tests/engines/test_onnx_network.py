@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from csl import InputError, checkpoint
+from csl.engines.onnx_network import OnnxNetwork
 from csl.export import ExportOptions, export
 from csl.garments import make_garments
 from csl.inference.validate import evaluate
 from csl.labels import read_annotations
 from csl.models import create_model
-from csl.models.onnx_network import OnnxNetwork
 from csl.predict import Predictor, find_images, name_scores
 from csl.predict.streaming import copies
 
@@ -141,7 +141,9 @@ def test_without_onnxruntime_the_error_says_what_to_install(run, tmp_path):
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('No module named onnxruntime')\n")
     code = "import sys; sys.path.insert(0, sys.argv[1]); from csl.cli import infer; from csl.cli.parsing import run;"
     code += "sys.exit(run(infer.main, infer.parser(), sys.argv[2:]))"
-    args = [str(tmp_path), "--model_path", str(run / "best.onnx"), "--pic_path", str(run / "set")]
+    args = [
+        str(tmp_path), "--model_path", str(run / "best.onnx"), "--pic_path", str(run / "set"), "--engine", "onnx",
+    ]  # fmt: skip
     result = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=300)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
