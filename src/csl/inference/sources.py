@@ -5,6 +5,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from csl.checkpoint import locate
 from csl.errors import InputError, NoSplit, printable
 from csl.inference.options import NetworkOptions
@@ -13,6 +15,7 @@ from csl.labels.matching import match_classes
 from csl.labels.options import DataOptions
 from csl.labels.paths import TEST_AS_VAL
 from csl.labels.read import recognised
+from csl.machine.precision import preferred_precision
 from csl.models import zoo
 from csl.predict import Predictor
 from csl.ranges import DEFAULT_IMAGE_SIZE
@@ -48,7 +51,7 @@ def load_predictor(
     options: NetworkOptions, path: Path, say: Callable[[str], None], default_image_size: int = DEFAULT_IMAGE_SIZE
 ) -> Predictor:
     """Load the network of the file `path`, which a line names, as the options say; others tell which of its weights were
-    taken, what runs InPlace-ABN's layers, and which engine the network.
+    taken, what runs InPlace-ABN's layers, the precision that was chosen for the device, and which engine runs the network.
 
     Raises:
         InputError: as `Predictor.load`.
@@ -60,7 +63,10 @@ def load_predictor(
         background=options.background, engine=options.engine,
     )  # fmt: skip
     predictor.cache = options.cache
-    for line in filter(None, (predictor.origin, predictor.abn, predictor.engine_line)):
+    dtype, why = preferred_precision(predictor.device)
+    name = str(dtype or torch.float32).removeprefix("torch.")
+    precision = f"precision: {name} ({why})" if predictor.amp == "auto" else None
+    for line in filter(None, (predictor.origin, predictor.abn, precision, predictor.engine_line)):
         say(line)
     return predictor
 

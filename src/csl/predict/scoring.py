@@ -14,6 +14,7 @@ from csl.data.dataset import BadImage
 from csl.data.prefetch import on_device
 from csl.errors import InputError, in_words
 from csl.machine import distributed
+from csl.machine.precision import preferred_precision
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
@@ -61,7 +62,7 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    """The dtype of autocast, None for float32. "auto": bfloat16 if the GPU supports it, else float16; None on a CPU.
+    """The dtype of autocast, None for float32; "auto" is `csl.machine.precision.preferred_precision`.
 
     Raises:
         InputError: another word, or float16 on a CPU, which has no fast operations of it.
@@ -70,11 +71,7 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
         raise InputError(f"--amp {amp}: expected one of auto, {', '.join(AMP)}")
     if amp == "fp16" and device.type == "cpu":
         raise InputError("--amp fp16: far slower than float32 on a CPU, expected bf16 or off")
-    if amp != "auto":
-        return AMP[amp]
-    if device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return preferred_precision(device)[0] if amp == "auto" else AMP[amp]
 
 
 def to_input(images: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:

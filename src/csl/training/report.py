@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from csl.labels import Annotations
 from csl.machine.invocation import command, quoted
+from csl.machine.precision import preferred_precision
 from csl.runs.config import TrainConfig
 
 Results = Mapping[str, Mapping[str, float]]
@@ -38,9 +39,11 @@ def start(
     if processes > 1 or config.grad_accum > 1:
         parts = f"{config.grad_accum} x {config.batch_size}" if config.grad_accum > 1 else f"{config.batch_size}"
         batch += f" ({processes} processes x {parts}; --lr {config.lr:g} as given)"
+    precision = _PRECISIONS[amp_dtype]
+    why = f"; {precision}: {preferred_precision(device)[1]}" if config.amp == "auto" else ""
     return (
-        f"training on {device}, {_PRECISIONS[amp_dtype]}, {config.epochs} epochs of {steps_per_epoch} steps, {batch}, "
-        f"image size {config.image_size}, {workers} workers, seed {config.seed}"
+        f"training on {device}, {precision}, {config.epochs} epochs of {steps_per_epoch} steps, {batch}, "
+        f"image size {config.image_size}, {workers} workers, seed {config.seed}{why}"
     )
 
 
