@@ -2,6 +2,7 @@
 
     python benchmarks/export_speed.py                        # about 10 minutes on two cores
     python benchmarks/export_speed.py --repeats 3            # a quick look: writes no file
+    python benchmarks/export_speed.py --repeats 1 --model test_resnet --size 64    # in seconds: whether all of it runs
     python benchmarks/export_speed.py --photos DIR           # int8 calibrated on photos instead of drawn garments
 
 Expected on two idle cores with AVX-512, VNNI and its bf16: the fastest engine at least 1.6 times timm's rate in float32 and in
@@ -44,12 +45,12 @@ TARGETS = {"onnx int8": 2.5}
 PAUSE = 0.05  # seconds
 
 
-def networks(folder, photos, threads):
+def networks(folder, photos, threads, name=MODEL, size=SIZE):
     """The peers by name."""
     torch.manual_seed(0)
-    model = create_model(MODEL, num_classes=CLASSES).eval()
+    model = create_model(name, num_classes=CLASSES).eval()
     weights = folder / "best.ckpt"
-    content = {"model": model.state_dict(), "model_name": MODEL, "num_classes": CLASSES, "config": {"image_size": SIZE}}
+    content = {"model": model.state_dict(), "model_name": name, "num_classes": CLASSES, "config": {"image_size": size}}
     checkpoint.write(weights, content)
     if photos is None:
         photos = make_garments(folder / "garments", num_train=1, num_val=32, size=256, progress=False)
@@ -59,21 +60,21 @@ def networks(folder, photos, threads):
     )
     timm_model, fused = (
         network.eval().to(memory_format=torch.channels_last)
-        for network in (timm.create_model(MODEL, num_classes=CLASSES), fuse(model))
+        for network in (timm.create_model(name, num_classes=CLASSES), fuse(model))
     )
     peers = {
         "timm": timm_model,
         "timm bf16": in_bf16(timm_model),
         "torch": fused,
         "torch bf16": in_bf16(fused),
-        "onnx": OnnxNetwork(onnx, SIZE, threads=threads),
-        "onnx int8": OnnxNetwork(int8, SIZE, threads=threads),
+        "onnx": OnnxNetwork(onnx, size, threads=threads),
+        "onnx int8": OnnxNetwork(int8, size, threads=threads),
     }
     if find_spec("openvino"):
         peers |= {
-            "openvino": OpenVinoNetwork(onnx, SIZE, threads=threads),
-            "openvino bf16": OpenVinoNetwork(onnx, SIZE, "bf16", threads=threads),
-            "openvino int8": OpenVinoNetwork(int8, SIZE, threads=threads),
+            "openvino": OpenVinoNetwork(onnx, size, threads=threads),
+            "openvino bf16": OpenVinoNetwork(onnx, size, "bf16", threads=threads),
+            "openvino int8": OpenVinoNetwork(int8, size, threads=threads),
         }
     return peers
 
@@ -103,9 +104,9 @@ def ratios_of(rates):
 
 
 @torch.inference_mode()
-def measure(peers, batch, repeats):
+def measure(peers, batch, repeats, size=SIZE):
     """{peer: {"images_per_s", "seconds"}} of the peers taking turns on the same images."""
-    x = torch.rand(batch, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    x = torch.rand(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     found = {name: [] for name in peers}
     for network in peers.values():
         network(x)
@@ -124,23 +125,34 @@ def measure(peers, batch, repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, help="turns of each peer (15; 45 at batch 1)")
+    parser.add_argument("--model", default=MODEL, help=f"with --repeats: the network ({MODEL})")
+    parser.add_argument("--size", type=int, default=SIZE, help=f"with --repeats: side of the images ({SIZE})")
     parser.add_argument("--photos", help="folder of photos to calibrate int8 on (drawn garments)")
     parser.add_argument("--threads", type=int, help="of each peer (PyTorch's)")
     args = parser.parse_args()
+    if (args.model, args.size) != (MODEL, SIZE) and not args.repeats:
+        parser.error("--model and --size are for a look: expected --repeats, too")
     load = os.getloadavg()[0]
     if args.threads:
         torch.set_num_threads(args.threads)
     threads = torch.get_num_threads()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        peers = networks(Path(folder), args.photos, threads)
+        peers = networks(Path(folder), args.photos, threads, args.model, args.size)
         for batch in (1, 16):
-            row = measure(peers, batch, args.repeats or (45 if batch == 1 else 15))
+            row = measure(peers, batch, args.repeats or (45 if batch == 1 else 15), args.size)
             rates = {name: values["images_per_s"] for name, values in row.items()}
             ratios = ratios_of(rates)
             targets = TARGETS | {name: FASTEST for name in ratios if name.startswith("fastest")}
             rows.append(
-                {"model": MODEL, "size": SIZE, "batch": batch, "peers": row, "ratios": ratios, "targets": targets}
+                {
+                    "model": args.model,
+                    "size": args.size,
+                    "batch": batch,
+                    "peers": row,
+                    "ratios": ratios,
+                    "targets": targets,
+                }
             )
             for name, rate in rates.items():
                 ratio = f"{ratios[name]:5.2f} x timm" if name in ratios else ""

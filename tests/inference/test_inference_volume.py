@@ -1,5 +1,6 @@
 """infer.py over many photos: streamed, resumed after a kill, bad files named, Parquet equal to CSV, shared by processes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -313,9 +314,11 @@ def test_processes_of_a_job_share_the_photos(weights, many, expected, tmp_path):
         str(ROOT / "infer.py"), "--pic_path", str(many), "--model_path", str(weights), "--th=0.5", "-b16", "-j0",
         "--device=cpu", "--output", str(tmp_path / "out.csv"),
     ]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    chosen = os.environ | {"CSL_ENGINE": "auto"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=chosen)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("00000.jpg: ") == 1
+    assert result.stdout.count("engine: PyTorch (one of several processes)") == 1
     ours, theirs = (pd.read_csv(p, keep_default_na=False) for p in (tmp_path / "out.csv", expected / "predictions.csv"))
     assert ours[["filename", "class"]].to_numpy().tolist() == theirs[["filename", "class"]].to_numpy().tolist()
     close_scores(ours.score, theirs.score)

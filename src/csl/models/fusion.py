@@ -2,8 +2,7 @@
 
     act(xhat * (|w| + eps) + b),  xhat = (conv(x) - mean) / sqrt(var + eps)     is     act(conv'(x) + b')
 
-with conv' and b' computed in float64 once. On a CPU bias, activation and residual addition happen inside oneDNN's
-convolution (`csl.models.onednn`); elsewhere, and while a graph is being captured, they are PyTorch's own operations.
+with conv' and b' computed in float64 once.
 """
 
 import copy
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 from csl.models.abn import InPlaceABN
 from csl.models.heads import MLDecoderHead
-from csl.models.onednn import OneDNNConv
 from csl.models.tresnet import BasicBlock, BlurPool, Bottleneck, SpaceToDepth, SqueezeExcite, TResNet, check_size
 
 
@@ -60,14 +58,10 @@ class FusedConv(nn.Module):
         super().__init__()
         self.weight, self.bias = (nn.Parameter(t, requires_grad=False) for t in (weight, bias))
         self.padding, self.activation, self.slope = padding, activation, slope
-        self._onednn = OneDNNConv()
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """[B, in, H, W], and [B, out, H, W] to add before a ReLU, which may be overwritten -> [B, out, H, W]."""
-        if self._onednn.takes(x):
-            return self._onednn(x, self.weight, self.bias, self.padding, self.activation, self.slope, other)
-        x, weight, bias = self._onednn.cast(x, self.weight, self.bias)
-        y = F.conv2d(x, weight, bias, padding=self.padding)
+        y = F.conv2d(x, self.weight, self.bias, padding=self.padding)
         if other is not None:
             y = y.add_(other)
         if self.activation == "relu":

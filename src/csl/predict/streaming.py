@@ -1,6 +1,5 @@
 """Scores of many images as they come: the loader decodes ahead, and several copies of the network work at once."""
 
-import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from csl.data.dataset import BadImage
 from csl.engines.exported import ExportedNetwork
-from csl.models.fusion import FusedTResNet
 from csl.predict.scoring import to_input
 
 MOST_COPIES = 4
@@ -42,21 +40,16 @@ class Scored:
 
 
 def copies(model: nn.Module, device: torch.device) -> list[nn.Module]:
-    """Copies of the network that run at once: on a CPU one for each thread of PyTorch's, else the network alone.
+    """The network as often as it runs at once: on a CPU for each thread of PyTorch's, else once.
 
-    The copies share the parameters. `torch.set_num_threads` and OMP_NUM_THREADS limit their number.
+    The parameters are there once. `torch.set_num_threads` and OMP_NUM_THREADS limit the number.
     """
     count = min(torch.get_num_threads(), MOST_COPIES)
-    if (
-        device.type != "cpu" or count < 2 or model._compiled_call_impl is not None
-    ):  # a compiled network cannot be copied
+    if device.type != "cpu" or count < 2 or model._compiled_call_impl is not None:  # compiled for all threads
         return [model]
     if isinstance(model, ExportedNetwork):
         return model.copies(count)
-    if isinstance(model, FusedTResNet):  # it reorders its weights for a batch of another shape
-        shared = {id(parameter): parameter for parameter in model.parameters()}
-        return [model] + [copy.deepcopy(model, dict(shared)) for _ in range(count - 1)]
-    return [model] * count  # other networks have no state between two calls
+    return [model] * count  # PyTorch's have no state between two calls
 
 
 def stream(
