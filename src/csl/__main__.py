@@ -22,6 +22,8 @@ COMMANDS = {
     "prepare attributes": "csl.cli.prepare_attributes",
     "prepare nuswide": "csl.cli.prepare_nuswide",
     "prepare shards": "csl.cli.prepare_shards",
+    "report": "csl.cli.report",
+    "compare": "csl.cli.compare",
     "reproduce": "csl.cli.reproduce",
     "zoo": "csl.cli.zoo",
 }

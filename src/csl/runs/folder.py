@@ -26,7 +26,7 @@ class RunFolder:
         "config.json", "log.jsonl", "last.ckpt", "best.ckpt", "train_avg_preds.csv", "val_avg_preds.csv",
         "estimated_prior.csv", "annotation_model.csv", "probe.csv",
         "partial_labels.npz", "split.csv", "validation.csv", "validation.json", "tensorboard", "plots",
-        "results", "results.json", "prior",
+        "results", "results.json", "prior", "report.html", "validation_scores.npz",
         "audit.csv", "audit.npz", "audit.json",
     )  # fmt: skip
 
@@ -44,6 +44,8 @@ class RunFolder:
         self.features = self.path / "features"  # stays where another run begins: it is of the network and the images
         self.partial_labels = self.path / "partial_labels.npz"
         self.split = self.path / "split.csv"
+        self.report = self.path / "report.html"
+        self.validation_scores = self.path / "validation_scores.npz"
         self.tensorboard = self.path / "tensorboard"
         self.plots = self.path / "plots"
         self.prior = self.path / "prior"

@@ -1,4 +1,4 @@
-"""The end of a run: `results.json`, the pictures, and the last lines."""
+"""The end of a run: `results.json`, the pictures, the page, and the last lines."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from csl.losses import options_of
 from csl.machine import distributed
 from csl.machine.files import write_json
 from csl.metrics import mean_average_precision
+from csl.plots.optional import tried
 from csl.predict import Predictor
 from csl.predict.kept_decisions import write_decisions
 from csl.predict.scoring import Scores, gather_scores
@@ -48,7 +49,7 @@ def summarise(
     estimate: dict[str, Any] | None = None,
     prior: Tensor | None = None,
 ) -> None:
-    """Write the thresholds, `results.json` and the plots of a run, and say what its results are and what to run next.
+    """Write the thresholds, `results.json`, the plots and the page of a run, and say what its results are and what to run next.
 
     Args:
         config: of the run.
@@ -77,6 +78,7 @@ def summarise(
     plots = plot_training(run, data.train, full, truth, data.val, scores, config.background)
     threshold = config.prior_threshold
     plots += plot_run_annotation(run, options_of("csl")["prior_threshold"] if threshold is None else threshold)
+    plots += _page(config, data, run, scores)
     latest = run.set_latest()  # another run may have ended meanwhile
     for line in report.result(best, data.val, all_labels, seconds, run.path, plots, latest, estimate):
         say(line)
@@ -91,3 +93,14 @@ def _decide(data, run, scores, prior, say):
     decisions = decide(scores.probabilities[0], labels, data.val.groups, prior=prior)
     write_decisions(run.best, decisions)
     say(f"{decisions.line()}; in {run.best.name}, for infer.py")
+
+
+def _page(config, data, run, scores):
+    """[`report.html`], [] with a warning where it cannot be written."""
+    from csl.report import write_report
+
+    with tried(run.report):
+        predictor = Predictor.load(run.best, device=config.device, amp=config.amp)
+        scored = data.val.select(scores.indices)
+        return [write_report(run, data.train, scored, scores.probabilities[0], predictor)]
+    return []
