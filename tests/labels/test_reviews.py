@@ -156,6 +156,14 @@ def test_files_that_are_no_answers_to_these_data_are_refused(table, text, messag
     assert "\n" not in str(error.value)
 
 
+def test_folders_of_classes_are_still_that_with_answers_beside_them(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").touch()
+    write(tmp_path / "reviews.csv", [("cat/1.jpg", "dog", "yes")])
+    assert read_annotations(tmp_path).labels.to_dense().tolist() == [[1, 1], [0, 1]]
+
+
 def test_a_table_that_is_called_so_is_none_of_answers(table):
     (table / "reviews.csv").write_text("place,stars\nx,5\n")
     assert "not used, as it holds no answers" in read_annotations(table).notes[-1]

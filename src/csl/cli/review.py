@@ -27,6 +27,14 @@ def parser() -> argparse.ArgumentParser:
     g = group("page")
     g.add("--host", metavar="NAME", help="interface to serve on; any but this machine's own is open to others")
     g.add("--port", type=int, metavar="N", help="0 for any that is free")
+    g = group("instead of a page")
+    g.add(
+        "--merge",
+        nargs="?",
+        const=True,
+        metavar="OUT",
+        help="write labels with the answers (CSV, COCO) into a new file or folder (merged in RUN)",
+    )
     g = group("data (the run's own)")
     g.add("--data", metavar="DIR", help="folder or file of annotations")
     g.shared(*flags.DATA)

@@ -8,6 +8,7 @@ from csl.errors import InputError, NoSplit
 from csl.labels.annotations import Annotations
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.paths import ImagePaths, contents, known_split, split_name
+from csl.labels.reviews import REVIEWS, is_reviews
 from csl.machine.image_formats import is_image_name, is_of_system
 
 _NO_CLASSES = frozenset(
@@ -87,14 +88,16 @@ def _class_folders(path):
     for name, folder in _folders_in(path).items():
         if (split := split_name(name)) and (classes := _with_photos(folder)):
             splits.setdefault(split, {}).update(classes)
-    if splits or any(_may_be_data(entry.name) for entry in os.scandir(path) if entry.is_file()):
+    if splits or any(_may_be_data(entry) for entry in os.scandir(path) if entry.is_file()):
         return splits
     return {None: found} if (found := _with_photos(path)) else {}
 
 
-def _may_be_data(name):
+def _may_be_data(entry):
     """Whether a file beside folders of photos may be a photo or labels itself, so that these are no classes."""
-    return not is_of_system(name) and os.path.splitext(name)[1].lower() not in ("", ".md", ".txt", ".html", ".pdf")
+    if is_of_system(entry.name) or (entry.name == REVIEWS and is_reviews(Path(entry.path))):
+        return False
+    return os.path.splitext(entry.name)[1].lower() not in ("", ".md", ".txt", ".html", ".pdf")
 
 
 def _folders_in(path):

@@ -13,6 +13,7 @@ from csl.labels.reviews import NONE, REVIEWS, data_folder
 from csl.machine.invocation import command
 from csl.ranges import check_ranges
 from csl.review.answers import Answers
+from csl.review.merge import merge
 from csl.review.options import ReviewOptions
 from csl.review.questions import Photos, Questions, question_file
 from csl.runs.folder import RunFolder, latest_network
@@ -30,6 +31,11 @@ def review(options: ReviewOptions, say: Callable[[str], None] = print) -> None:
     check_ranges(vars(options))
     run, data = _run_and_data(options)
     file = _file(data)
+    if options.merge is not None:
+        if not file.is_file():
+            raise InputError(f"--merge: there are no answers, expected {file}")
+        merge(data, Photos.read(data), file, run / "merged" if options.merge is True else Path(options.merge), say)
+        return
     questions = Questions.read(question_file(options.questions, run), Photos.read(data), say)
     answers = Answers(file)
     try:

@@ -16,11 +16,11 @@ class ReviewOptions(DataOptions):
         questions: the table of questions; None for suggestions.csv in the run, else audit.csv there.
         host: the network interface that the page is served on.
         port: of it; 0 for any that is free.
-        merge: do not ask, but write labels with the answers into this file or folder; "" for `merged` in the run.
+        merge: do not ask, but write labels with the answers into this file or folder; True for `merged` in the run.
     """
 
     run: str | None = None
     questions: str | None = None
     host: str = HOST
     port: int = PORT
-    merge: str | None = None
+    merge: str | bool | None = None

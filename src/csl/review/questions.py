@@ -27,10 +27,12 @@ class Photos:
 
     Attributes:
         parts: the annotations of each split, without answers.
+        splits: of the parts.
         folder: of the data, which names of images are relative to.
     """
 
     parts: list[Annotations]
+    splits: list[str]
     folder: Path
 
     @classmethod
@@ -41,13 +43,14 @@ class Photos:
             InputError: as `csl.labels.read_annotations`.
         """
         options = replace(DataOptions.of(options), reviews=NONE)
-        parts = [read_split(options, SPLITS[0])]
+        parts, splits = [read_split(options, SPLITS[0])], [SPLITS[0]]
         for split in SPLITS[1:]:
             with suppress(NoSplit):
                 part = read_split(options, split, parts[0].classes, parts[0].groups)
                 if all(part.images[:1] != other.images[:1] for other in parts):  # one file, read for each split
                     parts.append(part)
-        return cls(parts, data_folder(options.data))
+                    splits.append(split)
+        return cls(parts, splits, data_folder(options.data))
 
     def find(self, images: Sequence[str], names: Sequence[str]) -> np.ndarray:
         """int64 [n, 3] of images and classes by name: the split, the row in it, the class; -1 where it is not there."""
