@@ -25,7 +25,7 @@ def drawn_run(drawn, tmp_path_factory):
         "score": np.linspace(0.99, 0.01, len(few)).round(4),
     })  # fmt: skip
     (folder / "outputs").mkdir()
-    table.to_csv(folder / "outputs" / "suggestions.csv", index=False)
+    table.to_csv(folder / "outputs" / "audit.csv", index=False)
     (folder / "outputs" / "config.json").write_text(json.dumps({"data": "garments"}))
     return folder
 

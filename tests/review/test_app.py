@@ -105,6 +105,29 @@ def test_answers_and_undo(table):
     assert len(read_reviews(table / "reviews.csv")) == 1
 
 
+def test_one_value_of_an_attribute_settles_the_others(table):
+    asked = [("b.jpg", "Neck 1", 0.9), ("b.jpg", "Neck 0", 0.8), ("d.tif", "Neck 0", 0.7), ("b.jpg", "<b>hat</b>", 0.6)]
+    session = session_of(table, asked)
+    session.answer([("b.jpg", "Neck 1", "yes")])
+    assert [one["id"] for one in session.ask(count=9, only_open=True)] == [2, 3]
+    assert session.ask(at=1)[0]["answer"] is None
+    session.answer([("b.jpg", "Neck 1", "no")])  # it was a mistake
+    assert [one["id"] for one in session.ask(count=9, only_open=True)] == [1, 2, 3]
+    session.answer([("b.jpg", "Neck 1", "yes")])
+    session.answer([("b.jpg", "Neck 0", "no")])  # by the arrows
+    session.undo([("b.jpg", "Neck 0", "no")])
+    assert [one["id"] for one in session.ask(count=9, only_open=True)] == [2, 3]
+    session.undo([("b.jpg", "Neck 1", "yes")])
+    assert [one["id"] for one in session.ask(count=9, only_open=True)] == [1, 2, 3]
+    again = session_of(table, asked)  # the same from the file
+    assert [one["id"] for one in again.ask(count=9, only_open=True)] == [1, 2, 3]
+    assert len(read_reviews(table / "reviews.csv")) == 2
+    session.questions.file = table / "audit.csv"
+    audit = Session(session.questions, session.answers)
+    audit.answer([("b.jpg", "Neck 1", "yes")])
+    assert [one["id"] for one in audit.ask(count=9, only_open=True)] == [1, 2, 3]
+
+
 def test_answers_of_others_are_seen(table):
     session = session_of(table, ASKED)
     client = client_of(session)
@@ -224,7 +247,7 @@ def test_a_name_in_two_splits_is_written_with_its_folder(tmp_path):
     ],
 )
 def test_what_cannot_be_asked_is_one_line(place, capsys, file, text, message):
-    Path("outputs/suggestions.csv").unlink()
+    Path("outputs/audit.csv").unlink()
     if file:
         Path("outputs", file).write_text(text)
     assert main(["review", "outputs"]) == InputError.exit_status
@@ -235,10 +258,9 @@ def test_what_cannot_be_asked_is_one_line(place, capsys, file, text, message):
 
 def test_questions_are_counted_that_are_of_something_else_or_twice(place):
     lines = []
-    table = pd.read_csv("outputs/suggestions.csv")
+    table = pd.read_csv("outputs/audit.csv")
     other = table.iloc[:2].assign(image="zz.jpg")
     pd.concat([table.iloc[:5], table.iloc[:3], other]).to_csv("outputs/audit.csv", index=False)
-    Path("outputs/suggestions.csv").unlink()
     file = question_file(None, Path("outputs"))
     found = Questions.read(file, Photos.read(DataOptions(data="garments")), lines.append)
     assert found.images == list(table["image"][:5])

@@ -92,7 +92,7 @@ def saved(page):
 
 
 def table_of(questions):
-    return pd.read_csv(questions.folder / "outputs" / "suggestions.csv", dtype=str)
+    return pd.read_csv(questions.folder / "outputs" / "audit.csv", dtype=str)
 
 
 def press(page, *keys):

@@ -17,7 +17,8 @@ from csl.labels.reviews import NONE, classes_of, data_folder, rows_of
 from csl.labels.table import Table
 from csl.machine.invocation import command
 
-FILES = ("suggestions.csv", "audit.csv")
+AUDIT = "audit.csv"
+FILES = ("suggestions.csv", AUDIT)
 """Tables of questions in the folder of a run; the first that is there is taken."""
 
 

@@ -10,9 +10,9 @@ from csl.errors import InputError
 from csl.labels import NEGATIVE, POSITIVE
 from csl.labels.reviews import ANSWERS, NO, YES, newest
 from csl.review.answers import Answers
-from csl.review.questions import Questions
+from csl.review.questions import AUDIT, Questions
 
-_OPEN = -1
+_OPEN, _SETTLED = -1, len(ANSWERS)
 _MOST = 60  # questions, and classes, of one request
 _NAMES = 24  # classes that are shown of a photo
 
@@ -22,6 +22,9 @@ Given = Sequence[tuple[str, str, str]]
 
 class Session:
     """What the page asks for and tells; several threads may do so at once.
+
+    The values of an attribute exclude each other: where one is answered with yes, open questions about others of the photo are
+    settled, and not asked. An audit asks for all that it has drawn.
 
     Args:
         questions: Q questions.
@@ -37,6 +40,14 @@ class Session:
         self._key = {key: k for k, key in enumerate(zip(questions.images, questions.classes, strict=True))}
         self._state = np.full(len(questions), _OPEN, np.int8)
         self._photos: dict[tuple[int, int], dict[int, str]] = {}  # (split, row) -> {class: answer}
+        self._group: dict[int, tuple[str, slice]] = {}  # class -> its attribute
+        for attribute, group in (questions.photos.parts[0].groups or {}).items():
+            if group.stop - group.start > 1:
+                self._group |= dict.fromkeys(range(group.start, group.stop), (attribute, group))
+        self._of_photo: dict[tuple[int, int], list[int]] = {}  # its questions about attributes
+        for k, (part, row, column) in enumerate(questions.places.tolist()):
+            if column in self._group and questions.file.name != AUDIT:
+                self._of_photo.setdefault((part, row), []).append(k)
         self._version: int | None = None
         self._update()
 
@@ -54,13 +65,18 @@ class Session:
 
     def _note(self, place, answer):
         """Remember the answer to an image and a class; None takes it back."""
-        k = self._number.get(tuple(place))
+        k, of_photo = self._number.get(tuple(place)), tuple(place[:2])
         if k is not None:
             self._state[k] = _OPEN if answer is None else ANSWERS.index(answer)
-        photo = self._photos.setdefault(tuple(place[:2]), {})
+        photo = self._photos.setdefault(of_photo, {})
         photo.pop(place[2], None)
         if answer is not None:
             photo[place[2]] = answer
+        for k in self._of_photo.get(of_photo, ()):
+            if self._state[k] in (_OPEN, _SETTLED):
+                _, group = self._group[self.questions.places[k][2]]
+                settled = any(photo.get(c) == YES for c in range(group.start, group.stop))
+                self._state[k] = _SETTLED if settled else _OPEN
 
     def counts(self, name: str | None = None) -> dict[str, int]:
         """How many questions there are, are left, and have each answer, of one class or of all."""
@@ -89,17 +105,26 @@ class Session:
         for c, answer in self._photos.get((part, row), {}).items():
             labels[c] = {YES: POSITIVE, NO: NEGATIVE}.get(answer, labels[c])
         labels[column] = -1
-        there, absent = (np.flatnonzero(labels == value) for value in (POSITIVE, NEGATIVE))
+        there, absent = (np.flatnonzero(labels == value).tolist() for value in (POSITIVE, NEGATIVE))
+        said_by_others = {
+            self._group[c][0] for c in there if c in self._group
+        }  # which value it is says which it is not
+        absent = [c for c in absent if self._group.get(c, (None,))[0] not in said_by_others]
         return {
             "id": k,
             "image": questions.images[k],
             "class": questions.classes[k],
             "score": questions.scores[k],
-            "answer": None if self._state[k] == _OPEN else ANSWERS[self._state[k]],
+            "answer": self._answer(k),
+            "attribute": self._group.get(column, (None,))[0],
             "label": {POSITIVE: YES, NEGATIVE: NO}.get(said),
             "there": self._few(annotations, there),
             "absent": self._few(annotations, absent),
         }
+
+    def _answer(self, k):
+        """The answer that a question has; None where it has none of its own."""
+        return None if self._state[k] in (_OPEN, _SETTLED) else ANSWERS[self._state[k]]
 
     @staticmethod
     def _few(annotations, classes):
@@ -135,7 +160,7 @@ class Session:
                 k = self._of(image, name)
                 if answer not in ANSWERS:
                     raise InputError(f"answer: found {str(answer)[:80]!r}, expected {', '.join(ANSWERS)}")
-                if self._state[k] != ANSWERS.index(answer):
+                if self._answer(k) != answer:
                     new.append((k, (image, name, answer, self.questions.scores[k])))
             self.answers.add([row for _, row in new])
             self._update()
@@ -148,7 +173,7 @@ class Session:
             self._update()
             for image, name, answer in given:
                 k = self._of(image, name)
-                if self._state[k] != _OPEN and ANSWERS[self._state[k]] == answer:
+                if self._answer(k) == answer:
                     before = self.answers.undo(image, name)
                     self._update()
                     self._note(self.questions.places[k].tolist(), before)

@@ -66,7 +66,10 @@ function answer(questions, word) {
   if (!changed.length) return;
   given.push(changed.map((q) => ({id: q.id, image: q.image, class: q.class, answer: word, before: q.answer})));
   keep("given", given = given.slice(-1000));
-  for (const q of changed) q.answer = word;
+  for (const q of changed) {
+    q.answer = word;  // a value of an attribute settles the others
+    if (word === "yes" && q.attribute) ahead = ahead.filter((one) => one.image !== q.image || one.attribute !== q.attribute);
+  }
   send("answer", changed.map((q) => [q.image, q.class, word]));
   tabs.postMessage(changed.map((q) => [q.id, word]));
 }
