@@ -70,8 +70,8 @@ def check_reachable(url: str) -> None:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=ANSWER).close()
     except urllib.error.HTTPError:
         pass  # which is an answer
-    except http.client.HTTPException as error:
-        raise ConnectionError(in_words(error)) from error
+    except (urllib.error.URLError, http.client.HTTPException) as error:
+        raise ConnectionError(in_words(getattr(error, "reason", error))) from error
 
 
 def file_sha256(path: str | Path) -> str:

@@ -66,8 +66,8 @@ def fit_heads(
         for rows in torch.from_numpy(rng.permutation(len(x))).split(BATCH):
             logits = x[rows] @ weight.transpose(1, 2) + bias  # [L, B, C]
             targets = (y[rows], rows) if getattr(criterion, "by_image", False) else (y[rows],)
-            each = (exclusive_logits(one, groups) for one in logits)
-            loss = sum(one(s, *targets) for one, s in zip(criteria, each, strict=True)) / len(rows)
+            logits = exclusive_logits(logits.flatten(0, 1), groups).view(logits.shape)
+            loss = sum(one(each, *targets) for one, each in zip(criteria, logits, strict=True)) / len(rows)
             loss = loss + (decay * weight.square().sum((1, 2))).sum()
             optimizer.zero_grad()
             loss.backward()

@@ -85,13 +85,15 @@ class Probed:
         best: the candidate.
         candidates: all of them, with their scores.
         estimate: the class prior by label-shift EM on out-of-fold scores; None where no negative is known.
-        predicted: float32 [C] the mean prediction of the training images.
+        published: float32 [C] the published prior, the mean prediction of heads that leave the unknown out; None likewise.
+        predicted: float32 [C] the mean prediction of `head`.
     """
 
     head: Classifier
     best: Candidate
     candidates: list[Candidate]
     estimate: PriorEstimate | None
+    published: Tensor | None
     predicted: Tensor
 
     @property
@@ -239,7 +241,7 @@ def probe(
     say(f"probe: {by} on out-of-fold scores: " + ", ".join(f"{loss} {score:.2f}" for loss, score in of_loss.items()))
     of_negatives = "" if best.gamma_neg is None else f"exponent {best.gamma_neg:g} of known negatives, "
     say(f"probe: {best.loss}, {of_negatives}L2 {best.l2:g}")
-    return Probed(linear_head(*standardised.folded_into(head), groups), best, tried, estimate, mean)
+    return Probed(linear_head(*standardised.folded_into(head), groups), best, tried, estimate, predicted, mean)
 
 
 def write_candidates(path: Path, candidates: list[Candidate]) -> None:

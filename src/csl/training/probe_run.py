@@ -53,7 +53,7 @@ def obstacle(config: TrainConfig, starts: bool) -> str | None:
 
 def can_look(config: TrainConfig, starts: bool, num_classes: int) -> bool:
     """Whether a probe can be made before training, of a network that ends in one linear layer."""
-    if num_classes > MOST_CLASSES or obstacle(config, starts) is not None:
+    if config.head != "linear" or num_classes > MOST_CLASSES or obstacle(config, starts) is not None:
         return False
     with torch.device("meta"):
         model = create_model(network_name(config), num_classes, head=config.head, image_size=config.image_size)
@@ -90,7 +90,7 @@ def look(
     found = probe(x, train.labels.select(rows), config.seed, say, layer.exclusive, (0.0,), given)
     folder = RunFolder(run.prior)
     folder.path.mkdir(parents=True, exist_ok=True)
-    _write(found, folder, data.train)
+    _write(found, found.predicted if found.published is None else found.published, folder, data.train)
     return found
 
 
@@ -133,7 +133,7 @@ def train_head(
     best = {"epoch": 0, "step": 0, "weights": "model", **numbers}
     facts = facts_of_classes(data.val) | description
     checkpoint.write(run.best, {"model": contiguous_state(model), **facts, "best": best})
-    _write(found, run, data.train)
+    _write(found, found.predicted, run, data.train)
     write_prior(run.val_prior, data.val.classes, torch.from_numpy(probabilities[0].mean(0)))
     run.append_log({"epoch": 0, "step": 0, **{f"{name}_model": value for name, value in numbers.items()}})
     return best, Scores(probabilities, rows_val, [])
@@ -190,10 +190,10 @@ def _refit(layer, train, val, say):
     )
 
 
-def _write(found, folder, train):
+def _write(found, mean, folder, train):
     """The candidates, the priors, and what they say of annotation."""
     write_candidates(folder.probe, found.candidates)
-    write_prior(folder.train_prior, train.classes, found.predicted)
+    write_prior(folder.train_prior, train.classes, mean)
     if found.estimate is not None:
         prior, *ends = found.estimate
         write_prior(folder.estimated_prior, train.classes, prior, tuple(ends))

@@ -70,8 +70,8 @@ def with_start(config: TrainConfig) -> tuple[TrainConfig, str | None]:
             zoo.fetch(name)
         except InputError as error:
             line = (
-                f"start: from scratch, as {error}. A few thousand photos teach a network far less than pretrained weights "
-                "hold: expect a lower mAP, for more epochs (--model_path none starts from scratch without asking)"
+                f"start: from scratch, as {error}. A few thousand photos teach a network far less than such weights hold: "
+                "expect a lower mAP after more epochs (--model_path none does not ask for them)"
             )
     line = distributed.broadcast_object(line)
     return dataclasses.replace(config, model_path=None if line else name), line
