@@ -101,7 +101,7 @@ def rows_of(data, protocol, repetitions):
     prior = counts.mean_scores() if prior is None else prior
     # The hidden labels, cell by cell, in a random order within each.
     rng = np.random.default_rng(0)
-    images, classes = (part[rng.permutation((known == -1).sum())] for part in np.nonzero(known == -1))
+    images, classes = np.nonzero(known == -1)
     cells = classes * BINS + bins[images, classes]
     order = np.lexsort((rng.random(len(cells)), cells))
     hidden, starts = y[images[order], classes[order]], np.searchsorted(cells[order], np.arange(y.shape[1] * BINS + 1))

@@ -94,7 +94,7 @@ def suggest(material: Material) -> pd.DataFrame:
     there = int(np.minimum(counts.unknown, most).sum())
     if not there:
         raise InputError(
-            f"{material.annotations.source}: no label of the {options.split} split is unknown: none to audit"
+            f"{material.annotations.source}: found no unknown label in the {options.split} split, expected some to audit"
         )
     questions, prior = min(options.top, there), _prior(material, counts)
     share = shares(counts, prior, questions, most)
@@ -161,7 +161,7 @@ def measure(material: Material, questions: Path) -> None:
         )
     told = np.array([np.nan if a == UNSURE else float(a == YES) for a in answers[:used]])
     if (~np.isnan(told)).sum() < 2:
-        say(f"audit: answer them by `python -m csl review {run}`; the same command then prints what they say")
+        say(f"audit: answer them by `python -m csl review {run} --questions {questions}`, then run this command again")
         return
     counts, classes, bins = ScoreCounts(kept["by_label"]), kept["classes"][:used], kept["bins"][:used]
     share = shares(counts, kept["prior"], len(given), int(kept["most"]))

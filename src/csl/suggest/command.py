@@ -32,8 +32,8 @@ def suggest(options: SuggestOptions, say: Callable[[str], None] = print) -> Path
     material = Material.gather(options, say)
     file = Path(options.output or material.run.path / Path(purpose.file).with_suffix(FORMATS[options.format]))
     module = importlib.import_module(purpose.module)
-    if options.purpose == "audit" and module.is_drawn(material):  # questions are asked once, then their answers read
-        module.measure(material, file)
+    if options.purpose == "audit" and module.is_drawn(material, file):
+        module.measure(material, file)  # a sample is drawn once, then its answers are read
         return file
     table = module.suggest(material)
     if material.bad:
