@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -168,6 +169,15 @@ def test_what_only_pytorch_has(tmp_path):
     assert line == "engine: PyTorch (InPlace-ABN is kept as layers)"
     with pytest.raises(InputError, match="--engine onnx: InPlace-ABN is kept as layers"):
         Predictor.load(path, image_size=32, abn="torch", device="cpu", engine="onnx")
+
+
+def test_what_looks_into_the_network_has_pytorch(weights, photos, tmp_path):
+    said = []
+    options = InferenceOptions(model_path=str(weights), pic_path=photos[0], path_dest=str(tmp_path), heatmap=True)
+    infer(options, said.append)
+    assert "engine: PyTorch (--heatmap looks into the network)" in said
+    with pytest.raises(InputError, match="--engine onnx: --heatmap looks into the network, expected torch"):
+        infer(replace(options, engine="onnx"), said.append)
 
 
 class Untranslated(nn.Module):

@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     g.shared(*flags.DATA)
     g = group("network and machine")
     g.shared("weights_key", "model_name", "num_classes", "image_size", "background")
-    g.shared(*(name for name in flags.MACHINE if name != "compile"))
+    g.shared(*(name for name in flags.MACHINE if name not in ("compile", "engine")))
     return p
 
 

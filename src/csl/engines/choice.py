@@ -84,7 +84,7 @@ def choose_engine(
         description: of the network.
         device: where it shall run.
         dtype: of autocast, None for float32.
-        settings: what the network depends on beside the checkpoint.
+        settings: what the network depends on beside its tensors and its description, as plain values.
         obstacle: why only PyTorch can run it, None if nothing speaks for that.
 
     Raises:
@@ -105,8 +105,9 @@ def choose_engine(
                 raise InputError(f"{title} computes in float32 on a CPU, not in bf16")
             with KeptExport(
                 checkpoint,
+                model,
                 description.height_width,
-                settings or {},
+                {**description.to_metadata(), **(settings or {})},
                 lambda path: write_onnx(ExportForm(model), description, path, any_size=False),
             ) as kept:
                 return _proved(name, title, kept, pytorch, description, dtype)

@@ -10,13 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from csl.engines.exported import NotInstalled
 from csl.errors import InputError, MachineError
 from csl.machine.files import parse_json, replacing, write_json
-
-FOLDER = "engines"
-"""Beside the checkpoint."""
+from csl.runs.folder import ENGINES
 
 FORM = 1  # goes up when the same checkpoint is exported in another way
 
@@ -24,12 +23,13 @@ FORM = 1  # goes up when the same checkpoint is exported in another way
 class KeptExport:
     """The exported file of a checkpoint, made once: NAME.HEIGHTxWIDTH.KEY.onnx and what is known of it, .json.
 
-    KEY is a hash of the checkpoint's content and of all else that the file depends on, so that the file of another network
-    is never taken for this one's; such a file is removed when this one is written. Where the folder cannot be written, a
-    temporary one holds the file for as long as this object is open.
+    KEY is a hash of the network's tensors, as they were loaded, and of all else that the file depends on, so that the file of
+    another network is never taken for this one's; such a file is removed when this one is written. Where the folder cannot
+    be written, a temporary one holds the file for as long as this object is open.
 
     Args:
-        checkpoint: its file.
+        checkpoint: its file, which may have changed since.
+        model: the network, as it was loaded.
         height_width: (H, W) of the images.
         settings: what else the network depends on, as plain values.
         write: writes the exported file.
@@ -45,18 +45,20 @@ class KeptExport:
     def __init__(
         self,
         checkpoint: Path,
+        model: nn.Module,
         height_width: tuple[int, int],
         settings: Mapping[str, object],
         write: Callable[[Path], None],
     ):
         self._scratch = ExitStack()
-        with open(checkpoint, "rb") as content:
-            digest = hashlib.file_digest(content, "sha256")
-        depends_on = [FORM, version("csl"), torch.__version__, height_width, dict(settings)]
-        digest.update(json.dumps(depends_on, default=str).encode())
+        depends_on = [FORM, version("csl"), version("timm"), torch.__version__, height_width, dict(settings)]
+        digest = hashlib.sha256(json.dumps(depends_on).encode())
+        for place, tensor in model.state_dict().items():
+            digest.update(f"{place} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         size = "x".join(map(str, height_width))
         name = f"{checkpoint.name}.{size}.{digest.hexdigest()[:16]}"
-        self.file = checkpoint.parent / FOLDER / f"{name}.onnx"
+        self.file = checkpoint.parent / ENGINES / f"{name}.onnx"
         self.proofs: dict[str, float | str] = {}
         self._failure: str | None = None
         self._read()
@@ -86,7 +88,7 @@ class KeptExport:
     def place(self) -> str:
         """Where the file is kept, in words."""
         folder = self.file.parent
-        return f"kept in {folder}" if folder.name == FOLDER else f"not kept: {FOLDER}/ beside it cannot be written"
+        return f"kept in {folder}" if folder.name == ENGINES else f"not kept: {ENGINES}/ beside it cannot be written"
 
     def add_proof(self, engine: str, found: float | str) -> None:
         """Keep what was found of an engine."""

@@ -75,7 +75,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     open_images = (options.dataset_type or "").lower() in OPEN_IMAGES
     _check(options, open_images)
     path = checkpoint_path(options.model_path, options.path_dest)
-    predictor = load_predictor(options, path, say, default_image_size=224)
+    predictor = load_predictor(options, path, say, 224, "--heatmap" if options.heatmap else None)
     if options.heatmap and not has_heat_maps(predictor.model):
         raise InputError(f"--heatmap: {path} holds no network with a feature map that can be looked into: leave it out")
     _say_idle(options, open_images, predictor, say)

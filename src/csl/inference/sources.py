@@ -48,21 +48,37 @@ def checkpoint_path(given: str | None, results: str | None = None) -> Path:
 
 
 def load_predictor(
-    options: NetworkOptions, path: Path, say: Callable[[str], None], default_image_size: int = DEFAULT_IMAGE_SIZE
+    options: NetworkOptions,
+    path: Path,
+    say: Callable[[str], None],
+    default_image_size: int = DEFAULT_IMAGE_SIZE,
+    looks_inside: str | None = None,
 ) -> Predictor:
     """Load the network of the file `path`, which a line names, as the options say; others tell which of its weights were
     taken, what runs InPlace-ABN's layers, the precision that was chosen for the device, and which engine runs the network.
+
+    Args:
+        options: as above.
+        path: the file.
+        say: prints one line.
+        default_image_size: as of `Predictor.load`.
+        looks_inside: the flag or command that looks into the network, which only PyTorch lets it; None without.
 
     Raises:
         InputError: as `Predictor.load`.
     """
     say(f"network: {printable(str(path))}")
+    engine, inside = options.engine, looks_inside if path.suffix != ".onnx" else None
+    if inside is not None and engine not in ("auto", "torch"):
+        raise InputError(f"--engine {engine}: {inside} looks into the network, expected torch")
     predictor = Predictor.load(
         path, options.model_name, options.num_classes, options.image_size, default_image_size,
         device=options.device, amp=options.amp, abn=options.abn, compile=options.compile, weights_key=options.weights_key,
-        background=options.background, engine=options.engine,
+        background=options.background, engine=engine if inside is None else "torch",
     )  # fmt: skip
     predictor.cache = options.cache
+    if inside is not None:
+        predictor.engine_line = f"engine: PyTorch ({inside} looks into the network)"
     dtype, why = preferred_precision(predictor.device)
     name = str(dtype or torch.float32).removeprefix("torch.")
     precision = f"precision: {name} ({why})" if predictor.amp == "auto" else None

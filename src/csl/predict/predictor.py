@@ -16,6 +16,7 @@ from csl.data.photo_cache import open_cache
 from csl.data.transforms import EvalTransform
 from csl.decisions import Decisions
 from csl.engines.choice import choose_engine, run_exported
+from csl.engines.exported import ExportedNetwork
 from csl.engines.onnx_file import describe
 from csl.engines.onnx_network import import_onnxruntime
 from csl.errors import InputError
@@ -29,7 +30,7 @@ from csl.models.heat_maps import heat_maps
 from csl.ops import set_abn_backend
 from csl.predict.kept_decisions import read_decisions
 from csl.predict.scoring import Scores, autocast_dtype, choose_device, score, to_input
-from csl.predict.streaming import Scored, copies, stream
+from csl.predict.streaming import Scored, collected, copies, stream
 from csl.ranges import DEFAULT_BATCH_SIZE, DEFAULT_IMAGE_SIZE
 from csl.runs.folder import RunFolder
 
@@ -39,8 +40,8 @@ class Predictor:
     """A trained network, ready for images.
 
     Attributes:
-        model: images [B, 3, H, W] in [0, 1] to logits [B, C], on `device`; in inference form (`csl.models.fusion`)
-            unless `abn` is set.
+        model: images [B, 3, H, W] in [0, 1] to logits [B, C], on `device`: an engine's (`csl.engines`), or PyTorch's in
+            inference form (`csl.models.fusion`), unless `abn` is set.
         classes: C names; MIDs if the checkpoint has these.
         groups: for attributes, the slice of classes of each.
         image_size: side, or (H, W), that images are resized to.
@@ -139,7 +140,7 @@ class Predictor:
         description = replace(describe(loaded), background=background or describe(loaded).background)
         runs = choose_engine(
             engine, model, compile_network(pytorch, chosen) if compile else pytorch, loaded.path, description, chosen,
-            autocast_dtype(amp, chosen), {"model_name": model_name, "weights_key": weights_key},
+            autocast_dtype(amp, chosen), {"exclusive": str(loaded.exclusive), "with_norm": loaded.with_norm},
             "InPlace-ABN is kept as layers" if abn is not None else "it is compiled" if compile else None,
         )  # fmt: skip
         return cls(
@@ -207,6 +208,8 @@ class Predictor:
             shared: score only this process's part of the images; `csl.predict.scoring.gather_scores` joins the parts.
             roots: folders that the files must lie in, as `Annotations.roots`; () for no limit.
         """
+        if isinstance(self.model, ExportedNetwork) and distributed.world_size() == 1:
+            return collected(self.stream(images, batch_size, workers, roots), len(images), progress)
         workers = default_workers() if workers is None else workers
         dataset = self._dataset(images, roots)
         loader = create_loader(dataset, batch_size, workers if len(images) > batch_size else 0, shared=shared)
@@ -259,7 +262,8 @@ class Predictor:
         """Where in an image file the network saw each of some classes: float32 [K, h, w] (`csl.models.heat_maps`).
 
         Raises:
-            InputError: a file that cannot be read, or a network without maps: an exported one, too.
+            InputError: a file that cannot be read, or a network without maps: an exported one, or on another engine than
+                PyTorch (`load` it with engine="torch").
         """
         pixels = self._transform().read(image, roots)  # the whole image, its aspect ratio not kept
         x = to_input(self._transform().augmented(pixels)[None], self.device)  # [1, 3, H, W]

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from csl.data.dataset import BadImage
 from csl.engines.exported import ExportedNetwork
-from csl.predict.scoring import to_input
+from csl.predict.scoring import Scores, show_bar, to_input
 
 MOST_COPIES = 4
 """Most batches that run at once on a CPU: each needs memory for its own activations."""
@@ -83,6 +84,30 @@ def stream(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)  # later threads would inherit the pool's number
+
+
+def collected(parts: Iterator[Scored], num_images: int, progress: str | None = None) -> Scores:
+    """The scores of `stream` as `csl.predict.scoring.score` gives them; memory holds them once.
+
+    Args:
+        parts: of `num_images` images.
+        progress: label of the progress bar, None for no bar.
+    """
+    whole, indices, bad, done = None, [], [], 0
+    with tqdm(total=num_images, desc=progress, unit="img", leave=False, disable=not show_bar(progress)) as bar:
+        for part in parts:
+            bad.extend(part.bad)
+            bar.update(part.images)
+            if not len(part.indices):
+                continue
+            if whole is None:
+                whole = np.empty((1, num_images, part.probabilities.shape[1]), np.float32)
+            whole[0, done : done + len(part.indices)] = part.probabilities
+            done += len(part.indices)
+            indices.append(part.indices)
+    if whole is None:
+        return Scores(np.empty((1, 0, 0), np.float32), np.empty(0, np.int64), bad)
+    return Scores(whole[:, :done], np.concatenate(indices), bad, whole)
 
 
 @torch.inference_mode()

@@ -12,6 +12,9 @@ from csl.machine.files import earlier_folder, locked, parse_json, remove_stale, 
 from csl.runs.config import TrainConfig
 
 LATEST = Path("outputs") / "last_run.txt"
+ENGINES = "engines"
+"""The folder beside a checkpoint for what other programs than PyTorch run of it (`csl.engines.kept`)."""
+
 _PATH = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path of any bytes
 
 
@@ -27,7 +30,7 @@ class RunFolder:
         "estimated_prior.csv", "annotation_model.csv", "probe.csv",
         "partial_labels.npz", "split.csv", "validation.csv", "validation.json", "tensorboard", "plots",
         "results", "results.json", "prior", "report.html", "validation_scores.npz",
-        "audit.csv", "audit.npz", "audit.json",
+        "audit.csv", "audit.npz", "audit.json", ENGINES,
     )  # fmt: skip
 
     def __init__(self, path: str | Path):

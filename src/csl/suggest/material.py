@@ -77,7 +77,7 @@ class Material:
             InputError: no such run or data, other classes than the network's, or an exported network, which has no features.
         """
         path = checkpoint_path(options.model_path)
-        predictor = load_predictor(options, path, say)
+        predictor = load_predictor(options, path, say, looks_inside="csl suggest")
         annotations, _ = annotations_for(
             options, options.split, predictor.config, predictor.classes, predictor.groups, path
         )
