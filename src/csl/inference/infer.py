@@ -84,8 +84,10 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     threshold = options.th if options.th is not None else 0.97 if open_images else 0.7
     if decisions is not None:
         say(f"{decisions.line()}; --th {threshold:g} shows scores as they are")
-    elif options.th is None and not _attributes_alone(predictor):
-        say(f"threshold: {threshold:g} of every score (no calibration in {path}: validate.py --calibrate makes one)")
+    elif options.th is None and not _values_alone(predictor):
+        say(
+            f"threshold: {threshold:g} of every score (no calibration in {printable(str(path))}: validate.py --calibrate makes one)"
+        )
 
     annotations = None
     if options.pic_path is not None:
@@ -157,14 +159,14 @@ def _say_idle(options, open_images, predictor, say):
     """Name the flags of old command lines that this network has no use for."""
     if options.dataset_type is not None and not open_images:
         say(f"--dataset_type {options.dataset_type}: not used, the network's file names the classes")
-    if _attributes_alone(predictor):
-        for name in ("th", "top_k"):
+    if _values_alone(predictor):
+        for name in ("top_k",) if predictor.decisions else ("th", "top_k"):  # --th says that none is unsure
             if getattr(options, name) != getattr(InferenceOptions, name):
                 say(f"--{name}: not used, every class is a value of an attribute, of which the most likely is named")
 
 
-def _attributes_alone(predictor):
-    """Whether every class is a value of an attribute of several, of which no threshold decides."""
+def _values_alone(predictor):
+    """Whether every class is a value of an attribute."""
     sizes = [group.stop - group.start for group in (predictor.groups or {}).values()]
     return sum(size for size in sizes if size > 1) == len(predictor.classes)
 

@@ -63,6 +63,7 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     """
     say = distributed.on_rank0(say)
     check_ranges(vars(options))
+    goal = _goal(options)
     path = checkpoint_path(options.model_path, options.path_dest)
     predictor = load_predictor(options, path, say)
     classes, groups = predictor.classes, predictor.groups
@@ -73,7 +74,6 @@ def validate(options: ValidateOptions, say: Callable[[str], None] = print) -> di
     prior = (
         None if file is None or not (options.prior_path or file.is_file()) else read_prior(file, annotations.classes)
     )
-    goal = _goal(options)
     chosen = None
     if options.plot_classes is not None:
         from csl.plots import named_classes  # matplotlib is imported only if a picture is wanted
