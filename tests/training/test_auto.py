@@ -18,6 +18,7 @@ from csl.models import create_model
 from csl.runs.config import TrainConfig
 from csl.runs.record import command
 from csl.training import auto, linear, probe
+from csl.training.checks import idle_settings
 from csl.training.experiment import train
 
 RUN = {"model_name": "test_resnet", "image_size": 32, "batch_size": 8, "epochs": 2, "workers": 0, "augment": "none",
@@ -138,6 +139,16 @@ def test_from_weights_a_probe_chooses_and_training_begins_with_its_head(
     same = TrainConfig(**{**parsing.parse(train_cli.parser(), words), "path_dest": str(tmp_path / "again")})
     assert train(same, again.append) == best
     assert any(line.startswith("probe: ") for line in again)
+
+
+def test_a_probe_before_training_serves_the_estimate_of_any_loss_and_needs_weights(garments, tmp_path):
+    probed = {"prior_path": "auto", "prior_estimator": "probe"}
+    for mode in ("ignore", "selective"):
+        assert not idle_settings(TrainConfig(data="x", model_path="x", partial_loss_mode=mode, **probed))
+    settings = {**RUN, "loss": "annotation", **probed, "data": str(garments), "path_dest": str(tmp_path / "a")}
+    with pytest.raises(InputError, match="--prior_estimator probe: a network from scratch has no features"):
+        train(TrainConfig(**settings), print)
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_run_is_that_of_the_flags_and_goes_on_with_the_same_command(garments, tmp_path, no_pictures):

@@ -37,6 +37,7 @@ BASE = {
 SELECTIVE = {"partial_loss_mode": "selective"}
 PRIOR = {**SELECTIVE, "prior_path": "prior.csv"}
 EARLY = {**SELECTIVE, "prior_path": "none.csv"}  # stops once data and network are there: there is no such file
+PROBED = {**SELECTIVE, "prior_path": "auto", "prior_estimator": "probe"}
 RPS = {**EARLY, "simulate_partial_type": "rps"}
 TRESNET = {**EARLY, "model_name": "tresnet_m"}
 START = "training on "  # of the line that training begins with
@@ -107,9 +108,9 @@ IDLE = {
         {}, {"partial_loss_mode": "negative"}, {"partial_loss_mode": "ignore"}, {"loss": "asl"},
         {**SELECTIVE, "prior_threshold": 0.0}, {**SELECTIVE, "prior_threshold": 1.0})],
     "prior_threshold": [{"prior_threshold": 0.5, **other} for other in ({}, SELECTIVE, {"partial_loss_mode": "ignore"})],
-    "prior_epochs": [{"prior_epochs": 3, **other} for other in ({}, SELECTIVE, PRIOR)],
+    "prior_epochs": [{"prior_epochs": 3, **other} for other in ({}, SELECTIVE, PRIOR, PROBED)],
     "prior_loss": [{"prior_loss": "focal", **other} for other in (
-        {}, SELECTIVE, PRIOR, {**SELECTIVE, "prior_path": "auto", "gamma_neg": 0.0})],
+        {}, SELECTIVE, PRIOR, PROBED, {**SELECTIVE, "prior_path": "auto", "gamma_neg": 0.0})],
     "prior_estimator": [{"prior_estimator": "em", **other} for other in ({}, SELECTIVE, PRIOR)],
     "simulate_partial_param": [{"simulate_partial_param": 0.5, "simulate_partial_type": scheme}
                                for scheme in (None, "single_positive", "positives_only")],

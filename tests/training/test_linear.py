@@ -1,10 +1,13 @@
 """Linear heads on features: side by side as alone, without sight of the image they score, on the features as they are."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from csl.losses import PartialSelectiveLoss
+from csl.losses.groups import GroupLoss
 from csl.losses.large_loss import PermanentCorrection
 from csl.training import linear
 
@@ -52,6 +55,24 @@ def test_a_head_is_near_the_minimum_of_its_loss():
 
     optimizer.step(closure)
     assert loss_of(exact).item() <= loss_of(head).item() < 1.2 * loss_of(exact).item()
+
+
+def test_a_head_of_exclusive_classes_is_scikit_learns_multinomial_regression():
+    x, _ = problem(400)
+    value = (x @ torch.randn(7, 3, generator=torch.Generator().manual_seed(2))).argmax(1)  # of an attribute
+    y = nn.functional.one_hot(value, 3).to(torch.int8)
+    y[:150] = -1  # unknown attributes are left out
+    loss, groups = GroupLoss([slice(0, 3)], 3), [slice(0, 3)]
+    (head,) = linear.fit_heads(x, y, loss, [1e-1], seed=0, groups=groups)
+    theirs = LogisticRegression(C=1 / (2 * 1e-1 * len(x)), max_iter=1000).fit(x[150:], value[150:])
+    with torch.no_grad():
+        p = torch.sigmoid(head(x)).numpy()
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(p, theirs.predict_proba(x), atol=0.03)
+    weight, bias = linear.Standardised(x).folded_into(head)
+    torch.testing.assert_close(
+        linear.linear_head(weight, bias, groups)(x), head(linear.Standardised(x)(x)), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_an_image_is_scored_by_a_head_that_has_not_seen_its_labels(few_steps):
