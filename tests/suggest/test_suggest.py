@@ -158,16 +158,16 @@ def test_networks_of_any_head_have_features(run, garments, tmp_path, head, model
     assert len(table("other/suggestions.csv")) == 3
 
 
-def test_more_images_than_heads_are_trained_on_are_streamed(run, monkeypatch, capsys):
-    assert suggest("run", "--top", "300") == 0
+@pytest.mark.parametrize("purpose", ["positives", "training"])
+def test_more_images_than_heads_are_trained_on_are_streamed(run, purpose, monkeypatch, capsys):
+    assert suggest("run", "--for", purpose, "--top", "300") == 0
     every = table("run/suggestions.csv")
     monkeypatch.setattr(material, "SAMPLE_IMAGES", 8)
-    assert suggest("run", "--top", "300") == 0
+    assert suggest("run", "--for", purpose, "--top", "300") == 0
     assert "2 folds of 8 images" in capsys.readouterr().out
     found = table("run/suggestions.csv")
-    assert set(zip(found["image"], found["attribute"], strict=True)) == set(
-        zip(every["image"], every["attribute"], strict=True)
-    )
+    asked = [set(zip(one["image"], one["attribute"], strict=True)) for one in (found, every)]
+    assert asked[0] == asked[1]
 
 
 def test_labels_that_training_has_hidden_are_unknown(run, garments, tmp_path):

@@ -30,13 +30,13 @@ class Best:
         Args:
             value: float [B, C]; -inf is no entry.
             rows: int64 [B] of the images, higher than all before.
-            columns: what else is kept of an entry: [B, C], or [B, 1, ...] of its image.
+            columns: what else is kept of an entry: [B, C].
         """
         value = value.astype(np.float32)
         places, classes = np.nonzero(value > self._floor)
         part = {"value": value[places, classes], "row": rows[places], "class": classes.astype(np.int32)}
         for name, column in columns.items():
-            part[name] = column[places, classes if column.shape[1] > 1 else 0]
+            part[name] = column[places, classes]
         self._parts.append(part)
         self._waiting += len(places)
         if self._waiting > max(ROOM, self._top):

@@ -128,6 +128,17 @@ class Material:
             bar.close()
         self.bad = tuple(bad)
 
+    def features(self, rows: np.ndarray) -> np.ndarray:
+        """float32 [n, F] of the images of these rows [n], in any order and with repeats; 0 of one that cannot be read now."""
+        distinct, places = np.unique(rows, return_inverse=True)
+        found: np.ndarray | None = None
+        for seen in self._kept or self._scored(distinct, "features"):
+            mine = np.isin(seen.rows, distinct)
+            if found is None:
+                found = np.zeros((len(distinct), seen.features.shape[1]), np.float32)
+            found[np.searchsorted(distinct, seen.rows[mine])] = seen.features.numpy()[mine]
+        return found[places]
+
     def sample(self) -> tuple[np.ndarray, Tensor, Tensor]:
         """Images to train heads on: all of them, or `SAMPLE_IMAGES` drawn by the seed, those without a known label left out.
 

@@ -90,9 +90,9 @@ def write_fiftyone(file: Path, table: pd.DataFrame, annotations: Annotations) ->
     """Labels of FiftyOne's image classification, of each image by its path the suggested classes: with the confidence that
     they are there, and what is known of them (https://docs.voxel51.com, FiftyOneImageClassificationDataset)."""
     labels: dict[str, list[dict]] = {}
-    for one in table.itertuples(index=False):
+    for place, one in enumerate(table.itertuples(index=False)):
         path = os.path.abspath(annotations.images[int(one.image)])
-        attributes = {"suggestion": len(labels), "known": int(one.known)}
+        attributes = {"place": place, "known": int(one.known)}
         labels.setdefault(path, []).append(
             {"label": annotations.classes[int(one[1])], "confidence": _probability(one), "attributes": attributes}
         )

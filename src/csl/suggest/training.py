@@ -25,16 +25,9 @@ SHARPNESS = 4
 def suggest(material: Material) -> pd.DataFrame:
     """The unknown entries near the threshold, of classes of which few positives are known, and of images unlike each other."""
     options, positives = material.options, material.annotations.labels.counts().positives
-    per_class = min(options.per_class or options.top, -(-POOL * options.top // len(positives)) + POOL)
-    found = first(
-        material,
-        folded_of(material),
-        lambda p: p * (1 - p) / (1 + positives),
-        POOL * options.top,
-        per_class,
-        features=True,
-    )
-    chosen = teaching(found["score"], found["class"], found.pop("features"), positives)[: options.top]
+    worth, pool = (lambda p: p * (1 - p) / (1 + positives)), POOL * options.top
+    found = first(material, folded_of(material), worth, pool, options.per_class)
+    chosen = teaching(found["score"], found["class"], material.features(found["row"]), positives)[: options.top]
     return table({name: column[chosen] for name, column in found.items()})
 
 

@@ -40,9 +40,7 @@ def questions(known: np.ndarray, p: np.ndarray, groups: Mapping[str, slice] | No
     return asked
 
 
-def first(
-    material: Material, folded: Folded, worth: Worth, top: int, per_class: int | None = None, features: bool = False
-) -> dict[str, np.ndarray]:
+def first(material: Material, folded: Folded, worth: Worth, top: int, per_class: int | None) -> dict[str, np.ndarray]:
     """The unknown entries whose answers are worth the most, the most first.
 
     Args:
@@ -50,11 +48,9 @@ def first(
         folded: of the material.
         worth: of probabilities.
         top, per_class: how many, and of one class.
-        features: keep the features of their images, too.
 
     Returns:
-        The columns of `csl.suggest.best.Best`: value, row, class; `score`, the probability; `network`, the network's own; and
-        `features` [n, F], float16.
+        The columns of `csl.suggest.best.Best`: value, row, class; `score`, the probability; and `network`, the network's own.
 
     Raises:
         InputError: no label is unknown.
@@ -66,10 +62,7 @@ def first(
         _, t = folded.logits(seen.rows, seen.features, seen.known)
         p = probabilities(t, folded.delta, seen.known, annotations.groups).numpy()
         value = np.where(questions(known, p, annotations.groups), worth(p), -np.inf)
-        columns = {"score": p, "network": torch.sigmoid(seen.logits).numpy()}
-        if features:
-            columns["features"] = seen.features.numpy().astype(np.float16)[:, None]
-        best.add(value, seen.rows, **columns)
+        best.add(value, seen.rows, score=p, network=torch.sigmoid(seen.logits).numpy())
     found = best.entries()
     if not len(found["row"]):
         raise InputError(
