@@ -92,7 +92,7 @@ def write_fiftyone(file: Path, table: pd.DataFrame, annotations: Annotations) ->
     labels: dict[str, list[dict]] = {}
     for place, one in enumerate(table.itertuples(index=False)):
         path = os.path.abspath(annotations.images[int(one.image)])
-        attributes = {"place": place, "known": int(one.known)}
+        attributes = {"place": place, "known": _known(one)}
         labels.setdefault(path, []).append(
             {"label": annotations.classes[int(one[1])], "confidence": _probability(one), "attributes": attributes}
         )
@@ -101,7 +101,12 @@ def write_fiftyone(file: Path, table: pd.DataFrame, annotations: Annotations) ->
 
 def _probability(one):
     """That the class is there; the score of a known label is that of a mistake."""
-    return float(1 - one.score if one.known == 1 else one.score)
+    return float(1 - one.score if _known(one) == 1 else one.score)
+
+
+def _known(one):
+    """The known label, -1 where the table of the purpose holds unknown ones alone."""
+    return int(getattr(one, "known", -1))
 
 
 def _there(one):
