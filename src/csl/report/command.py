@@ -40,7 +40,7 @@ def report_on(options: ReportOptions, say: Callable[[str], None] = print) -> Pat
     """
     check_ranges(vars(options))
     run = run_with_network(options.run)
-    predictor = load_predictor(options, run.network, say)
+    predictor = load_predictor(options, run.network, say, looks_inside="csl report")
     notes, kept, scored, probabilities, columns = [], None, None, None, None
     try:
         val, _ = _read(options, "val", predictor, run)

@@ -100,7 +100,7 @@ def _page(config, data, run, scores):
     from csl.report import write_report
 
     with tried(run.report):
-        predictor = Predictor.load(run.best, device=config.device, amp=config.amp)
+        predictor = Predictor.load(run.best, device=config.device, amp=config.amp, engine="torch")
         scored = data.val.select(scores.indices)
         return [write_report(run, data.train, scored, scores.probabilities[0], predictor)]
     return []
