@@ -66,3 +66,17 @@ def test_suggest_ranks_what_is_hidden_and_what_was_turned_round(monkeypatch):
     rows = {row["order"]: row for row in benchmark.error_rows(data, "all", 0)}
     assert rows["--for errors"]["turned"] == 24
     assert rows["heads alone"]["found"] == rows["cleanlab, self_confidence"]["found"] > 50
+
+
+@pytest.mark.parametrize(("protocol", "method"), [("fpc_30", "annotation"), ("rps_50", "ignore")])
+def test_calibration_measures_heads_against_the_hidden_truth(protocol, method, monkeypatch):
+    torch.manual_seed(0)
+    weights, x = torch.randn(6, 4), torch.randn(500, 6)
+    y = (x @ weights + torch.randn(500, 4) > 2).to(torch.int8)
+    benchmark = load("calibration", monkeypatch)
+    data = {"train": (x[:400], y[:400]), "val": (x[400:], y[400:])}
+    row = benchmark.measure(*benchmark.of_head(data, protocol, 0, method))
+    assert row["f1_class"] > 50
+    assert 0 < row["ece_after"] < 25
+    p, truth = torch.tensor([[0.9], [0.8], [0.1], [0.05]]).numpy(), torch.tensor([[1], [0], [0], [1]]).numpy()
+    assert benchmark.calibration_error(p, truth) == pytest.approx(100 * (0.1 + 0.8 + 0.1 + 0.95) / 4)

@@ -85,8 +85,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     if decisions is not None:
         say(f"{decisions.line()}; --th {threshold:g} shows scores as they are")
     elif options.th is None and not _values_alone(predictor):
-        file = printable(str(path))
-        say(f"threshold: {threshold:g} of every score (no calibration in {file}: validate.py --calibrate makes one)")
+        say(f"threshold: {threshold:g} of every score; validate.py --calibrate makes one for each class")
 
     annotations = None
     if options.pic_path is not None:
