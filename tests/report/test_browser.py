@@ -50,29 +50,30 @@ addEventListener("load", () => {
 
 def visited(page, width):
     """What `VISIT` found on a page in a window of that width."""
-    page.write_text(page.read_text().replace("</body>", VISIT))
+    visit = page.with_name("visit.html")
+    visit.write_text(page.read_text().replace("</body>", VISIT))
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--dump-dom",
-               "--virtual-time-budget=20000", f"--user-data-dir={page.parent / 'profile'}", page.as_uri()]  # fmt: skip
+               "--virtual-time-budget=20000", f"--user-data-dir={page.parent / 'profile'}", visit.as_uri()]  # fmt: skip
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     return json.loads(re.search(r'<pre id="found">(.*?)</pre>', shown)[1])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
-@pytest.mark.parametrize("width", [1280])
-def test_thousands_of_classes_do_not_hang(tmp_path, width):
+def test_thousands_of_classes_do_not_hang(tmp_path):
     random = np.random.default_rng(0)
     targets = random.choice([1, 0, -1], size=(30, CLASSES), p=[0.1, 0.2, 0.7]).astype(np.int8)
     labels, classes = LabelMatrix.from_dense(targets), [f"class {c}" for c in range(CLASSES)]
     scored = Annotations([f"{i}.jpg" for i in range(30)], labels, classes)
     page = write_report(RunFolder(tmp_path), scored, scored, random.random(targets.shape).astype(np.float32))
     assert page.stat().st_size < 8e6
-    found = visited(page, width)
+    assert not visited(page, 390)["wide"]  # a phone: the table scrolls, the page does not
+    found = visited(page, 1280)
     assert found["opened"]["first"] == "class 0"
     assert found["count"] == "14 of 9,605 classes"  # 960, 1960, ... and 9600 to 9604
     assert found["search"]["rows"] == 14
     assert found["drawings"] >= 1
     assert found["last"] != found["all"]["first"]
-    assert not found["wide"]  # the table scrolls, the page does not
+    assert not found["wide"]
     data = json.loads(re.search(r'id="table-data">(.*?)</script>', page.read_text())[1])
     ap = next(column["values"] for column in data["columns"] if column["title"] == "AP")
     there = [(value, -c) for c, value in enumerate(ap) if value is not None]

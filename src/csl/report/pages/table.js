@@ -110,7 +110,7 @@
       drawings.push(square("Reliability", "score", "share that is positive", ...marks));
     }
     const numbers = columns.filter((c) => c.kind !== "text" && c.values[row] !== null)
-      .map((c) => `${c.title} ${digits[c.kind](c.values[row])}`).join("   ");
+      .map((c) => `${c.title} ${digits[c.kind](c.values[row])}`).join(" · ");
     const nothing = drawings.length ? [] : [make("p", {}, "No curve: no known validation labels of both kinds.")];
     panel.replaceChildren(make("h3", {}, columns[0].values[row]), make("p", { class: "soft" }, numbers), ...nothing,
       make("div", { class: "charts" }, ...drawings));
