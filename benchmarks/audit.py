@@ -7,8 +7,8 @@ Expected: intervals that hold the truth about 95 times in 100 however the labels
 questions that are drawn uniformly; and a class prior nearer to the truth than before.
 
 `--photos` and `--weights` are those of partial_labels.py, whose features of a frozen network are used. A protocol hides labels
-of both splits, a linear head is trained once on what is left, and its scores of the validation photos are audited, as
-`csl suggest --for audit` does it, `--repetitions` times by new samples, answered from the hidden labels:
+of both splits, a linear head is trained once on what is left (and kept: outputs/), and its scores of the validation photos are
+audited, as `csl suggest --for audit` does it, `--repetitions` times by new samples, answered from the hidden labels:
 
     fpc_100          known are 100 positives and 100 negatives of each class (33 in validation); annotation loss with its prior
     single_positive  known is one positive an image; unknown ones are negatives to the loss; the mean scores are the prior
@@ -92,10 +92,24 @@ def trained(data, protocol):
     return scores, known_val.numpy(), None if prior is None else prior.double().numpy()
 
 
-def rows_of(data, protocol, repetitions):
-    """A row for each design and number of answers: the truth, and over the repetitions how the estimates lie to it."""
-    scores, known, prior = trained(data, protocol)
-    y = data.y_val.numpy()
+def audited(data, protocol):
+    """`trained`, made once and kept."""
+    kept = Path("outputs", f"audit_{protocol}.npz")
+    if not kept.exists():
+        scores, known, prior = trained(data, protocol)
+        np.savez(kept, scores=scores, known=known, **({} if prior is None else {"prior": prior}))
+    with np.load(kept) as content:
+        return content["scores"], content["known"], content.get("prior")
+
+
+def rows_of(scores, known, prior, y, protocol, repetitions):
+    """A row for each design and number of answers: the truth, and over the repetitions how the estimates lie to it.
+
+    Args:
+        scores, known, prior: as `trained` returns them.
+        y: int8 [N, C] the hidden truth of the same photos.
+        protocol, repetitions: as the flags.
+    """
     counts = ScoreCounts.empty(y.shape[1])
     bins = counts.add(scores, known)
     prior = counts.mean_scores() if prior is None else prior
@@ -193,17 +207,20 @@ def main():
     parser.add_argument("--weights", required=True, help="safetensors file of the network that features are made by")
     parser.add_argument("--protocols", nargs="+", default=list(PROTOCOLS), choices=PROTOCOLS, help="(default all)")
     parser.add_argument("--repetitions", type=int, default=500, help="samples of each kind (default 500)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="what to write")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="what to write, and to add to")
     args = parser.parse_args()
     load_before, data = os.getloadavg()[0], load("photos", args)
-    result = {"machine": describe_machine(load_before, "torch", "numpy", "scipy"), "rows": [], "known_alone": []}
+    result = {"rows": [], "known_alone": []}
+    if args.results.exists():
+        result = json.loads(args.results.read_text())
+    result["machine"] = describe_machine(load_before, "torch", "numpy", "scipy")
     for protocol in args.protocols:
         if protocol == "large_objects":
             print(f"large_objects: left out, {args.photos} has no boxes", flush=True)
             continue
-        rows, said = rows_of(data, protocol, args.repetitions)
-        result["rows"] += rows
-        result["known_alone"].append(said)
+        rows, said = rows_of(*audited(data, protocol), data.y_val.numpy(), protocol, args.repetitions)
+        for name, new in (("rows", rows), ("known_alone", [said])):
+            result[name] = [row for row in result[name] if row["protocol"] != protocol] + new
         args.results.write_text(json.dumps(result, indent=1) + "\n")
     show(result)
 

@@ -80,3 +80,18 @@ def test_calibration_measures_heads_against_the_hidden_truth(protocol, method, m
     assert 0 < row["ece_after"] < 25
     p, truth = torch.tensor([[0.9], [0.8], [0.1], [0.05]]).numpy(), torch.tensor([[1], [0], [0], [1]]).numpy()
     assert benchmark.calibration_error(p, truth) == pytest.approx(100 * (0.1 + 0.8 + 0.1 + 0.95) / 4)
+
+
+def test_audit_counts_how_often_the_intervals_hold_the_hidden_truth(monkeypatch):
+    torch.manual_seed(0)
+    weights, x = torch.randn(6, 4), torch.randn(700, 6)
+    y = (x @ weights + torch.randn(700, 4) > 2).to(torch.int8)
+    benchmark = load("audit", monkeypatch)
+    monkeypatch.setattr(benchmark, "ANSWERS", (60,))
+    data = argparse.Namespace(x=x[:300], y=y[:300], x_val=x[300:], y_val=y[300:])
+    rows, said = benchmark.rows_of(*benchmark.trained(data, "single_positive"), y[300:].numpy(), "single_positive", 10)
+    assert [(row["design"], row["answers"]) for row in rows] == [("stratified", 60), ("uniform", 60)]
+    for row in rows:
+        assert row["labels_an_image"]["truth"] == pytest.approx(y[300:].sum().item() / 400)
+        assert all(row[name]["covers"] >= 0.7 for name in benchmark.NUMBERS)
+    assert said["known"] == pytest.approx((y[300:].sum(1) > 0).float().mean().item() / 4)
