@@ -18,6 +18,7 @@ Writes benchmarks/results/suggest.json and prints tables.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -63,9 +64,7 @@ def load(args):
 
 
 def partial(truth, protocol, seed):
-    """int8 [N, C], what a protocol leaves of the labels; all of them for "all"."""
-    if protocol == "all":
-        return truth.clone()
+    """int8 [N, C], what a protocol leaves of the labels."""
     scheme, param = PROTOCOLS[protocol]
     rng = generator("mask", seed)
     return torch.from_numpy(simulate(LabelMatrix.from_dense(truth.numpy()), scheme, param, rng).to_dense())
@@ -202,6 +201,9 @@ def error_rows(data, protocol, seed):
     return rows
 
 
+JOBS = {"unknown": unknown_rows, "errors": error_rows}
+
+
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
@@ -243,22 +245,15 @@ def main():
     result.setdefault("machine", describe_machine(load_before, "torch", "cleanlab"))
     result.setdefault("settings", {"images": args.images, "components": args.components, "folds": FOLDS, "l2": L2[0]})
     data, done = load(args), {(r["job"], r["protocol"], r["seed"]) for r in result["rows"]}
-    jobs = [("unknown", protocol) for protocol in args.protocols] + [("errors", "all"), ("errors", args.protocols[0])]
-    for job, protocol in jobs:
-        for seed in args.seeds:
-            if (job, protocol, seed) in done:
-                continue
-            start = time.process_time()
-            rows = (unknown_rows if job == "unknown" else error_rows)(data, protocol, seed)
-            about = {
-                "job": job,
-                "protocol": protocol,
-                "seed": seed,
-                "cpu_seconds": round(time.process_time() - start, 1),
-            }
-            result["rows"] += [about | row for row in rows]
-            args.results.write_text(json.dumps(result, indent=1) + "\n")
-            print(f"{job} {protocol} seed {seed}", flush=True)
+    for protocol, seed, job in itertools.product(args.protocols, args.seeds, JOBS):
+        if (job, protocol, seed) in done:
+            continue
+        start = time.process_time()
+        rows = JOBS[job](data, protocol, seed)
+        about = {"job": job, "protocol": protocol, "seed": seed, "cpu_seconds": round(time.process_time() - start, 1)}
+        result["rows"] += [about | row for row in rows]
+        args.results.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"{job} {protocol} seed {seed}", flush=True)
     show(result["rows"])
 
 

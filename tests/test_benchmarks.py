@@ -63,8 +63,8 @@ def test_suggest_ranks_what_is_hidden_and_what_was_turned_round(monkeypatch):
     assert rows["precision", "--for positives"]["of 50"] > rows["precision", "random"]["of 50"] + 30
     assert {order for part, order in rows if part == "training"} > {"no answers", "random", "--for training"}
     pytest.importorskip("cleanlab", reason="cleanlab is not installed")
-    rows = {row["order"]: row for row in benchmark.error_rows(data, "all", 0)}
-    assert rows["--for errors"]["turned"] == 24
+    rows = {row["order"]: row for row in benchmark.error_rows(data, "rps_50", 0)}
+    assert rows["--for errors"]["turned"] == 12
     assert rows["heads alone"]["found"] == rows["cleanlab, self_confidence"]["found"] > 50
 
 
