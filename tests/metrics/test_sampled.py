@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import expit
+from scipy.stats import binom
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 
 from csl import InputError
@@ -13,6 +14,7 @@ from csl.metrics.sampled import (
     BINS,
     EDGES,
     ScoreCounts,
+    _of_share,
     draw,
     estimate,
     expected_average_precision,
@@ -197,3 +199,14 @@ def test_thresholds_are_where_a_share_and_its_ends_reach_the_target():
     table[:200] = np.linspace(0, 1, 200)[:, None] + [0, -0.1, 0.1]
     assert threshold_for(table, 0.505).tolist() == [101, 81, 121]
     assert threshold_for(table, 0.95).tolist() == [190, 170, BINS]
+
+
+@pytest.mark.parametrize(("share", "draws"), [(0.1, 20), (0.97, 15), (0.5, 30)])
+def test_intervals_of_shares_hold_the_truth_where_normal_ones_do_not(share, draws):
+    """Exactly, over all numbers of positives that independent draws may have."""
+    found, chance = np.arange(draws + 1) / draws, binom.pmf(np.arange(draws + 1), draws, share)
+    by_curve = np.full(draws + 1, share * (1 - share) / draws)
+    _, low, high = _of_share(found, np.full(draws + 1, share), by_curve, np.full(draws + 1, draws)).T
+    assert chance[(low <= share) & (share <= high)].sum() > 0.92
+    normal = 1.96 * np.sqrt(found * (1 - found) / draws)
+    assert (chance[np.abs(found - share) <= normal].sum() < 0.9) == (share != 0.5)
