@@ -79,7 +79,7 @@ def test_it_stops_when_no_class_has_grown_for_long(monkeypatch):
 @pytest.mark.parametrize("probe", [False, True])
 def test_a_run_ends_in_the_network_that_it_reports(garments, tmp_path, no_pictures, monkeypatch, probe):
     monkeypatch.setattr(linear, "LEAST_STEPS", 20)
-    settings = {"epochs": 1, "max_steps": 2, "lr": 1e-2, "augment": "none"}
+    settings = {"epochs": 1, "max_steps": 2, "lr": 1e-2, "augment": "none", "loss": "spa"}
     config = TrainConfig(
         data=str(garments), path_dest=str(tmp_path / "run"), model_name="test_resnet", image_size=32, batch_size=8, workers=0,
         device="cpu", refit_head=True, **({} if probe else settings),
