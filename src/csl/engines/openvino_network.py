@@ -50,7 +50,7 @@ class OpenVinoNetwork(ExportedNetwork):
             self.describe(*self._interface(), image_size)
             self._network.reshape([-1, 3, *self.height_width])
             self._run = _Request(self._compiled("LATENCY"))
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeDecodeError) as error:
             reason = in_words(error)
             raise InputError(f"{path}: not a network that OpenVINO reads, or a damaged one ({reason})") from error
 
