@@ -14,7 +14,7 @@ from csl.labels import LabelMatrix
 from csl.losses.annotation import annotated_shares, annotation_delta
 from csl.prior import estimate_prior
 
-MOST_ENTRIES = 1 << 26
+MOST_ENTRIES = 1 << 25
 """Entries (images times classes) that are looked at: of more images as many, spread evenly."""
 
 
@@ -80,13 +80,14 @@ def _calibrated(s, y, shows, prior):
     """The calibration, the prior [C], the annotated share of positives [C], and what the probabilities are of, in words."""
     positives, negatives = (y == 1).sum(0), (y == 0).sum(0)  # [C]
     both, images = (positives > 0) & (negatives > 0), len(y)
-    if both.any():
+    if not (y == -1).any():
+        pi, shown = positives / images, "as annotated: every label is known"
+    elif both.any():
         among_known = np.log(positives.clip(1) / negatives.clip(1))
         as_known = calibrate(s, y, np.zeros(len(both)), np.where(both, among_known, 0.0), both)
         pi = np.asarray(estimate_prior(as_known.slope * s + as_known.bias, y), np.float64)
         random = np.allclose(pi[both], (positives / (positives + negatives).clip(1))[both], rtol=1e-4)
-        complete = "as annotated: every label is known" if not (y == -1).any() else "as annotated: annotation is random"
-        shown = complete if random else "of all images, by the estimated prior"
+        shown = "as annotated: annotation is random" if random else "of all images, by the estimated prior"
     else:
         pi, shown = np.asarray(prior, np.float64), "of all images, by the prior of the run"
     known = torch.from_numpy(np.stack([positives, negatives]) / images)
