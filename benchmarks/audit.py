@@ -1,6 +1,6 @@
 """How far the answers to a few hundred random questions tell what a network is worth, against the hidden truth.
 
-    python benchmarks/audit.py --photos DIR --weights FILE                       # 20 minutes on two CPU cores
+    python benchmarks/audit.py --photos DIR --weights FILE                       # 15 minutes on two busy CPU cores
     python benchmarks/audit.py --photos DIR --weights FILE --repetitions 40 --results quick.json
 
 Expected: intervals that hold the truth about 95 times in 100 however the labels became known, narrower than those of as many
@@ -35,6 +35,7 @@ from csl.labels import LabelMatrix
 from csl.labels.simulation import simulate
 from csl.losses import AnnotationLoss, PartialSelectiveLoss
 from csl.machine.draws import generator
+from csl.machine.files import strict_json
 from csl.metrics import mean_average_precision
 from csl.metrics.sampled import BINS, EDGES, ScoreCounts, draw, estimate, shares, threshold_for
 from csl.prior import estimate_prior
@@ -221,7 +222,7 @@ def main():
         rows, said = rows_of(*audited(data, protocol), data.y_val.numpy(), protocol, args.repetitions)
         for name, new in (("rows", rows), ("known_alone", [said])):
             result[name] = [row for row in result[name] if row["protocol"] != protocol] + new
-        args.results.write_text(json.dumps(result, indent=1) + "\n")
+        args.results.write_text(strict_json(result, indent=1) + "\n")
     show(result)
 
 

@@ -326,14 +326,14 @@ def estimate(
     np.divide(unknown**2 * p * (1 - p), share, out=spread, where=share > 0)
     of_bin = spread.sum(0)  # [BINS]
 
-    def variances(moves, of_curve):
-        """Of the mean of `moves` [..., k], twice: from neighbours in the design, and by the curve."""
-        return (np.diff(moves) ** 2).sum(-1) / (2 * (len(c) - 1) * len(c)), of_curve / len(c)
+    def variance(moves, of_curve):
+        """Of the mean of `moves` [..., k]: from neighbours in the design, or by the curve where that is more."""
+        return np.maximum((np.diff(moves) ** 2).sum(-1) / (2 * (len(c) - 1) * len(c)), of_curve / len(c))
 
     def of_scores(gradient):
         """Variance [K] of sums over entries of the gradient [K, BINS] by their labels, and how many draws bear on each [K]."""
         of_draws = gradient[:, b]
-        return np.maximum(*variances(of_draws * surprise, gradient**2 @ of_bin)), (of_draws != 0).sum(1)
+        return variance(of_draws * surprise, gradient**2 @ of_bin), (of_draws != 0).sum(1)
 
     positives = counts.positives + unknown * p  # [C, BINS] by the curve
     guessed = _from(positives.sum(0))  # [BINS] in this bin and over it
@@ -370,7 +370,7 @@ def estimate(
     # The derivative holds near the curve: a class that it finds nearly empty would be moved by one answer beyond all sense.
     gradient *= np.minimum(1, 3 * positives.sum(1) / expected)[:, None] / len(ap)
     moves = gradient[c, b] * surprise
-    error = np.mean(variances(moves, (gradient**2 * spread).sum()))  # what is not moved makes it more
+    error = variance(moves, (gradient**2 * spread).sum())
     correction = moves.mean() * max(0, 1 - error / max(moves.mean() ** 2, 1e-300))  # none, where it may be chance
     numbers["mAP"] = _of_logit(ap.mean() + correction, error + (moves.mean() - correction) ** 2)
     prior = (counts.positives + unknown * curve.probabilities(at)).sum(1) / images
