@@ -93,7 +93,7 @@ def test_answers_and_undo(table):
     for _ in range(2):  # the second takes nothing more back
         assert post(client, "undo", ("b.jpg", "Neck 1", "yes")).json()["counts"]["left"] == 5
     assert len(read_reviews(table / "reviews.csv")) == 1
-    for body in ([["b.jpg", "Neck 0", "yes"]], [["b.jpg", "Neck 1", "perhaps"]], [["b.jpg"]], "x"):
+    for body in ([["c.png", "<b>hat</b>", "yes"]], [["b.jpg", "Neck 1", "perhaps"]], [["b.jpg"]], "x"):
         answer = client.post("answer", json={"answers": body})
         assert answer.status_code == 400
         assert len(answer.text.splitlines()) == 1
@@ -122,9 +122,17 @@ def test_one_value_of_an_attribute_settles_the_others(table):
     again = session_of(table, asked)  # the same from the file
     assert [one["id"] for one in again.ask(count=9, only_open=True)] == [1, 2, 3]
     assert len(read_reviews(table / "reviews.csv")) == 2
+    session.answer([("b.jpg", "Neck 2", "yes")])  # the value that it is, about which there is no question
+    assert [one["id"] for one in session.ask(count=9, only_open=True)] == [2, 3]
+    assert session.ask(at=1)[0]["values"] == [["Neck 0", None], ["Neck 1", None], ["Neck 2", "yes"]]
+    session.undo([("b.jpg", "Neck 2", "yes")])
+    assert [one["id"] for one in session.ask(count=9, only_open=True)] == [1, 2, 3]
+    with pytest.raises(InputError, match="not among the questions"):
+        session.answer([("a.jpg", "Neck 2", "yes")])
     session.questions.file = table / "audit.csv"
     audit = Session(session.questions, session.answers)
     audit.answer([("b.jpg", "Neck 1", "yes")])
+    assert audit.ask()[0]["values"] == []
     assert [one["id"] for one in audit.ask(count=9, only_open=True)] == [1, 2, 3]
 
 

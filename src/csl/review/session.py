@@ -8,7 +8,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels import NEGATIVE, POSITIVE
-from csl.labels.reviews import ANSWERS, NO, YES, newest
+from csl.labels.reviews import ANSWERS, NO, YES, classes_of, newest
 from csl.review.answers import Answers
 from csl.review.questions import AUDIT, Questions
 
@@ -24,7 +24,8 @@ class Session:
     """What the page asks for and tells; several threads may do so at once.
 
     The values of an attribute exclude each other: where one is answered with yes, open questions about others of the photo are
-    settled, and not asked. An audit asks for all that it has drawn.
+    settled, and not asked; any value of the attribute that a question is about may be the answer. An audit asks for all that it
+    has drawn, and for nothing else.
 
     Args:
         questions: Q questions.
@@ -37,13 +38,16 @@ class Session:
         self._names, self._class = np.unique(np.array(questions.classes, dtype=object), return_inverse=True)
         self._folded = [name.casefold() for name in self._names]
         self._number = {tuple(place): k for k, place in enumerate(questions.places.tolist())}
+        self._photo = dict(zip(questions.images, map(tuple, questions.places[:, :2].tolist()), strict=True))
         self._key = {key: k for k, key in enumerate(zip(questions.images, questions.classes, strict=True))}
         self._state = np.full(len(questions), _OPEN, np.int8)
         self._photos: dict[tuple[int, int], dict[int, str]] = {}  # (split, row) -> {class: answer}
-        self._group: dict[int, tuple[str, slice]] = {}  # class -> its attribute
+        self._group: dict[int, tuple[str, range]] = {}  # class -> its attribute
         for attribute, group in (questions.photos.parts[0].groups or {}).items():
             if group.stop - group.start > 1:
-                self._group |= dict.fromkeys(range(group.start, group.stop), (attribute, group))
+                self._group |= dict.fromkeys(
+                    range(group.start, group.stop), (attribute, range(group.start, group.stop))
+                )
         self._of_photo: dict[tuple[int, int], list[int]] = {}  # its questions about attributes
         for k, (part, row, column) in enumerate(questions.places.tolist()):
             if column in self._group and questions.file.name != AUDIT:
@@ -75,7 +79,7 @@ class Session:
         for k in self._of_photo.get(of_photo, ()):
             if self._state[k] in (_OPEN, _SETTLED):
                 _, group = self._group[self.questions.places[k][2]]
-                settled = any(photo.get(c) == YES for c in range(group.start, group.stop))
+                settled = any(photo.get(c) == YES for c in group)
                 self._state[k] = _SETTLED if settled else _OPEN
 
     def counts(self, name: str | None = None) -> dict[str, int]:
@@ -103,6 +107,8 @@ class Session:
         annotations = questions.photos.parts[part]
         labels, said = annotations.labels[row], int(annotations.labels[row][column])  # int8 [C]
         for c, answer in self._photos.get((part, row), {}).items():
+            if answer == YES and c in self._group:
+                labels[self._group[c][1]] = NEGATIVE
             labels[c] = {YES: POSITIVE, NO: NEGATIVE}.get(answer, labels[c])
         labels[column] = -1
         there, absent = (np.flatnonzero(labels == value).tolist() for value in (POSITIVE, NEGATIVE))
@@ -117,6 +123,7 @@ class Session:
             "score": questions.scores[k],
             "answer": self._answer(k),
             "attribute": self._group.get(column, (None,))[0],
+            "values": self._values(annotations, (part, row), column),
             "label": {POSITIVE: YES, NEGATIVE: NO}.get(said),
             "there": self._few(annotations, there),
             "absent": self._few(annotations, absent),
@@ -125,6 +132,14 @@ class Session:
     def _answer(self, k):
         """The answer that a question has; None where it has none of its own."""
         return None if self._state[k] in (_OPEN, _SETTLED) else ANSWERS[self._state[k]]
+
+    def _values(self, annotations, photo, column):
+        """The values of the attribute that may be answered in place of the class, and which of them is; [] where none may."""
+        if photo not in self._of_photo or column not in self._group:
+            return []
+        answers, (_, group) = self._photos.get(photo, {}), self._group[column]
+        there = [c for c, answer in answers.items() if answer == YES and c in group][-1:]  # the newest counts
+        return [[annotations.classes[c], YES if c in there else None] for c in group]
 
     @staticmethod
     def _few(annotations, classes):
@@ -157,34 +172,39 @@ class Session:
             self._update()
             new = []
             for image, name, answer in given:
-                k = self._of(image, name)
+                place, k = self._of(image, name)
                 if answer not in ANSWERS:
                     raise InputError(f"answer: found {str(answer)[:80]!r}, expected {', '.join(ANSWERS)}")
-                if self._answer(k) != answer:
-                    new.append((k, (image, name, answer, self.questions.scores[k])))
+                if self._photos.get(place[:2], {}).get(place[2]) != answer:
+                    new.append((place, (image, name, answer, "" if k is None else self.questions.scores[k])))
             self.answers.add([row for _, row in new])
             self._update()
-            for k, (_, _, answer, _) in new:
-                self._note(self.questions.places[k].tolist(), answer)
+            for place, (_, _, answer, _) in new:
+                self._note(place, answer)
 
     def undo(self, given: Given) -> None:
         """Take back answers, where they still count; what was answered before counts again."""
         with self._lock:
             self._update()
             for image, name, answer in given:
-                k = self._of(image, name)
-                if self._answer(k) == answer:
+                place, _ = self._of(image, name)
+                if self._photos.get(place[:2], {}).get(place[2]) == answer:
                     before = self.answers.undo(image, name)
                     self._update()
-                    self._note(self.questions.places[k].tolist(), before)
+                    self._note(place, before)
 
     def _of(self, image, name):
-        k = self._key.get((image, name))
-        if k is None:
+        """The place of an image and a class, and its question; None where it is another value of one's attribute."""
+        if (k := self._key.get((image, name))) is not None:
+            return tuple(self.questions.places[k].tolist()), k
+        photo = self._photo.get(image)
+        column = int(classes_of(self.questions.photos.parts[0], [name])[0])
+        asked = {self._group[int(self.questions.places[k][2])] for k in self._of_photo.get(photo, ())}
+        if self._group.get(column) not in asked:
             raise InputError(
                 f"{str(image)[:80]!r}, {str(name)[:80]!r}: not among the questions of {self.questions.file}"
             )
-        return k
+        return (*photo, column), None
 
     def _of_class(self, name):
         place = np.searchsorted(self._names, name)

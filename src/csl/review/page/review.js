@@ -71,7 +71,7 @@ function answer(questions, word) {
     if (word === "yes" && q.attribute) ahead = ahead.filter((one) => one.image !== q.image || one.attribute !== q.attribute);
   }
   send("answer", changed.map((q) => [q.image, q.class, word]));
-  tabs.postMessage(changed.map((q) => [q.id, word]));
+  tabs.postMessage(changed.filter((q) => batch.includes(q) || q === current).map((q) => [q.id, word]));
 }
 
 function undo() {
@@ -114,6 +114,7 @@ function show(question, fresh = false) {
   $("known").textContent = parts.map(([word, some]) =>
     `${word}: ${some.names.join(", ")}${some.more ? ` and ${some.more} more` : ""}`).join(" · ");
   for (const button of $("answers").children) button.setAttribute("aria-pressed", button.dataset.answer === question.answer);
+  showValues(question);
   if ($("photo").dataset.id !== String(question.id)) {
     $("photo").dataset.id = question.id;
     $("photo").alt = question.image;
@@ -123,6 +124,26 @@ function show(question, fresh = false) {
   }
   if (fresh) ahead = [];
   look();
+}
+
+function showValues({values}) {  // of the attribute: which it is says more than that it is not this one
+  $("values").replaceChildren(...values.map(([name, word], place) => {
+    const button = document.createElement("button"), key = document.createElement("kbd");
+    button.textContent = name + " ";
+    key.textContent = place + 1;
+    if (place < 9) button.append(key);
+    button.setAttribute("aria-pressed", word === "yes");
+    button.onclick = () => pick(place);
+    return button;
+  }));
+}
+
+function pick(place) {
+  const name = current?.values[place]?.[0];
+  if (name === undefined || $("single").hidden) return;
+  if (name === current.class) { answerCurrent("yes"); return; }
+  answer([{...current, class: name, answer: null}], "yes");
+  goOn();
 }
 
 let looking = false;
@@ -145,6 +166,10 @@ async function look() {  // fetch what comes next, while a person looks
 function answerCurrent(word) {
   if (!current || $("single").hidden) return;
   answer([current], word);
+  goOn();
+}
+
+function goOn() {
   const next = ahead.shift();
   if (next) show(next);
   else go(current.id + 1, {open: true}).catch(failed);
@@ -282,6 +307,7 @@ document.addEventListener("keydown", (event) => {
     for (const [one, word] of Object.entries(KEYS)) does[one] = () => answerCurrent(word);
     Object.assign(does, {ArrowLeft: $("previous").onclick, ArrowRight: $("next").onclick});
   }
+  if (!inGrid && /^[1-9]$/.test(key)) does[key] = () => pick(key - 1);
   if (!does[key]) return;
   event.preventDefault();
   does[key]();
