@@ -92,6 +92,11 @@ def test_without_the_weights_it_goes_on_from_scratch(garments, tmp_path, no_pict
     assert "settings for 20 images and a network from scratch: --lr 0.001" in lines
     kept = json.loads((tmp_path / "a" / "config.json").read_text())
     assert (kept["model_path"], kept["lr"]) == (None, 1e-3)
+    with pytest.raises(InputError, match="^timm/test_resnet: not downloaded"):
+        train(
+            TrainConfig(**SETTINGS_OF_PROBE, data=str(garments), model_path="auto", path_dest=str(tmp_path / "c")),
+            print,
+        )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pretrained_weights").mkdir()
     save_file(create_model("test_resnet", 3).state_dict(), "pretrained_weights/test_resnet.safetensors")

@@ -22,7 +22,7 @@ from csl.labels import Annotations
 from csl.losses.options import LossOptions
 from csl.machine import distributed
 from csl.machine.draws import generator
-from csl.models import create_model
+from csl.models import create_model, zoo
 from csl.predict.scoring import Scores, autocast_dtype, choose_device
 from csl.prior import write_prior
 from csl.runs.config import TrainConfig
@@ -45,8 +45,8 @@ def obstacle(config: TrainConfig, starts: bool) -> str | None:
         return f"{distributed.world_size()} processes, expected one, as it takes minutes"
     if not starts:
         return (
-            f"a network from scratch has no features to learn from; expected --model_path, such as timm/{config.model_name} "
-            "or a run of yours"
+            f"a network from scratch has no features to learn from; expected --model_path, such as "
+            f"{zoo.pretrained_name(config.model_name) or 'FILE'} or a run of yours"
         )
     return None
 

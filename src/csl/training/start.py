@@ -57,6 +57,9 @@ def with_start(config: TrainConfig) -> tuple[TrainConfig, str | None]:
     """The settings with the weights that `model_path` "auto" stands for; and a line where these cannot be had.
 
     Rank 0 downloads them, while the other processes wait.
+
+    Raises:
+        InputError: they cannot be had, for a probe.
     """
     if config.model_path != "auto":
         return config, None
@@ -69,6 +72,8 @@ def with_start(config: TrainConfig) -> tuple[TrainConfig, str | None]:
                 raise InputError(f"no weights of {config.model_name} are published")
             zoo.fetch(name)
         except InputError as error:
+            if config.probe:  # of which there is none from scratch
+                raise
             line = (
                 f"start: from scratch, as {error}. A few thousand photos teach a network far less than such weights hold: "
                 "expect a lower mAP after more epochs (--model_path none does not ask for them)"
