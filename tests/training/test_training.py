@@ -191,7 +191,7 @@ def test_infer_names_a_photo_a_folder_a_list_and_the_validation_set(trained, gar
         "Predicted Neck Type", "Predicted Sleeve Length Type", "Predicted Pattern Type",
     ]  # fmt: skip
     assert len(table) == 12
-    assert table["Predicted Neck Type"].isin([*"0123456", "unsure"]).all()
+    assert table["Predicted Neck Type"].astype(str).isin([*"0123456", "unsure"]).all()
 
 
 def test_open_images_names_stand_in_for_mids(tmp_path, garments):
