@@ -155,7 +155,7 @@ def test_decisions_are_in_the_order_of_the_network():
     result = SimpleNamespace(probabilities=p.astype(np.float32), indices=np.arange(400))
     for order in (["a", "b", "c"], ["c", "a", "b"]):
         network = SimpleNamespace(classes=order, groups=None, config=None)
-        found = _calibrate(network, annotations, result, Goal(), SimpleNamespace(parent="nowhere"))
+        found = _calibrate(network, annotations, result, Goal(), None)
         np.testing.assert_allclose(found.prior, [truth.mean(0)["abc".index(name)] for name in order], rtol=0.1)
 
 
