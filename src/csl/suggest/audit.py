@@ -14,7 +14,7 @@ import torch
 
 from csl.errors import InputError
 from csl.inference.sources import prior_file
-from csl.labels.reviews import UNSURE, YES, classes_of, data_folder, find_reviews, newest, read_reviews, rows_of
+from csl.labels.reviews import NO, UNSURE, YES, classes_of, data_folder, find_reviews, newest, read_reviews, rows_of
 from csl.machine.draws import generator
 from csl.machine.files import replacing, write_json
 from csl.metrics.sampled import BINS, EDGES, ScoreCounts, draw, estimate, shares, threshold_for
@@ -250,5 +250,10 @@ def _answers(material, rows, classes):
         rows_of(annotations, [r.image for r in reviews], data_folder(data)),
         classes_of(annotations, [r.name for r in reviews]),
     )
-    answer = {(r, c): review.answer for r, c, review in zip(*(each.tolist() for each in of), reviews, strict=True)}
+    answer = {}
+    for row, number, review in zip(*(each.tolist() for each in of), reviews, strict=True):
+        group = next((g for g in (annotations.groups or {}).values() if g.start <= number < g.stop), None)
+        if review.answer == YES and group is not None and group.stop - group.start > 1:
+            answer |= {(row, other): NO for other in range(group.start, group.stop)}  # the values exclude each other
+        answer[row, number] = review.answer
     return [answer.get(entry) for entry in zip(rows.tolist(), classes.tolist(), strict=True)]
