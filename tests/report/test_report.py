@@ -8,13 +8,16 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from scipy.special import logit
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from csl import Annotations, InputError, LabelMatrix, Predictor, read_annotations
 from csl import __main__ as tools
+from csl.decisions import Decisions
+from csl.decisions.decisions import Rows
 from csl.metrics import KnownScores
+from csl.predict.kept_decisions import write_decisions
 from csl.report import ReportOptions, report_on, write_report
 from csl.report.examples import OF_A_CLASS, SHOWN, SIDE, likeliest, worst
 from csl.runs.folder import RunFolder
@@ -88,22 +91,29 @@ def test_the_command_writes_the_same_page_of_an_older_run(runs, tmp_path, capsys
     assert (run / "validation_scores.npz").is_file()
 
 
-def test_thresholds_are_those_of_the_networks_file_in_the_order_of_the_labels(runs, garments, tmp_path):
-    run = shutil.copytree(runs[0], tmp_path / "run")
-    content = torch.load(run / "best.ckpt", weights_only=False)
-    thresholds = [round(0.01 * c, 2) for c in range(len(content["classes"]))]
-    lows = [None, *thresholds[1:]]
-    content["decisions"] = {
-        "classes": {"threshold": thresholds, "low": lows, "basis": ["own"] * len(lows), "high": [1.0]}
-    }
-    torch.save(content, run / "best.ckpt")
+def test_thresholds_and_calibration_are_those_of_the_networks_file(runs, scored, tmp_path):
+    run, (val, scores) = shutil.copytree(runs[0], tmp_path / "run"), scored
+    random, count = np.random.default_rng(0), len(val.classes)
+    slope, bias, threshold = (part.tolist() for part in random.uniform(0.5, 2, (3, count)).round(3))
+    rows = Rows(slope, bias, threshold, threshold, [float("nan")] * count, threshold, ["own", "few", "common"] * 7)
+    names = [name for name, group in val.groups.items() if group.stop - group.start > 1]
+    of_names = Rows(*([0.5] * len(names) for _ in range(6)), ["own"] * len(names))
+    write_decisions(run / "best.ckpt", Decisions("F1", "as annotated", rows, [0.1] * count, 0.5, 12, of_names, names))
     report_on(ReportOptions(run=str(run), **HERE), lambda _: None)
-    table, _ = table_of((run / "report.html").read_text())
-    assert dict(zip(table["class"], table["threshold"], strict=True)) == dict(
-        zip(content["classes"], thresholds, strict=True)
-    )
-    assert table["reaches from"] == lows
-    assert "reaches to" not in table  # of other classes
+    page = (run / "report.html").read_text()
+    table, _ = table_of(page)
+    assert table["threshold"] == threshold
+    assert table["rests on"] == rows.basis
+    assert "reaches from" not in table  # not known of any class
+    assert "thresholds of 21 classes for F1" in page
+    targets = val.labels.to_dense()
+    for c in range(count):
+        known = targets[:, c] != -1
+        p = 1 / (1 + np.exp(-(slope[c] * logit(scores[known, c].astype(float)) + bias[c])))
+        bins = np.minimum((10 * p).astype(int), 9)
+        hits = targets[known, c] == 1
+        error = sum(abs((p - hits)[bins == b].sum()) for b in range(10)) / known.sum()
+        assert table["calibrated"][c] == pytest.approx(100 * error, abs=1e-2)
 
 
 def test_where_the_data_are_gone_the_page_has_what_the_run_kept(runs, tmp_path):

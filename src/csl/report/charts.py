@@ -68,18 +68,24 @@ def runs(logs: dict[str, list[dict]]) -> Markup:
     return svg(draw, "epoch", "mAP, %", (6.4, 3.2))
 
 
-def reliability(bins: np.ndarray) -> Markup:
-    """A reliability diagram of `csl.report.classes.reliability_bins` [BINS, 3], all classes together."""
+def reliability(bins: np.ndarray, calibrated: np.ndarray | None = None) -> Markup:
+    """A reliability diagram of `csl.report.classes.reliability_bins` [BINS, 3], all classes together.
+
+    calibrated: the same of calibrated probabilities.
+    """
+
+    def line(axes, bins, **style):
+        total, of_scores, hits = bins[bins[:, 0] > 0].T
+        axes.plot(of_scores / total, hits / total, ms=4, **style)
 
     def draw(axes):
-        total, of_scores, hits = bins.T
-        there = total > 0
         axes.plot([0, 1], [0, 1], color=SOFT, lw=0.8, ls=(0, (4, 3)))
+        share = bins[:, 0] / max(bins[:, 0].sum(), 1)
         edges = np.arange(BINS) / BINS
-        share = total / max(total.sum(), 1)
         axes.bar(edges, share, 1 / BINS, align="edge", color=CURVES[4], alpha=0.35, label="share of the labels")
-        axes.plot(of_scores[there] / total[there], hits[there] / total[there], color=CURVES[0], marker="o", ms=4,
-                  label="share that is positive")  # fmt: skip
+        line(axes, bins, color=CURVES[0], marker="o", label="share that is positive")
+        if calibrated is not None:
+            line(axes, calibrated, color=CURVES[3], marker="s", ls=(0, (5, 2)), label="the same, calibrated")
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.legend(fontsize=7)
 

@@ -102,7 +102,7 @@ def columns(
     estimated: np.ndarray | None,
     mean_score: np.ndarray | None,
 ) -> list[Column]:
-    """The columns of the class table; one is left out where nothing is known of it for any class.
+    """The columns of the class table.
 
     Args:
         classes: C names.
@@ -157,9 +157,7 @@ def columns(
         made.append(
             Column("calib. error", "expected calibration error of the scores on known labels, %", "percent", error)
         )
-    return [
-        column for column in made if column.title == "class" or any(value is not None for value in plain(column.values))
-    ]
+    return made
 
 
 def plain(values: Sequence | np.ndarray) -> list:

@@ -248,7 +248,7 @@ def _of_classes(name, difference, classes, defined):
     up, down = (int((beyond & (sign * by_class > 0)).sum()) for sign in (1, -1))
     judged = int((~np.isnan(half)).sum())
     lines.append(
-        f"{name}: {up:,} classes gained and {down:,} lost more than the draws scatter; of {judged:,} that are judged about "
+        f"{name}: more than the draws scatter gained {up:,} and lost {down:,} classes; of {judged:,} that are judged about "
         f"{judged / 10:.0f} would by chance"
     )
     return lines

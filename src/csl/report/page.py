@@ -29,9 +29,13 @@ def _environment():
 
 
 def table(columns: list[Column], **drawn: Any) -> dict[str, Any]:
-    """What the script of a page makes its table of: the columns, and by name what it draws of a class on demand."""
+    """What the script of a page makes its table of: the columns, and by name what it draws of a class on demand.
+
+    A column after the first is left out where nothing is known of it for any class.
+    """
     rows = [{"title": c.title, "help": c.help, "kind": c.kind, "values": plain(c.values)} for c in columns]
-    return {"columns": rows, **drawn}
+    there = [row for row in rows[1:] if any(value is not None for value in row["values"])]
+    return {"columns": rows[:1] + there, **drawn}
 
 
 def write_page(path: str | Path, template: str, **content: Any) -> Path:

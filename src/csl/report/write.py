@@ -1,12 +1,14 @@
 """`report.html` of a run: what was trained on what, how good each class is, and where the network is wrong."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
 
-from csl import checkpoint
+from csl.decisions.calibration import logits
 from csl.errors import InputError
 from csl.labels import Annotations
 from csl.labels.matrix import ClassCounts
@@ -56,7 +58,7 @@ def write_report(
         train: images and labels that it was trained on.
         scored: the N validation images that could be read, and their labels.
         probabilities: [N, C] of these.
-        predictor: the network of `best.ckpt`, for heat maps.
+        predictor: the network of `best.ckpt`, for heat maps and thresholds.
         columns: [C] the network's class for each of the annotations'; None for the same order.
         kept: scores of the known entries, where `scored` and `probabilities` are not at hand.
         notes: lines for the reader.
@@ -78,6 +80,7 @@ def write_report(
         known = None
     precision = None if known is None else classes.Precision.of(known)
     bins = None if known is None else classes.reliability_bins(known)
+    decisions, calibrated = None if predictor is None else predictor.decisions, None
     named, made = scored if scored is not None else train, []
     if (names := kept.classes if kept is not None else train.classes if train is not None else None) is not None:
         prior, estimated = _prior(run, settings, names, notes), None
@@ -94,7 +97,13 @@ def write_report(
             estimated,
             None if probabilities is None or not len(probabilities) else probabilities.mean(0, dtype=np.float64),
         )
-        made += _decisions(run, range(len(names)) if columns is None else columns)
+        order = list(range(len(names)) if columns is None else columns)
+        if (after := _calibrated(known, decisions, order)) is not None:
+            of_classes = classes.reliability_bins(after)
+            error, calibrated = 100 * classes.calibration_error(of_classes), of_classes.sum(0)
+            text = "the same of calibrated probabilities, %, on the labels that they were calibrated on"
+            made.append(Column("calibrated", text, "percent", error))
+        made += [] if decisions is None else _thresholds(decisions, order)
     if precision is not None:
         notes += _undefined(precision)
     return write_page(
@@ -109,7 +118,8 @@ def write_report(
         source=train.source if train is not None else settings.get("data"),
         notes=notes,
         charts=charts.training(read_log(run.log) if run.log.exists() else []),
-        reliability=None if bins is None else charts.reliability(bins.sum(0)),
+        reliability=None if bins is None else charts.reliability(bins.sum(0), calibrated),
+        decided=None if decisions is None else decisions.line(),
         error=None if bins is None else 100 * float(classes.calibration_error(bins.sum(0))),
         columns=made,
         curves=None if known is None else classes.curves(known),
@@ -199,27 +209,34 @@ def _prior(run, settings, names, notes):
 
 
 _DECIDED = {
-    "threshold": ("threshold", "probability from which on infer.py names the class"),
-    "reached": ("reaches", "what the threshold reaches of its goal on validation"),
-    "low": ("reaches from", "90 % of draws: lower end"),
-    "high": ("reaches to", "90 % of draws: upper end"),
+    "threshold": ("threshold", "calibrated probability over which infer.py names the class", "number"),
+    "reached": ("reaches", "what the threshold is estimated to reach of its goal", "number"),
+    "low": ("reaches from", "lower end of its interval", "number"),
+    "high": ("reaches to", "upper end of its interval", "number"),
+    "basis": (
+        "rests on",
+        "own: known labels of its own; few: few of them; common: the threshold of all classes",
+        "text",
+    ),
 }
-"""What a network's file may hold of each class, and how a table calls it."""
+"""What is decided of each class (`csl.decisions.decisions.Rows`), and how a table calls it."""
 
 
-def _decisions(run, columns):
-    """The columns of thresholds in `best.ckpt`; [] where it has none.
+def _thresholds(decisions, columns):
+    """Columns of the thresholds; columns: [C] the network's class for each row."""
+    return [
+        Column(title, help_, kind, values[columns] if kind == "number" else values[columns].tolist())
+        for key, (title, help_, kind) in _DECIDED.items()
+        for values in [np.array(getattr(decisions.classes, key))]
+    ]
 
-    columns: [C] the network's class for each row.
-    """
-    found = checkpoint.read(run.best).extra.get("decisions") if run.best.exists() else None
-    of_classes = found.get("classes") if isinstance(found, Mapping) else None
-    made = []
-    for key, (title, help_) in _DECIDED.items() if isinstance(of_classes, Mapping) else ():
-        values = of_classes.get(key)
-        if isinstance(values, list) and len(values) == len(columns):
-            made.append(Column(title, help_, "number", np.array(values, float)[list(columns)]))
-    return made
+
+def _calibrated(known, decisions, columns):
+    """The known scores as calibrated probabilities; None without, or where these are not of the images that are known."""
+    if known is None or decisions is None or not decisions.shown.startswith("as annotated"):
+        return None
+    slope, bias = (np.array(getattr(decisions.classes, name))[columns][known.classes] for name in ("slope", "bias"))
+    return replace(known, scores=expit(slope * logits(known.scores) + bias).astype(np.float32))
 
 
 def _galleries(scored, probabilities, known, predictor, columns):
