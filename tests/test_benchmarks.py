@@ -64,8 +64,8 @@ def test_suggest_ranks_what_is_hidden_and_what_was_turned_round(monkeypatch):
     assert {order for part, order in rows if part == "training"} > {"no answers", "random", "--for training"}
     pytest.importorskip("cleanlab", reason="cleanlab is not installed")
     rows = {row["order"]: row for row in benchmark.error_rows(data, "rps_50", 0)}
-    assert rows["--for errors"]["turned"] == 12
-    assert rows["heads alone"]["found"] == rows["cleanlab, self_confidence"]["found"] > 50
+    assert 10 <= rows["--for errors"]["turned"] <= 14  # 2 % of about 600
+    assert rows["heads alone"]["found"] == rows["cleanlab, self_confidence"]["found"] > 20
 
 
 @pytest.mark.parametrize(("protocol", "method"), [("fpc_30", "annotation"), ("rps_50", "ignore")])
