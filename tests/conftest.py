@@ -18,6 +18,9 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HUB_CACHE"] = os.path.join(os.path.dirname(__file__), "no_hub")
 os.environ.setdefault("CSL_ENGINE", "torch")  # exporting each small network anew takes longer than running it
 
+# A conftest.py of a folder would hide this one from the tests that import from it.
+pytest_plugins = ["report_fixtures", "review_fixtures"]
+
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -229,7 +229,7 @@ def test_compiles_into_one_graph(backend):
 def test_registry():
     assert isinstance(create_loss("csl", mode="selective"), PartialSelectiveLoss)
     assert isinstance(create_loss("asl", gamma_neg=2.0), AsymmetricLoss)
-    with pytest.raises(InputError, match="expected one of annotation, asl, asl_optimized, csl"):
+    with pytest.raises(InputError, match="expected one of annotation, asl, asl_optimized, crisp, csl"):
         create_loss("bce")
 
 

@@ -54,6 +54,7 @@ def test_every_command_goes_on_without_matplotlib_and_tensorboard(garments, tmp_
     expected = [f"warning: {run}/plots/{name}.png: left out" for name in names] + 2 * board  # of both stages
     expected += [f"warning: {run}/{folder}: left out" for folder in ("tensorboard", "prior/tensorboard")]
     expected += [f"warning: {run}/{file}.png: left out" for file in ("prior/plots/prior", "results/predictions")]
+    expected.append(f"warning: {run}/report.html: left out")  # whose curves it draws
     assert warned == sorted(expected)
     assert "best.ckpt, log.jsonl\n" in done.stdout
 

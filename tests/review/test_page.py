@@ -18,6 +18,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no browser here: apt-get install chromium")
 
 PATIENCE = 60_000  # milliseconds
+sync_api.expect.set_options(timeout=PATIENCE)
 
 
 class Served:
@@ -118,11 +119,11 @@ def test_keys_become_answers_in_the_file(served, context):
     wanted = table_of(served).iloc[:4]
     assert asked == list(zip(wanted["image"], wanted["class"], strict=True))
     assert list(found["score"]) == list(wanted["score"][:3])
-    assert page.inner_text("#left") == "397 of 400 left"
-    assert page.evaluate("$('photo').complete && $('photo').naturalWidth") == 48
+    sync_api.expect(page.locator("#left")).to_have_text("397 of 400 left")
+    page.wait_for_function("$('photo').complete && $('photo').naturalWidth === 48")
     press(page, "ArrowLeft")  # back to the third: its answer is shown, and another one counts in its place
     assert at(page) == asked[2]
-    assert page.get_attribute("[data-answer=unsure]", "aria-pressed") == "true"
+    sync_api.expect(page.locator("[data-answer=unsure]")).to_have_attribute("aria-pressed", "true")
     press(page, "n")
     saved(page)
     assert list(served.answers()["answer"]) == ["yes", "no", "unsure", "no"]
@@ -141,7 +142,7 @@ def test_undo_takes_answers_out_again_also_after_a_reload(served, context):
     press(page, "u")
     saved(page)
     assert at(page) == first
-    assert page.get_attribute("[data-answer=yes]", "aria-pressed") == "false"
+    sync_api.expect(page.locator("[data-answer=yes]")).to_have_attribute("aria-pressed", "false")
     pd.testing.assert_frame_equal(served.answers(), before)
     page.keyboard.press("u")  # nothing is left that this tab has answered
     saved(page)
@@ -240,7 +241,7 @@ def test_how_long_an_answer_takes(served, context, capsys):
         print(
             f"\n{count} answers by key: {1000 * seconds:.0f} ms each, until it is on the disk and the next photo is shown"
         )
-    assert int(page.inner_text("#left").split()[0]) == left - count
+    page.wait_for_function("left => parseInt(document.querySelector('#left').innerText) === left", arg=left - count)
     assert len(served.answers()) == before + count
     assert seconds < 1
 

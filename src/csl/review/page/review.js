@@ -15,6 +15,7 @@ let batch = [];      // questions of the grid
 let given = kept("given", []);      // what this tab has answered, for undo: lists of questions with answer and the one before
 let waiting = kept("waiting", []);  // what the server has not confirmed
 let sending = false;
+const known = new Map();  // question -> its answer in this tab: what the server says may be older than what is on its way to it
 const tabs = new BroadcastChannel("answers of " + location.pathname);
 
 // ------------------------------------------------------------------------------------------------------------ the server
@@ -68,6 +69,7 @@ function answer(questions, word) {
   keep("given", given = given.slice(-1000));
   for (const q of changed) {
     q.answer = word;  // a value of an attribute settles the others
+    known.set(q.id, word);
     if (word === "yes" && q.attribute) ahead = ahead.filter((one) => one.image !== q.image || one.attribute !== q.attribute);
   }
   send("answer", changed.map((q) => [q.image, q.class, word]));
@@ -84,7 +86,8 @@ function undo() {
   if (!view.grid) go(last[0].id);
 }
 
-function take(id, word) {  // an answer that was given elsewhere
+function take(id, word) {  // an answer that was given elsewhere, or taken back
+  known.set(id, word);
   for (const q of [current, ...ahead, ...batch]) if (q?.id === id) q.answer = word;
   ahead = ahead.filter((q) => q.answer === null);
   if (view.grid) showTiles(); else if (current?.id === id) show(current);
@@ -97,6 +100,7 @@ tabs.onmessage = ({data}) => data.forEach(([id, word]) => take(id, word));
 async function go(at, {back = false, open = false} = {}) {
   let [found] = await ask({at: Math.max(at, 0), class: view.class, open, back});
   if (!found && open) [found] = await ask({at: 0, class: view.class, open});  // those that were passed over
+  if (found && known.has(found.id)) found.answer = known.get(found.id);
   if (found) show(found, true);
   else if (open) done();
 }
