@@ -3,11 +3,12 @@
     python benchmarks/review_loop.py --weights FILE              # seeds 0, 1 and 2
     python benchmarks/review_loop.py --weights FILE --seeds 0
 
-Garments are drawn; of their training labels as many more are hidden as makes the share `--unknown`. `csl train` trains a small
-network that starts from `--weights` (a file for timm's `tf_efficientnet_lite0`), `csl suggest --for training` writes the questions, `csl review` serves them, and a headless Chromium
-presses a key for each as soon as its photo is drawn: the digit of the true value (of a tenth value, which has no key: y where
-it is asked for, n where another one is). The same training follows with the answers in `reviews.csv`, and, for comparison, with
-as many answers to unknown attributes that are drawn at random. mAP is of the validation images with all labels known.
+Garments are drawn; of their training labels as many more are hidden as makes the share `--unknown`. `csl train` trains a
+network that starts from `--weights` (a file for timm's `tf_efficientnet_lite0`), `csl suggest --for training` writes the
+questions, `csl review` serves them, and a headless Chromium presses a key for each as soon as its photo is drawn: the digit of
+the true value (of the tenth, which has no key: y where it is asked for, n where another one is). The same training follows
+with the answers in `reviews.csv`, and, for comparison, with as many answers to unknown attributes that are drawn at random.
+mAP is of the validation images with all labels known.
 
 Needs playwright and a Chromium. Writes benchmarks/results/review_loop.json after each seed and prints a table.
 """
@@ -182,16 +183,16 @@ def of_seed(folder, args, seed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--train", type=int, default=400, help="images")
-    parser.add_argument("--val", type=int, default=200, help="images")
+    parser.add_argument("--train", type=int, default=300, help="images")
+    parser.add_argument("--val", type=int, default=100, help="images")
     parser.add_argument("--size", type=int, default=64, help="pixels")
     parser.add_argument("--unknown", type=float, default=0.85, help="share of the training labels")
     parser.add_argument("--answers", type=int, default=300)
     parser.add_argument("--model", default="tf_efficientnet_lite0")
     parser.add_argument("--weights", required=True, metavar="FILE", help="that the network starts from")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--browser", default=next(filter(None, map(shutil.which, BROWSERS)), None), help="a Chromium")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()

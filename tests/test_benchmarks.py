@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from csl.garments import make_garments
+from csl.labels import read_annotations
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -96,3 +97,16 @@ def test_audit_counts_how_often_the_intervals_hold_the_hidden_truth(monkeypatch)
         assert row["labels_an_image"]["truth"] == pytest.approx(y[300:].sum().item() / 400)
         assert all(row[name]["covers"] >= 0.7 for name in benchmark.NUMBERS)
     assert said["known"] == pytest.approx((y[300:].sum(1) > 0).float().mean().item() / 4)
+
+
+def test_review_loop_hides_labels_and_answers_some_at_random_with_the_truth(tmp_path, monkeypatch):
+    benchmark, data = load("review_loop", monkeypatch), tmp_path / "garments"
+    truth = benchmark.draw(data, argparse.Namespace(train=60, val=4, size=32, unknown=0.85), seed=0)
+    before = read_annotations(data, split="train")
+    assert before.labels.counts().unannotated.sum() / (60 * 21) == pytest.approx(0.85, abs=0.05)
+    benchmark.at_random(data, truth, 50, seed=0)
+    after, full = read_annotations(data, split="train"), read_annotations(data / "truth.csv", split="train")
+    labels, true = after.labels.to_dense(), full.labels.to_dense()
+    assert after.answers == 50
+    assert (labels == 1).sum() == (before.labels.to_dense() == 1).sum() + 50
+    assert (labels == true)[labels != -1].all()

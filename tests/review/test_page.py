@@ -246,6 +246,24 @@ def test_how_long_an_answer_takes(served, context, capsys):
     assert seconds < 1
 
 
+def test_after_the_last_answer_nothing_is_asked_again(drawn_run, tmp_path, context):
+    folder = shutil.copytree(drawn_run, tmp_path / "run")
+    table = folder / "outputs" / "audit.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:3]))
+    server = Served(folder)
+    try:
+        page = tab(context, server)
+        page.route("**/answer", lambda route: (time.sleep(0.5), route.continue_()))  # the page asks on before it is saved
+        press(page, "n")
+        page.keyboard.press("n")
+        page.wait_for_selector("#done:not([hidden])", timeout=10_000)
+        saved(page)
+        assert page.inner_text("#left") == "0 of 2 left"
+        assert list(server.answers()["answer"]) == ["no", "no"]
+    finally:
+        server.stop()
+
+
 def test_ctrl_c_ends_it_and_tells_what_to_do_next(served):
     assert served.stop(signal.SIGINT) == 0
     assert "left; the answers are in" in served.said

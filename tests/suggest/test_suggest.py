@@ -164,7 +164,7 @@ def test_more_images_than_heads_are_trained_on_are_streamed(run, purpose, monkey
     every = table("run/suggestions.csv")
     monkeypatch.setattr(material, "SAMPLE_IMAGES", 8)
     assert suggest("run", "--for", purpose, "--top", "300") == 0
-    assert "2 folds of 8 images" in capsys.readouterr().out
+    assert "2 folds of the 8 images with known labels" in capsys.readouterr().out
     found = table("run/suggestions.csv")
     asked = [set(zip(one["image"], one["attribute"], strict=True)) for one in (found, every)]
     assert asked[0] == asked[1]

@@ -125,8 +125,8 @@ def fit_folds(
     _, t = folded.logits(rows, features, y)
     after = cross_entropy(torch.sigmoid(t).numpy(), y.numpy())
     say(
-        f"{folds} folds of {len(rows):,} images, {features.shape[1]:,} features, L2 {l2[best]:g}: cross-entropy of known "
-        f"labels {loss[best]:.4f} by the image, {after:.4f} by its other labels as well"
+        f"{folds} folds of the {len(rows):,} images with known labels, {features.shape[1]:,} features, L2 {l2[best]:g}: "
+        f"cross-entropy of known labels {loss[best]:.4f} by the image, {after:.4f} by its other labels as well"
     )
     return folded
 

@@ -14,7 +14,7 @@ let ahead = [];      // open questions after it
 let batch = [];      // questions of the grid
 let given = kept("given", []);      // what this tab has answered, for undo: lists of questions with answer and the one before
 let waiting = kept("waiting", []);  // what the server has not confirmed
-let sending = false;
+let delivery = null;  // the promise that everything that waits is confirmed
 const known = new Map();  // question -> its answer in this tab: what the server says may be older than what is on its way to it
 const tabs = new BroadcastChannel("answers of " + location.pathname);
 
@@ -35,9 +35,11 @@ function send(address, answers) {
   deliver();
 }
 
-async function deliver() {
-  if (sending) return;
-  sending = true;
+function deliver() {
+  return waiting.length ? delivery ??= sendAll() : null;
+}
+
+async function sendAll() {
   while (waiting.length) {
     const {address, answers} = waiting[0];
     let response = null;
@@ -57,7 +59,7 @@ async function deliver() {
       await new Promise((resume) => setTimeout(resume, AGAIN_MS));
     }
   }
-  sending = false;
+  delivery = null;
 }
 
 // ---------------------------------------------------------------------------------------------------------------- answers
@@ -99,7 +101,10 @@ tabs.onmessage = ({data}) => data.forEach(([id, word]) => take(id, word));
 
 async function go(at, {back = false, open = false} = {}) {
   let [found] = await ask({at: Math.max(at, 0), class: view.class, open, back});
-  if (!found && open) [found] = await ask({at: 0, class: view.class, open});  // those that were passed over
+  if (!found && open) {  // those that were passed over; what is not confirmed yet the server has for open
+    await deliver();
+    [found] = await ask({at: 0, class: view.class, open});
+  }
   if (found && known.has(found.id)) found.answer = known.get(found.id);
   if (found) show(found, true);
   else if (open) done();
