@@ -70,7 +70,7 @@ def test_what_is_said_of_answers(table):
     found = read_annotations(table, reviews=file)  # by its columns no second table of labels
     assert found.notes[-1] == (
         f"{file}: 7 answers: 1 tell what was unknown, 1 agree with the labels, 1 contradict the labels and count in their "
-        "place, 1 are unsure, 1 are answered again, 1 are of other images, 1 are of other classes ('Hat')"
+        "place, 1 are unsure, 1 are answered again, 1 are of images of other splits or data, 1 are of other classes ('Hat')"
     )
     assert found.answers == 4
 
@@ -101,7 +101,7 @@ def test_a_name_in_two_splits_is_told_by_its_folder(tmp_path):
         assert read_split(options, "train").labels.to_dense().tolist() == [[1, 0], [1, 1]]
         assert read_split(options, "val").labels.to_dense().tolist() == [[1, 1], [1, 1]]
     write(tmp_path / "reviews.csv", [("val2017/a.jpg", "dog", "yes")])
-    assert "1 answers: 1 are of other images" in read_annotations(tmp_path, split="train").notes[-1]
+    assert "1 answers: 1 are of images of other splits or data" in read_annotations(tmp_path, split="train").notes[-1]
 
 
 @settings(max_examples=50, deadline=None)

@@ -174,7 +174,7 @@ def with_reviews(annotations: Annotations, file: str | Path, folder: str | Path)
     said = [f"{counts[what]:,} {words}" for what, words in _WORDS.items() if counts[what]]
     said += [f"{len(everything) - len(reviews):,} are answered again"] if len(everything) > len(reviews) else []
     elsewhere = int(((rows < 0) & (columns >= 0)).sum())
-    said += [f"{elsewhere:,} are of other images"] if elsewhere else []
+    said += [f"{elsewhere:,} are of images of other splits or data"] if elsewhere else []
     if strangers:
         said.append(f"{len(strangers):,} are of other classes ({few_names(list(dict.fromkeys(strangers)))})")
     note = f"{file}: {len(everything):,} answers" + (f": {', '.join(said)}" if said else "")

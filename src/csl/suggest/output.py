@@ -16,7 +16,7 @@ MODEL = "csl suggest"
 
 
 def named(table: pd.DataFrame, annotations: Annotations) -> pd.DataFrame:
-    """The table with names of images, relative to the data folder, and of classes for their numbers; and with a column that
+    """The table with names of images, relative to their folder, and of classes for their numbers; and with a column that
     names the attribute whose value a class is, where there are attributes."""
     table = table.assign(
         image=annotations.select(table["image"].to_numpy()).names,
