@@ -253,7 +253,9 @@ def test_after_the_last_answer_nothing_is_asked_again(drawn_run, tmp_path, conte
     server = Served(folder)
     try:
         page = tab(context, server)
-        page.route("**/answer", lambda route: (time.sleep(0.5), route.continue_()))  # the page asks on before it is saved
+        page.route(
+            "**/answer", lambda route: (time.sleep(0.5), route.continue_())
+        )  # the page asks on before it is saved
         press(page, "n")
         page.keyboard.press("n")
         page.wait_for_selector("#done:not([hidden])", timeout=10_000)
