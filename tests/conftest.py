@@ -6,6 +6,7 @@ import os
 import zipfile
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,10 @@ if not torch.cuda.is_available():
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HUB_CACHE"] = os.path.join(os.path.dirname(__file__), "no_hub")
 os.environ.setdefault("CSL_ENGINE", "torch")  # exporting each small network anew takes longer than running it
+
+# The same examples everywhere: HYPOTHESIS_PROFILE=default looks for new ones.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # A conftest.py of a folder would hide this one from the tests that import from it.
 pytest_plugins = ["report_fixtures", "review_fixtures"]
