@@ -12,6 +12,7 @@ from scipy.special import expit
 
 from csl.decisions.calibration import logits
 from csl.errors import InputError, shown
+from csl.labels.class_set import several_values
 
 FORMAT = "csl-decisions-1"
 
@@ -135,7 +136,7 @@ class Decisions:
         """
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             return None
-        names = names_of(groups)
+        names = list(several_values(groups))
         try:
             found = cls(
                 str(values["goal"]), str(values["shown"]), _rows(values["classes"], classes),
@@ -150,11 +151,6 @@ class Decisions:
                 f"{place}: its decisions cannot be read ({reason}); validate.py --calibrate makes them anew"
             ) from None
         return found
-
-
-def names_of(groups: Mapping[str, slice] | None) -> list[str]:
-    """The attributes of several classes."""
-    return [name for name, group in (groups or {}).items() if group.stop - group.start > 1]
 
 
 def _rows(values, count):

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from csl.decisions.calibration import as_it_is, calibrate, logits
-from csl.decisions.decisions import COMMON, FEW, OWN, Decisions, Rows, names_of
+from csl.decisions.decisions import COMMON, FEW, OWN, Decisions, Rows
 from csl.decisions.thresholds import FEWEST, Curve, Goal, common_threshold, interval
 from csl.errors import InputError
 from csl.labels import LabelMatrix
+from csl.labels.class_set import several_values
 from csl.losses.annotation import annotated_shares, annotation_delta
 from csl.prior import estimate_prior
 
@@ -128,16 +129,16 @@ def _attributes(s, y, calibration, groups, goal):
 
     The best value is right, wrong, or unknown: these are labels, of which the calibration makes probabilities as of a class.
     """
-    names = names_of(groups)
+    values = several_values(groups)
+    names = list(values)
     if not names:
         return Rows([], [], [], [], [], [], []), []
     share, right = np.empty((len(s), len(names))), np.full((len(s), len(names)), -1, np.int8)  # [N, A]
-    for a, name in enumerate(names):
-        group = range(len(calibration.slope))[groups[name]]
-        q = np.stack([calibration.of_class(c, s[:, c]) for c in group], 1)  # [N, K]
+    for a, group in enumerate(values.values()):
+        q = np.stack([calibration.of_class(c, s[:, c]) for c in range(group.start, group.stop)], 1)  # [N, K]
         best = q.argmax(1)
         share[:, a] = q.max(1) / q.sum(1).clip(1e-12)
-        known = (y[:, groups[name]] == 1).any(1)
+        known = (y[:, group] == 1).any(1)
         right[known, a] = (y[known, group.start + best[known]] == 1).astype(np.int8)
     s, known = logits(share), right != -1
     shows = (right == 1).any(0) & (right == 0).any(0)

@@ -17,6 +17,7 @@ from csl.inference.options import InferenceOptions
 from csl.inference.sources import annotations_for, checkpoint_path, destination, load_predictor
 from csl.inference.tables import BAD, PREDICTIONS, SCORE, Results
 from csl.labels import read_class_descriptions
+from csl.labels.class_set import several_values
 from csl.labels.trust import escape_cell, escape_table, path_cell
 from csl.machine import distributed
 from csl.machine.files import strict_json
@@ -165,8 +166,8 @@ def _say_idle(options, open_images, predictor, say):
 
 def _values_alone(predictor):
     """Whether every class is a value of an attribute."""
-    sizes = [group.stop - group.start for group in (predictor.groups or {}).values()]
-    return sum(size for size in sizes if size > 1) == len(predictor.classes)
+    groups = several_values(predictor.groups).values()
+    return sum(group.stop - group.start for group in groups) == len(predictor.classes)
 
 
 def _score(predictor, images, roots, options, results, shown, keep, naming):

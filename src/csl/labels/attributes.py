@@ -11,6 +11,7 @@ import numpy as np
 from csl.errors import InputError, NoSplit
 from csl.labels import schema
 from csl.labels.annotations import Annotations, ColumnSummary
+from csl.labels.class_set import several_values
 from csl.labels.column_guess import is_measure, names_people
 from csl.labels.columns import INTEGER, LIST, ONE, YES_NO, Column, columns_of_classes, folded, integer
 from csl.labels.dialect import SUFFIXES, head_of, header_of
@@ -143,8 +144,8 @@ def read_attributes(
     image = schema.image_column(training_table, said, photos.has)
     table, training_table = (as_read(one, said, image) for one in (table, training_table))
     if classes is not None:  # what the run takes for an attribute is not asked about again
-        attributes_of_run = {one for one, group in (groups or {}).items() if group.stop - group.start > 1}
-        roles_of_run = dict.fromkeys(attributes_of_run.intersection(training_table.columns), "attribute")
+        attributes_of_run = several_values(groups).keys() & set(training_table.columns)
+        roles_of_run = dict.fromkeys(attributes_of_run, "attribute")
         said = replace(said, roles=roles_of_run | said.roles)
     found = schema.infer(training_table, said, photos.has, classes is not None)
     if classes is not None:

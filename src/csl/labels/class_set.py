@@ -53,6 +53,11 @@ class ClassSet:
         return {"classes": list(self.classes), "keys": list(self.keys), "groups": groups}
 
 
+def several_values(groups: Mapping[str, slice] | None) -> dict[str, slice]:
+    """The attributes of several values, which exclude each other: {name: its classes}. A class of its own is in none."""
+    return {name: group for name, group in (groups or {}).items() if group.stop - group.start > 1}
+
+
 def _names(value, kind, place, count):
     """Names from a list or a mapping of class numbers, which are 0 to C - 1 or others in their order."""
     if isinstance(value, Mapping):

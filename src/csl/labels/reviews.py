@@ -17,6 +17,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
+from csl.labels.class_set import several_values
 from csl.labels.dialect import header_of
 from csl.labels.matching import few_names
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
@@ -193,8 +194,8 @@ def _overlaid(annotations, reviews, rows, columns):
     """The labels with answers, each of a row and a class, the oldest first; and how many of each kind there are."""
     counts = dict.fromkeys(_WORDS, 0)
     labels, group_of = annotations.labels, np.full(len(annotations.classes), None, dtype=object)
-    for group in (annotations.groups or {}).values():
-        group_of[group] = [group] * (group.stop - group.start) if group.stop - group.start > 1 else None
+    for group in several_values(annotations.groups).values():
+        group_of[group] = [group] * (group.stop - group.start)
     changed = np.unique(rows)
     order = np.argsort(rows, kind="stable")  # of one image the oldest first
     starts = np.searchsorted(rows[order], changed)

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from csl.errors import InputError
+from csl.labels.class_set import several_values
 
 Groups = Sequence[slice]
 
 
 def exclusive_groups(groups: Mapping[str, slice] | None) -> list[slice]:
     """The groups of several classes; a class of its own excludes no other."""
-    return [group for group in (groups or {}).values() if group.stop - group.start > 1]
+    return list(several_values(groups).values())
 
 
 def exclusive_logits(z: Tensor, groups: Groups) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from csl.labels import Annotations, LabelMatrix
+from csl.labels.class_set import several_values
 from csl.plots.style import (
     BODY,
     FAINT,
@@ -107,11 +108,10 @@ def _draw_rows(annotations, counts, before, title, below):
 def _rows(annotations, ranked_by):
     """(text, class) from top to bottom; an attribute has a row of its own, without a class, above its values."""
     single, rows = np.ones(len(annotations.classes), dtype=bool), []
-    for attribute, group in (annotations.groups or {}).items():
-        if group.stop - group.start > 1:
-            single[group] = False
-            rows.append((attribute.replace("_", " "), None))
-            rows.extend((annotations.classes[c], c) for c in range(group.start, group.stop))
+    for attribute, group in several_values(annotations.groups).items():
+        single[group] = False
+        rows.append((attribute.replace("_", " "), None))
+        rows.extend((annotations.classes[c], c) for c in range(group.start, group.stop))
     others = [c for c in np.argsort(-ranked_by.positives, kind="stable") if single[c]]
     if rows and others:
         rows.append(("yes or no", None))

@@ -11,6 +11,7 @@ from PIL import Image
 from csl.data.images import load_rgb
 from csl.errors import InputError
 from csl.labels import NEGATIVE, POSITIVE, Annotations
+from csl.labels.class_set import several_values
 from csl.machine.draws import generator
 from csl.plots.style import BODY, DPI, INK, SMALL, SOFT, Page, styled
 from csl.predict import Prediction, name_scores
@@ -134,7 +135,7 @@ def draw_contact_sheet(sheet: Sheet, title: str = "Predictions", columns: int = 
         texts.append(text or [("", SOFT, "nothing predicted, nothing annotated", "")])
 
     rule = f"predicted: scores over {sheet.threshold:g}"
-    if any(group.stop - group.start > 1 for group in (sheet.groups or {}).values()):
+    if several_values(sheet.groups):
         rule = f"predicted: of each attribute the likeliest value, of other classes scores over {sheet.threshold:g}"
     legend = [(symbol, colour, f"{word} ({totals[kind]:,})") for kind, (symbol, colour, word) in KINDS.items()]
     return _draw_tiles(sheet.images, texts, title, rule, legend, columns, sheet.roots, sheet.background)

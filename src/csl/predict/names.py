@@ -8,6 +8,7 @@ import pandas as pd
 
 from csl.decisions import Decisions
 from csl.decisions.decisions import UNSURE
+from csl.labels.class_set import several_values
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,11 @@ def name_scores(
         probabilities, threshold = decisions.calibrated(probabilities), decisions.thresholds
     single = np.ones(len(classes), dtype=bool)
     predictions = []
-    for attribute, group in (groups or {}).items():
-        if group.stop - group.start > 1:
-            single[group] = False
-            best, score, sure = _best_value(attribute, probabilities[group], decisions)
-            name = classes[group.start + best] if sure else f"{attribute} {UNSURE}"
-            predictions.append(Prediction(name, score, attribute))
+    for attribute, group in several_values(groups).items():
+        single[group] = False
+        best, score, sure = _best_value(attribute, probabilities[group], decisions)
+        name = classes[group.start + best] if sure else f"{attribute} {UNSURE}"
+        predictions.append(Prediction(name, score, attribute))
     over = np.flatnonzero(single & (probabilities > threshold))
     over = over[np.argsort(-probabilities[over], kind="stable")][:top_k].tolist()
     return predictions + [Prediction(classes[c], float(probabilities[c])) for c in over]

@@ -8,6 +8,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels import NEGATIVE, POSITIVE
+from csl.labels.class_set import several_values
 from csl.labels.reviews import ANSWERS, NO, YES, classes_of, newest
 from csl.review.answers import Answers
 from csl.review.questions import AUDIT, Questions
@@ -43,11 +44,9 @@ class Session:
         self._state = np.full(len(questions), _OPEN, np.int8)
         self._photos: dict[tuple[int, int], dict[int, str]] = {}  # (split, row) -> {class: answer}
         self._group: dict[int, tuple[str, range]] = {}  # class -> its attribute
-        for attribute, group in (questions.photos.parts[0].groups or {}).items():
-            if group.stop - group.start > 1:
-                self._group |= dict.fromkeys(
-                    range(group.start, group.stop), (attribute, range(group.start, group.stop))
-                )
+        for attribute, group in several_values(questions.photos.parts[0].groups).items():
+            values = range(group.start, group.stop)
+            self._group |= dict.fromkeys(values, (attribute, values))
         self._of_photo: dict[tuple[int, int], list[int]] = {}  # its questions about attributes
         for k, (part, row, column) in enumerate(questions.places.tolist()):
             if column in self._group and questions.file.name != AUDIT:

@@ -14,6 +14,7 @@ import torch
 
 from csl.errors import InputError
 from csl.inference.sources import prior_file
+from csl.labels.class_set import several_values
 from csl.labels.reviews import NO, UNSURE, YES, classes_of, data_folder, find_reviews, newest, read_reviews, rows_of
 from csl.machine.draws import generator
 from csl.machine.files import replacing, write_json
@@ -252,8 +253,8 @@ def _answers(material, rows, classes):
     )
     answer = {}
     for row, number, review in zip(*(each.tolist() for each in of), reviews, strict=True):
-        group = next((g for g in (annotations.groups or {}).values() if g.start <= number < g.stop), None)
-        if review.answer == YES and group is not None and group.stop - group.start > 1:
+        group = next((g for g in several_values(annotations.groups).values() if g.start <= number < g.stop), None)
+        if review.answer == YES and group is not None:
             answer |= {(row, other): NO for other in range(group.start, group.stop)}  # the values exclude each other
         answer[row, number] = review.answer
     return [answer.get(entry) for entry in zip(rows.tolist(), classes.tolist(), strict=True)]

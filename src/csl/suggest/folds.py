@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from csl.errors import InputError
+from csl.labels.class_set import several_values
 from csl.losses import PartialSelectiveLoss
 from csl.losses.annotation import AnnotationLoss
 from csl.metrics import cross_entropy
@@ -141,8 +142,7 @@ def probabilities(t: Tensor, delta: Tensor, known: Tensor, groups: Mapping[str, 
         groups: for attributes, the slice of classes of each; a class of its own is a question of its own.
     """
     p = torch.sigmoid(t - delta)
-    for group in (groups or {}).values():
-        if group.stop - group.start > 1:
-            left = p[:, group] * (known[:, group] == -1)
-            p[:, group] = left / left.sum(1, keepdim=True).clamp_min(1e-12)
+    for group in several_values(groups).values():
+        left = p[:, group] * (known[:, group] == -1)
+        p[:, group] = left / left.sum(1, keepdim=True).clamp_min(1e-12)
     return p

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from csl.labels import Annotations
+from csl.labels.class_set import several_values
 from csl.labels.trust import escape_table
 from csl.machine.files import replacing, write_json
 
@@ -28,10 +29,7 @@ def named(table: pd.DataFrame, annotations: Annotations) -> pd.DataFrame:
 
 def attribute_of(number: int, groups: Mapping[str, slice] | None) -> str | None:
     """The attribute of several values whose value the class of that number is; None of a class of its own."""
-    for name, group in (groups or {}).items():
-        if group.start <= number < group.stop and group.stop - group.start > 1:
-            return name
-    return None
+    return next((name for name, g in several_values(groups).items() if g.start <= number < g.stop), None)
 
 
 def write_csv(file: Path, table: pd.DataFrame, annotations: Annotations) -> None:

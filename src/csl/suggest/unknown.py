@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from csl.errors import InputError
+from csl.labels.class_set import several_values
 from csl.suggest.best import Best
 from csl.suggest.folds import Folded, fit_folds, probabilities
 from csl.suggest.material import Material
@@ -32,11 +33,10 @@ def questions(known: np.ndarray, p: np.ndarray, groups: Mapping[str, slice] | No
         groups: for attributes, the slice of classes of each.
     """
     asked = known == -1
-    for group in (groups or {}).values():
-        if group.stop - group.start > 1:
-            open_ = asked[:, group] & ~(known[:, group] == 1).any(1, keepdims=True)
-            likeliest = np.where(open_, p[:, group], -1).argmax(1)[:, None] == np.arange(group.stop - group.start)
-            asked[:, group] = open_ & likeliest
+    for group in several_values(groups).values():
+        open_ = asked[:, group] & ~(known[:, group] == 1).any(1, keepdims=True)
+        likeliest = np.where(open_, p[:, group], -1).argmax(1)[:, None] == np.arange(group.stop - group.start)
+        asked[:, group] = open_ & likeliest
     return asked
 
 
