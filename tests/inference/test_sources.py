@@ -5,15 +5,18 @@ import shutil
 from contextlib import chdir
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from csl import InputError, checkpoint
 from csl import __main__ as tools
-from csl.inference.sources import checkpoint_path
+from csl.inference.sources import as_trained, checkpoint_path
+from csl.labels import Annotations, LabelMatrix
 from csl.labels.read import read_annotations
 from csl.models import create_model
+from csl.runs.folder import RunFolder
 
 SMALL = ["--batch_size", "16", "--workers", "0", "--device", "cpu"]
 
@@ -119,3 +122,15 @@ def test_all_labels_are_those_of_the_measured_images_or_none(runs, capsys):
     shutil.copytree("photos", "others")
     assert tools.main(["validate", "--data", "others", *flags]) == 0
     assert "mAP with all labels known" not in capsys.readouterr().out
+
+
+def test_a_run_that_hid_labels_and_left_out_an_image_is_read_as_it_was_trained(tmp_path):
+    run = RunFolder(tmp_path)
+    run.write_config({"left_out": {"train": [1]}})
+    LabelMatrix.from_dense(np.array([[1, -1], [-1, 0]])).save(run.partial_labels)
+    data = Annotations(["a.jpg", "broken.jpg", "c.jpg"], LabelMatrix.from_dense(np.ones((3, 2), int)), ["x", "y"])
+    found = as_trained(data, run)
+    assert list(found.images) == ["a.jpg", "c.jpg"]
+    assert found.labels.to_dense().tolist() == [[1, -1], [-1, 0]]
+    with pytest.raises(InputError, match="2 images and 2 classes, expected 1 and 2"):
+        as_trained(data.select([0, 1]), run)

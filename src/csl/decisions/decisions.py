@@ -45,10 +45,14 @@ class Rows:
     high: list[float]
     basis: list[str]
 
-    def calibrated(self, scores: np.ndarray) -> np.ndarray:
-        """Scores [..., K] in [0, 1] to calibrated probabilities, of their dtype."""
-        z = np.asarray(self.slope) * logits(scores) + np.asarray(self.bias)
-        return expit(z).astype(scores.dtype)
+    def calibrated(self, scores: np.ndarray | float, rows: np.ndarray | slice | int = slice(None)) -> np.ndarray:
+        """Scores in [0, 1] to calibrated probabilities, float64.
+
+        Args:
+            scores: [..., K]; with `rows`, of any shape that fits these.
+            rows: which of the K each score is of.
+        """
+        return expit(np.asarray(self.slope)[rows] * logits(scores) + np.asarray(self.bias)[rows])
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ class Decisions:
     names: list[str]
 
     def calibrated(self, scores: np.ndarray) -> np.ndarray:
-        """Scores [..., C] in [0, 1] of the network to probabilities."""
-        return self.classes.calibrated(scores)
+        """Scores [..., C] in [0, 1] of the network to probabilities, of their dtype."""
+        return self.classes.calibrated(scores).astype(scores.dtype)
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -87,8 +91,8 @@ class Decisions:
     def best_value(self, attribute: str, probabilities: np.ndarray) -> tuple[int, float, bool]:
         """Of calibrated probabilities [K] of the values of an attribute: the best, its probability, and whether it is sure."""
         row, best = self.names.index(attribute), int(probabilities.argmax())
-        s = logits(probabilities[best] / max(float(probabilities.sum()), 1e-12))
-        sure = float(expit(self.attributes.slope[row] * s + self.attributes.bias[row]))
+        share = probabilities[best] / max(float(probabilities.sum()), 1e-12)
+        sure = float(self.attributes.calibrated(share, row))
         return best, sure, sure > self.attributes.threshold[row]
 
     @property

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from csl.checkpoint import locate
@@ -145,6 +146,24 @@ def annotations_for(
         note = f"{file} is not there: photos that the network was trained on (--val_split) may be among these"
         annotations = replace(annotations, notes=(*annotations.notes, note))
     return annotations, truth
+
+
+def as_trained(annotations: Annotations, run: RunFolder) -> Annotations:
+    """The training split of a run that hid labels (`--simulate_partial_type`) as it learned from it: these are unknown, and
+    images that it left out are not there.
+
+    Raises:
+        InputError: its file of labels cannot be read, or is of other data.
+    """
+    left_out = run.read_config().get("left_out") or {}
+    rows = np.setdiff1d(np.arange(len(annotations)), np.array(left_out.get("train") or [], np.int64))
+    labels = LabelMatrix.load(run.partial_labels)
+    if labels.shape != (len(rows), len(annotations.classes)):
+        raise InputError(
+            f"{run.partial_labels}: {labels.shape[0]:,} images and {labels.shape[1]:,} classes, expected "
+            f"{len(rows):,} and {len(annotations.classes):,}, those of {annotations.source}"
+        )
+    return annotations.select(rows).with_labels(labels)
 
 
 def columns_of(predictor: Predictor, annotations: Annotations, say: Callable[[str], None]) -> list[int] | slice:

@@ -8,9 +8,8 @@ import numpy as np
 
 from csl.errors import InputError, printable
 from csl.inference.options import NetworkOptions
-from csl.inference.sources import annotations_for, columns_of, load_predictor
+from csl.inference.sources import annotations_for, as_trained, columns_of, load_predictor
 from csl.inference.validate import evaluate
-from csl.labels import Annotations, LabelMatrix
 from csl.labels.options import DataOptions
 from csl.predict import Predictor
 from csl.ranges import check_ranges
@@ -54,7 +53,8 @@ def report_on(options: ReportOptions, say: Callable[[str], None] = print) -> Pat
             kept = KeptScores.load(run.validation_scores)
             notes.append("the scores are those that the run kept of its known validation labels")
     try:
-        train = _with_mask(_read(options, "train", predictor, run)[0], run)
+        train, _ = _read(options, "train", predictor, run)
+        train = as_trained(train, run) if run.partial_labels.is_file() else train
     except InputError as error:
         train = None
         notes.append(f"training labels: not counted ({error})")
@@ -81,13 +81,3 @@ def run_with_network(folder: str) -> RunFolder:
 
 def _read(options, split, predictor: Predictor, run):
     return annotations_for(options, split, predictor.config, predictor.classes, predictor.groups, run.network)
-
-
-def _with_mask(train: Annotations, run):
-    """Training labels as they were trained on, where the run hid some."""
-    if not run.partial_labels.is_file():
-        return train
-    mask = LabelMatrix.load(run.partial_labels)
-    if mask.shape != train.labels.shape:
-        raise InputError(f"{run.partial_labels}: {mask.shape} labels, the data have {train.labels.shape}")
-    return train.with_labels(mask)

@@ -6,9 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from scipy.special import expit
 
-from csl.decisions.calibration import logits
 from csl.errors import InputError
 from csl.labels import Annotations
 from csl.labels.matrix import ClassCounts
@@ -235,8 +233,8 @@ def _calibrated(known, decisions, columns):
     """The known scores as calibrated probabilities; None without, or where these are not of the images that are known."""
     if known is None or decisions is None or not decisions.shown.startswith("as annotated"):
         return None
-    slope, bias = (np.array(getattr(decisions.classes, name))[columns][known.classes] for name in ("slope", "bias"))
-    return replace(known, scores=expit(slope * logits(known.scores) + bias).astype(np.float32))
+    of_entries = np.array(columns)[known.classes]
+    return replace(known, scores=decisions.classes.calibrated(known.scores, of_entries).astype(np.float32))
 
 
 def _galleries(scored, probabilities, known, predictor, columns):

@@ -14,8 +14,8 @@ from csl.data.photo_cache import open_cache
 from csl.data.prefetch import on_device
 from csl.data.transforms import EvalTransform
 from csl.errors import InputError
-from csl.inference.sources import annotations_for, checkpoint_path, columns_of, load_predictor
-from csl.labels import UNANNOTATED, Annotations, LabelMatrix
+from csl.inference.sources import annotations_for, as_trained, checkpoint_path, columns_of, load_predictor
+from csl.labels import UNANNOTATED, Annotations
 from csl.machine.draws import generator
 from csl.models.heads import MLDecoderHead
 from csl.predict import Predictor
@@ -85,7 +85,8 @@ class Material:
             say(f"{options.split}: {note}")
         run = RunFolder(path.parent)
         if options.split == "train" and options.data is None and (predictor.config or {}).get("simulate_partial_type"):
-            annotations = _as_trained(annotations, run, say)
+            annotations = as_trained(annotations, run)
+            say(f"train: labels that the run has hidden are unknown, as {run.partial_labels} has them")
         say(f"{options.split}: {annotations.described()}")
         return cls(run, predictor, annotations, options, say, columns_of(predictor, annotations, say))
 
@@ -180,17 +181,3 @@ def _last_layer(predictor) -> nn.Module:
             "expected the checkpoint"
         )
     return heads[0]
-
-
-def _as_trained(annotations, run, say):
-    """The annotations with the labels that training has hidden (--simulate_partial_type) unknown again."""
-    left_out = run.read_config().get("left_out") or {}
-    rows = np.setdiff1d(np.arange(len(annotations)), np.array(left_out.get("train") or [], np.int64))
-    labels = LabelMatrix.load(run.partial_labels)
-    if labels.shape != (len(rows), len(annotations.classes)):
-        raise InputError(
-            f"{run.partial_labels}: {labels.shape[0]:,} images and {labels.shape[1]:,} classes, expected "
-            f"{len(rows):,} and {len(annotations.classes):,}, those of {annotations.source}"
-        )
-    say(f"train: labels that the run has hidden are unknown, as {run.partial_labels} has them")
-    return annotations.select(rows).with_labels(labels)
