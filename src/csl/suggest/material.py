@@ -6,12 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from csl.data.dataset import BadImage, ImageDataset
 from csl.data.loader import create_loader, default_workers
 from csl.data.photo_cache import open_cache
-from csl.data.prefetch import on_device
 from csl.data.transforms import EvalTransform
 from csl.errors import InputError
 from csl.inference.sources import annotations_for, as_trained, checkpoint_path, columns_of, load_predictor
@@ -19,7 +17,8 @@ from csl.labels import UNANNOTATED, Annotations
 from csl.machine.draws import generator
 from csl.models.heads import MLDecoderHead
 from csl.predict import Predictor
-from csl.predict.scoring import autocast_dtype, show_bar, to_input
+from csl.predict.features import with_features
+from csl.predict.scoring import autocast_dtype
 from csl.runs.folder import RunFolder
 from csl.suggest.options import SuggestOptions
 
@@ -104,29 +103,13 @@ class Material:
         dataset = ImageDataset(part, transform, cache=open_cache(options.cache, part.images, transform, self.say))
         workers = default_workers() if options.workers is None else options.workers
         loader = create_loader(dataset, options.batch_size, workers if len(part) > options.batch_size else 0)
-        dtype, bad, taken = autocast_dtype(predictor.amp, predictor.device), [], []
-        handle = _last_layer(predictor).register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
-        bar = tqdm(total=len(part), desc=progress, unit="img", leave=False, disable=not show_bar(progress))
-        try:
-            for batch in on_device(loader, predictor.device):
-                bad += batch.bad
-                bar.update(len(batch) + len(batch.bad))
-                if not len(batch):
-                    continue
-                with (
-                    torch.inference_mode(),
-                    torch.autocast(predictor.device.type, dtype or torch.bfloat16, enabled=dtype is not None),
-                ):
-                    logits = predictor.model(to_input(batch.images, predictor.device))[:, self.columns]
-                    features = taken.pop().float()  # [B, F], or [B, F, H, W] of ML-Decoder and of a convolution
-                    features = features.flatten(2).mean(2) if features.dim() > 2 else features  # [B, F]
-                places = batch.indices.numpy()
-                yield Seen(
-                    places if rows is None else rows[places], batch.targets.cpu(), logits.float().cpu(), features.cpu()
-                )
-        finally:
-            handle.remove()
-            bar.close()
+        dtype, bad = autocast_dtype(predictor.amp, predictor.device), []
+        seen = with_features(predictor.model, _last_layer(predictor), loader, predictor.device, dtype, progress, bad)
+        for batch, logits, taken in seen:
+            features = taken.float()  # [B, F], or [B, F, H, W] of ML-Decoder and of a convolution
+            features = features.flatten(2).mean(2) if features.dim() > 2 else features  # [B, F]
+            places, logits = batch.indices.numpy(), logits[:, self.columns].float()
+            yield Seen(places if rows is None else rows[places], batch.targets.cpu(), logits.cpu(), features.cpu())
         self.bad = tuple(bad)
 
     def features(self, rows: np.ndarray) -> np.ndarray:

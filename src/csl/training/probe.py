@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from csl.data.prefetch import on_device
 from csl.errors import InputError
 from csl.labels import LabelMatrix
 from csl.losses.annotation import annotated_shares, annotation_delta
@@ -27,7 +26,8 @@ from csl.machine.files import replacing
 from csl.metrics import cross_entropy, estimated_average_precision, mean_average_precision
 from csl.models.exclusive import Groups
 from csl.models.heads import Classifier
-from csl.predict.scoring import show_bar, to_input
+from csl.predict.features import with_features
+from csl.predict.scoring import show_bar
 from csl.prior import PriorEstimate, estimate_prior_interval
 from csl.training.annotation import shares_of
 from csl.training.linear import Standardised, cross_fitted, fit_heads, folds_of, linear_head
@@ -121,7 +121,6 @@ def last_layer(model: nn.Module, name: str, flag: str = "--probe") -> Classifier
     return layers[0]
 
 
-@torch.inference_mode()
 def features_of(
     model: nn.Module,
     layer: Classifier,
@@ -135,25 +134,14 @@ def features_of(
     Returns:
         float32 [N, F], and int64 [N] the rows of the images.
     """
-    taken: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].float().cpu()))
-    rows = []
-    model.eval()
-    try:
-        with tqdm(
-            total=len(loader.dataset), desc=progress, unit="img", leave=False, disable=not show_bar(progress)
-        ) as bar:
-            for batch in on_device(loader, device):
-                bar.update(len(batch) + len(batch.bad))
-                if len(batch):
-                    with torch.autocast(device.type, amp_dtype or torch.bfloat16, enabled=amp_dtype is not None):
-                        model(to_input(batch.images, device))
-                    rows.append(batch.indices.numpy())
-    finally:
-        handle.remove()
-    if not rows:
+    parts = [
+        (taken.float().cpu(), batch.indices.numpy())
+        for batch, _, taken in with_features(model, layer, loader, device, amp_dtype, progress)
+    ]
+    if not parts:
         return torch.empty(0, layer.in_features), np.empty(0, np.int64)
-    return torch.cat(taken).clone(), np.concatenate(rows)
+    features, rows = zip(*parts, strict=True)
+    return torch.cat(features), np.concatenate(rows)
 
 
 def kept_features(

@@ -216,7 +216,7 @@ def _features(config, annotations: Annotations, model, layer, run, split, say):
     path = run.features / f"{split}.npz"
     (x, rows), kept = kept_features(path, _body(model, layer), about, make)
     say(f"{split}: {x.shape[1]:,} features of {len(x):,} images, {'found' if kept else 'kept'} in {path}")
-    return torch.from_numpy(x.numpy()), rows  # of inference mode, what autograd refuses
+    return x, rows
 
 
 def _body(model, layer):
