@@ -52,8 +52,9 @@ from csl.losses import AnnotationLoss, PartialSelectiveLoss, create_loss, option
 from csl.losses.groups import GroupLoss, outside
 from csl.machine.draws import generator
 from csl.metrics import estimated_average_precision, mean_average_precision
-from csl.models.exclusive import exclusive_groups, exclusive_logits
+from csl.models.exclusive import exclusive_groups
 from csl.predict.scoring import to_input
+from csl.training.annotation import shares_of
 from csl.training.linear import fit_heads, folds_of
 from csl.training.probe import FOLDS, L2, priors_by_heads
 
@@ -205,36 +206,13 @@ def hide(data, scheme, param, seed):
 # --------------------------------------------------------------------------------------------------------------- heads
 
 
-@torch.no_grad()
-def scores(head, x, groups):
-    """float32 [N, C] logits, in each group those of softmax probabilities."""
-    return exclusive_logits(head(x), groups) if groups else head(x)
-
-
-class InGroups(torch.nn.Module):
-    """A loss of the logits of softmax probabilities."""
-
-    def __init__(self, loss, groups):
-        super().__init__()
-        self.loss, self.groups = loss, groups
-
-    def forward(self, z, targets):
-        """Outputs [B, C] of a layer to the summed loss."""
-        return self.loss(exclusive_logits(z, self.groups), targets)
-
-
-def share_known(y):
-    """[2, C] the shares of images in which each class is known to be there, and known not to be."""
-    return torch.stack([(y == 1).double().mean(0), (y == 0).double().mean(0)])
-
-
 def priors_of(x, y, truth, seed):
     """The estimated and the published prior, both [C], the latter None where no negative is known; and the number of images."""
     if not (y == 0).any():
         labels_an_image = (truth == 1).float().sum(1).mean()
-        estimated = (labels_an_image * share_known(y)[0]).clamp(1e-4, 0.95).float()
+        estimated = (labels_an_image * shares_of(y)[0]).clamp(1e-4, 0.95).float()
         return {"estimated": estimated, "published": None, "images": len(x)}
-    estimated, published = priors_by_heads(x, y, seed, folds_of(len(x), FOLDS, seed))
+    estimated, published, _ = priors_by_heads(x, y, seed, folds_of(len(x), FOLDS, seed))
     return {"estimated": estimated.prior, "published": published, "images": len(x)}
 
 
@@ -245,7 +223,7 @@ def run(data, protocol, seed, method):
     # Once for all methods; that of all labels is chosen among with what the protocol leaves of them, too.
     if (protocol, seed) not in data.priors:
         data.priors[protocol, seed] = priors_of(data.x[~held], hidden[~held], data.y, seed)
-    priors, known = data.priors[protocol, seed], share_known(hidden[~held])
+    priors, known = data.priors[protocol, seed], shares_of(hidden[~held])
     y, groups = data.y if method == "all labels known" else hidden, ()
     create, exponents = (METHODS | WITH_GROUPS)[method]
     if method in WITH_GROUPS:
@@ -253,12 +231,12 @@ def run(data, protocol, seed, method):
         create = partial(create, groups=groups)
     candidates = []
     for gamma in exponents:
-        criterion = create(gamma, priors, known)
-        heads = fit_heads(data.x[~held], y[~held], InGroups(criterion, groups) if groups else criterion, L2, seed)
+        heads = fit_heads(data.x[~held], y[~held], create(gamma, priors, known), L2, seed, groups)
         for l2, head in zip(L2, heads, strict=True):
-            held_out = scores(head, data.x[held], groups)
+            with torch.no_grad():
+                held_out, measured = head(data.x[held]), head(data.x_val)
             estimates = estimated_average_precision(held_out, hidden[held], priors["estimated"])
-            mAP = mean_average_precision(scores(head, data.x_val, groups), data.y_val)
+            mAP = mean_average_precision(measured, data.y_val)
             candidates.append(
                 {"gamma_neg": gamma, "l2": l2, "estimated_mAP": 100 * float(np.nanmean(estimates)), "mAP": mAP}
             )

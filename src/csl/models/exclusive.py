@@ -33,6 +33,8 @@ def exclusive_logits(z: Tensor, groups: Groups) -> Tensor:
         groups: slices of two or more classes that do not overlap.
     """
     z = z if z.dtype == torch.float64 else z.float()
+    if not groups:
+        return z
     parts, end = [], 0
     for group in sorted(groups, key=lambda group: group.start):
         parts += [z[:, end : group.start], _in_group(z[:, group])]

@@ -50,6 +50,9 @@ LOSSES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """The losses to choose from, each with its settings beside `gamma_neg`."""
 
+KNOWN_ALONE = LossOptions(loss="csl", partial_loss_mode="ignore", gamma_neg=0.0)
+"""Cross-entropy of known labels, whose heads give the first estimate of the prior; one of `LOSSES`."""
+
 OF_KNOWN_LABELS = ("annotation", "ignore")
 """Losses that need a known negative, and the ones that differ on exclusive attributes."""
 
@@ -203,9 +206,9 @@ def probe(
         raise InputError(f"--probe: {len(y)} training images, expected {2 * FOLDS} or more")
     standardised = Standardised(features)
     x, fold = standardised(features), folds_of(len(y), FOLDS, seed)
-    estimate = prior = predicted = None
+    estimate = prior = predicted = known_alone = None
     if (y == 0).any():
-        estimate, predicted = priors_by_heads(x, y, seed, fold, groups)
+        estimate, predicted, known_alone = priors_by_heads(x, y, seed, fold, groups)
         prior = estimate.prior
         say(
             f"probe: prior by label-shift EM on out-of-fold scores, {prior.sum():.2f} labels an image (mean prediction "
@@ -218,7 +221,10 @@ def probe(
         for name, gamma in _names(prior is not None, bool(outside(list(groups), y.shape[1])), exponents):
             losses[name, gamma] = replace(LossOptions(), **Candidate(name, gamma, 0.0).settings)
     for (name, gamma), options in tqdm(losses.items(), desc="heads", leave=False, disable=not show_bar()):
-        logits = cross_fitted(x, y, _creating(options, prior, predicted, groups), L2, seed, fold, groups)
+        if options == KNOWN_ALONE and known_alone is not None:
+            logits = known_alone
+        else:
+            logits = cross_fitted(x, y, _creating(options, prior, predicted, groups), L2, seed, fold, groups)
         tried += [Candidate(name, gamma, l2, _score(one, y, prior)) for l2, one in zip(L2, logits, strict=True)]
     best = max(tried, key=lambda one: one.score)
     create = _creating(losses[best.loss, best.gamma_neg], prior, predicted, groups)
@@ -238,7 +244,9 @@ def write_candidates(path: Path, candidates: list[Candidate]) -> None:
         pd.DataFrame(candidates).sort_values("score", ascending=False).to_csv(temporary, index=False)
 
 
-def priors_by_heads(x: Tensor, y: Tensor, seed: int, fold: Tensor, groups: Groups = ()) -> tuple[PriorEstimate, Tensor]:
+def priors_by_heads(
+    x: Tensor, y: Tensor, seed: int, fold: Tensor, groups: Groups = ()
+) -> tuple[PriorEstimate, Tensor, Tensor]:
     """The frequency of each class by label-shift EM on out-of-fold scores, and the published mean prediction.
 
     It is the mean, on the scale of logits, of two estimates: by the scores of heads that leave un-annotated entries out, and by
@@ -253,19 +261,19 @@ def priors_by_heads(x: Tensor, y: Tensor, seed: int, fold: Tensor, groups: Group
         groups: of classes that exclude each other.
 
     Returns:
-        The estimate with its interval, and float32 [C] in (0, 1).
+        The estimate with its interval; the published prior, float32 [C] in (0, 1); and the logits [L, N, C] of the heads that
+        leave un-annotated entries out (`KNOWN_ALONE`), for each weight of L2.
     """
-    known_alone = _creating(LossOptions(partial_loss_mode="ignore", gamma_neg=0.0), None, None, groups)
-    logits = cross_fitted(x, y, known_alone, L2, seed, fold, groups)  # [L, N, C]
-    best = min(logits, key=lambda one: cross_entropy(torch.sigmoid(one).numpy(), y.numpy()))
+    known_alone = cross_fitted(x, y, _creating(KNOWN_ALONE, None, None, groups), L2, seed, fold, groups)
+    best = min(known_alone, key=lambda one: cross_entropy(torch.sigmoid(one).numpy(), y.numpy()))
     first, predicted = estimate_prior_interval(best, y), torch.sigmoid(best).mean(0)
     if annotation_delta(*annotated_shares(first.prior, shares_of(y))).abs().median() < SAME:
-        return first, predicted
+        return first, predicted, known_alone
     by_first = _creating(LossOptions(loss="annotation", gamma_neg=0.0), first.prior, None, groups)
     logits = cross_fitted(x, y, by_first, L2, seed, fold, groups)
     second = estimate_prior_interval(max(logits, key=lambda one: _score(one, y, first.prior)), y)
     both = (torch.sigmoid((torch.logit(a) + torch.logit(b)) / 2) for a, b in zip(first, second, strict=True))
-    return PriorEstimate(*both), predicted
+    return PriorEstimate(*both), predicted, known_alone
 
 
 def _names(with_prior, others, exponents):

@@ -126,17 +126,13 @@ def train_head(
     model.cpu()
     if config.refit_head:
         _refit(layer, (x, data.train.labels.select(rows)), (x_val, data.val.labels.select(rows_val)), say)
-    with torch.inference_mode():
-        probabilities = torch.sigmoid(layer(x_val)).numpy()[None]  # [1, N, C]
-    by = selection.criterion(data.val.labels)
-    numbers = selection.validation_numbers(probabilities[0], data.val.labels.select(rows_val), by)
+    numbers, scores = _measured(layer, x_val, rows_val, data)
     best = {"epoch": 0, "step": 0, "weights": "model", **numbers}
-    facts = facts_of_classes(data.val) | description
-    checkpoint.write(run.best, {"model": contiguous_state(model), **facts, "best": best})
+    _write_best(run, model, data, description, best)
     _write(found, found.predicted, run, data.train)
-    write_prior(run.val_prior, data.val.classes, torch.from_numpy(probabilities[0].mean(0)))
+    write_prior(run.val_prior, data.val.classes, torch.from_numpy(scores.probabilities[0].mean(0)))
     run.append_log({"epoch": 0, "step": 0, **{f"{name}_model": value for name, value in numbers.items()}})
-    return best, Scores(probabilities, rows_val, [])
+    return best, scores
 
 
 def refit_head(
@@ -168,13 +164,24 @@ def refit_head(
     if not before.get("refitted"):  # by a run that ended after that
         x, rows = _features(config, data.train, model, layer, run, "train", say)
         _refit(layer.cpu(), (x, data.train.labels.select(rows)), (x_val, labels_val), say)
+    numbers, scores = _measured(layer.cpu(), x_val, rows_val, data, prior)
+    best = best | numbers | {"refitted": True}
+    _write_best(run, model, data, description, best)
+    return best, scores
+
+
+def _measured(layer, x, rows, data, prior=None):
+    """The results of a last layer on features of the validation images of these rows, and its scores of them."""
     with torch.inference_mode():
-        probabilities = torch.sigmoid(layer.cpu()(x_val)).numpy()[None]  # [1, N, C]
+        probabilities = torch.sigmoid(layer(x)).numpy()[None]  # [1, N, C]
     by = selection.criterion(data.val.labels)
-    best = best | selection.validation_numbers(probabilities[0], labels_val, by, prior) | {"refitted": True}
+    numbers = selection.validation_numbers(probabilities[0], data.val.labels.select(rows), by, prior)
+    return numbers, Scores(probabilities, rows, [])
+
+
+def _write_best(run, model, data, description, best):
     facts = facts_of_classes(data.val) | description
     checkpoint.write(run.best, {"model": contiguous_state(model), **facts, "best": best})
-    return best, Scores(probabilities, rows_val, [])
 
 
 def _refit(layer, train, val, say):
