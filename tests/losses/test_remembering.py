@@ -30,6 +30,17 @@ def steps(count=6, images=9, classes=4, batch=5):
         )
 
 
+def steps_of_epochs(loss):
+    """The epoch of each of twelve steps, of which three are one; whether the loss has learned something new at its beginning;
+    and the step. A run that goes on within an epoch begins it again, and so does each step.
+    """
+    for number, step in enumerate(steps(count=12)):
+        epoch = 1 + number // 3
+        for _ in range(2):
+            loss.begin_epoch(epoch)
+        yield epoch, number % 3 == 0 and epoch > 1, step
+
+
 def test_permanent_corrections_last():
     delta, corrected, loss = 0.1, set(), create_loss("ll_cp", delta=0.1, shape=(9, 4))
     for step, (logits, rows, targets) in enumerate(steps()):
@@ -101,16 +112,12 @@ def test_the_risk_of_a_class_prior_that_is_estimated_anew_each_epoch():
     tau, delta = 0.05, 0.2
     loss = create_loss("crisp", tau=tau, delta=delta, warm_up=1, shape=(9, 4)).double()
     last, prior, counts = {}, [0.0] * 4, [(0, 0)] * 4
-    for step, (logits, rows, targets) in enumerate(steps(count=12)):
-        epoch = 1 + step // 3
-        for again in (False, True):  # a run that goes on within an epoch begins it again
-            loss.begin_epoch(epoch)
-            if step % 3 == 0 and epoch > 1 and not again:
-                for c in range(4):
-                    scores = [p for (_, k), p in last.items() if k == c]
-                    positives = [p for (row, k), p in last.items() if k == c and targets[row, c] == 1]
-                    counts[c] = len(scores), len(positives)
-                    prior[c] = min(best_bin(scores, positives, tau, delta), 1) if positives else 0.0
+    for epoch, first, (logits, rows, targets) in steps_of_epochs(loss):
+        for c in range(4) if first else ():
+            scores = [p for (_, k), p in last.items() if k == c]
+            positives = [p for (row, k), p in last.items() if k == c and targets[row, c] == 1]
+            counts[c] = len(scores), len(positives)
+            prior[c] = min(best_bin(scores, positives, tau, delta), 1) if positives else 0.0
         total, mean = 0.0, [0.0] * 4
         for b, row in enumerate(rows.tolist()):
             for c, y in enumerate(targets[row].tolist()):
@@ -159,16 +166,12 @@ def test_the_least_likely_unknown_entries_of_a_class_become_negatives_for_good()
     alpha, beta, share, ramp = 0.2, 0.5, 0.8, 2
     loss = create_loss("em_apl", alpha=alpha, beta=beta, share=share, warm_up=1, ramp=ramp, shape=(9, 4)).double()
     last, soft = {}, {}
-    for step, (logits, rows, targets) in enumerate(steps(count=12)):
-        epoch = 1 + step // 3
-        for again in (False, True):  # a run that goes on within an epoch begins it again
-            loss.begin_epoch(epoch)
-            if step % 3 == 0 and epoch > 1 and not again:
-                for c in range(4):
-                    of_class = sorted((p, row) for (row, k), p in last.items() if k == c)
-                    wanted = round(share * min((epoch - 1) / ramp, 1) * len(of_class)) - sum(k == c for _, k in soft)
-                    free = [(p, row) for p, row in of_class if (row, c) not in soft]
-                    soft |= {(row, c): p for p, row in free[: max(wanted, 0)]}
+    for epoch, first, (logits, rows, targets) in steps_of_epochs(loss):
+        for c in range(4) if first else ():
+            of_class = sorted((p, row) for (row, k), p in last.items() if k == c)
+            wanted = round(share * min((epoch - 1) / ramp, 1) * len(of_class)) - sum(k == c for _, k in soft)
+            free = [(p, row) for p, row in of_class if (row, c) not in soft]
+            soft |= {(row, c): p for p, row in free[: max(wanted, 0)]}
         total = 0.0
         for b, row in enumerate(rows.tolist()):
             for c, y in enumerate(targets[row].tolist()):

@@ -137,7 +137,8 @@ class Predictor:
         if abn is not None and line is None:
             raise InputError(f"--abn {abn}: {loaded.model_name} has no InPlace-ABN, expected a TResNet or no --abn")
         pytorch = fuse(model) if abn is None else model
-        description = replace(describe(loaded), background=background or describe(loaded).background)
+        description = describe(loaded)
+        description = replace(description, background=background or description.background)
         runs = choose_engine(
             engine, model, compile_network(pytorch, chosen) if compile else pytorch, loaded.path, description, chosen,
             autocast_dtype(amp, chosen), {"exclusive": str(loaded.exclusive), "with_norm": loaded.with_norm},

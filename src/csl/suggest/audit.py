@@ -5,7 +5,6 @@ entries had which score: all that the answers are held against. From then on it 
 file of reviews and prints what they say.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +188,7 @@ def measure(material: Material, questions: Path) -> None:
         ],
     }
     _print(content, found, say)
-    write_json(run / NUMBERS, json.loads(json.dumps(content, default=float)))
+    write_json(run / NUMBERS, content)
     write_prior(run / PRIOR, annotations.classes, torch.from_numpy(found["prior"]))
     say(f"all of it in {run / NUMBERS}; the corrected prior, for train.py --prior_path, in {run / PRIOR}")
 
