@@ -29,6 +29,15 @@ pytest_plugins = ["report_fixtures", "review_fixtures"]
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.fixture(autouse=True)
+def _abn_as_it_was():
+    """--abn of a test is not the next one's."""
+    yield
+    from csl.ops import set_abn_backend  # after the variables above
+
+    set_abn_backend("auto")
+
+
 def golden(name):
     """Cases of tests/golden/NAME.json, and the arrays of NAME.npz (None where there is none)."""
     cases = json.loads((GOLDEN / f"{name}.json").read_text())

@@ -136,14 +136,21 @@ def test_a_damaged_export_is_made_anew(weights, photos, damage):
     np.testing.assert_allclose(found.predict(photos[0]), expected, atol=1e-6)
 
 
-def test_where_the_folder_cannot_be_written_nothing_is_kept(weights, photos):
-    pytest.importorskip("onnxruntime")
+@pytest.mark.parametrize("threads", [1, 2])  # with two, a second session is opened at the first photo
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_where_the_folder_cannot_be_written_nothing_is_kept(weights, photos, engine, threads):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     shutil.rmtree(weights.parent / "engines")
     (weights.parent / "engines").write_text("no folder")
-    found = Predictor.load(weights, engine="onnx")
-    assert "cannot be written" in found.engine_line
-    expected = Predictor.load(weights, engine="torch").score(photos, workers=0).probabilities[0]
-    np.testing.assert_allclose(streamed(found, photos), expected, atol=1e-4)
+    try:
+        found = Predictor.load(weights, engine=engine)
+        assert "cannot be written" in found.engine_line
+        expected = Predictor.load(weights, engine="torch").score(photos, workers=0).probabilities[0]
+        np.testing.assert_allclose(streamed(found, photos), expected, atol=1e-4)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_bf16_is_openvinos_and_as_near_as_pytorchs(weights, photos):

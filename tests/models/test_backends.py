@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import csl.models.compiling
-import csl.training.experiment
+import csl.training.preflight
 from csl import InputError
 from csl.models import create_model
 from csl.models.abn import InPlaceABN, describe_abn
@@ -16,12 +16,6 @@ from csl.ops import get_abn_backend, set_abn_backend
 from csl.predict import Predictor
 from csl.runs.config import TrainConfig
 from csl.training.experiment import train
-
-
-@pytest.fixture(autouse=True)
-def _auto():
-    yield
-    set_abn_backend("auto")
 
 
 @pytest.fixture
@@ -141,7 +135,7 @@ def test_nothing_is_moved_where_a_flag_cannot_be_had(monkeypatch, garments, tmp_
     def refuse(device):
         raise InputError("--compile: no compiler")
 
-    monkeypatch.setattr(csl.training.experiment, "check_compiler", refuse)
+    monkeypatch.setattr(csl.training.preflight, "check_compiler", refuse)
     with pytest.raises(InputError, match="--compile: no compiler"):
         train(small(garments, tmp_path, compile=True), lambda line: None)
     assert (tmp_path / "log.jsonl").read_text() == "an earlier run"
@@ -149,7 +143,7 @@ def test_nothing_is_moved_where_a_flag_cannot_be_had(monkeypatch, garments, tmp_
 
 def test_synchronised_statistics_need_layers_that_have_them(monkeypatch, tmp_path):
     said = []
-    csl.training.experiment._check_backends(
+    csl.training.preflight.check_backends(
         create_model("tresnet_m", 3), small(tmp_path, tmp_path, sync_abn=True), said.append
     )
     assert said[-1] == "--sync_abn: one process, whose batch statistics are its own in any case"
@@ -158,4 +152,4 @@ def test_synchronised_statistics_need_layers_that_have_them(monkeypatch, tmp_pat
     monkeypatch.setattr("csl.machine.distributed.world_size", lambda: 2)
     config = small(tmp_path, tmp_path, sync_abn=True)
     with pytest.raises(InputError, match="--sync_abn: test_resnet with --abn auto, expected a TResNet"):
-        csl.training.experiment._check_backends(create_model("test_resnet", 3), config, print)
+        csl.training.preflight.check_backends(create_model("test_resnet", 3), config, print)

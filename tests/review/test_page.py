@@ -217,6 +217,22 @@ def test_a_batch_of_one_class_where_a_click_toggles(served, context):
     assert not page.faults
 
 
+def test_a_late_answer_to_an_earlier_text_finds_nothing(served, context):
+    page, held = tab(context, served), []
+    page.route("**/classes?*", lambda route: held.append(route))
+    page.fill("#find", "neck 3")  # asks twice: when the field is entered, and when it is written in
+    page.keyboard.press("Enter")  # before anything was found
+    while len(held) < 2:
+        page.wait_for_timeout(10)
+    held[1].continue_()
+    page.wait_for_function("() => $('question').textContent === 'Neck 3?'")
+    held[0].continue_()
+    page.wait_for_timeout(200)
+    assert page.inner_text("#question") == "Neck 3?"
+    assert page.is_hidden("#found")
+    assert not page.faults
+
+
 ANSWER_BY_KEY = """
 async (count) => {  // press a key, wait until the next photo is decoded and drawn, and so on
   const frame = () => new Promise(requestAnimationFrame), start = performance.now();

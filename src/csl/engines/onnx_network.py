@@ -48,6 +48,7 @@ class OnnxNetwork(ExportedNetwork):
     ):
         super().__init__()
         self.path, self.device = Path(path), torch.device(device)
+        self._content: bytes | None = None  # of the file, which may be gone or another one when `copies` is called
         runtime = import_onnxruntime()
         if self.device.type == "cuda" and "CUDAExecutionProvider" not in runtime.get_available_providers():
             raise InputError(
@@ -72,7 +73,7 @@ class OnnxNetwork(ExportedNetwork):
             return [self]
         with self._lock:
             if self._single is None:
-                self._single = self._open(1, self.height_width)
+                self._single, self._content = self._open(1, self.height_width), None
         return [Copy(self, lambda images: self._single.run(None, {INPUT: images})[0])] * count
 
     def _interface(self, session):
@@ -99,8 +100,9 @@ class OnnxNetwork(ExportedNetwork):
         if self.device.type == "cuda" and optimise:
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": self.device.index or 0}))
         try:
-            return runtime.InferenceSession(str(self.path), options, providers=providers)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            self._content = self._content or self.path.read_bytes()
+            return runtime.InferenceSession(self._content, options, providers=providers)
+        except Exception as error:  # OSError, and ONNX Runtime's exceptions have no common base
             reason = in_words(error)
             raise InputError(
                 f"{self.path}: not a network that ONNX Runtime reads, or a damaged one ({reason})"

@@ -14,6 +14,8 @@ let ahead = [];      // open questions after it
 let batch = [];      // questions of the grid
 let given = kept("given", []);      // what this tab has answered, for undo: lists of questions with answer and the one before
 let waiting = kept("waiting", []);  // what the server has not confirmed
+let turns = 0;       // goes up with each view that is asked for: a late answer of the server's to an earlier one is not shown
+let searching = null;  // the promise that the classes found are those of the text
 let delivery = null;  // the promise that everything that waits is confirmed
 const known = new Map();  // question -> its answer in this tab: what the server says may be older than what is on its way to it
 const tabs = new BroadcastChannel("answers of " + location.pathname);
@@ -100,11 +102,13 @@ tabs.onmessage = ({data}) => data.forEach(([id, word]) => take(id, word));
 // ------------------------------------------------------------------------------------------------------- one at a time
 
 async function go(at, {back = false, open = false} = {}) {
+  const turn = ++turns;
   let [found] = await ask({at: Math.max(at, 0), class: view.class, open, back});
   if (!found && open) {  // those that were passed over; what is not confirmed yet the server has for open
     await deliver();
     [found] = await ask({at: 0, class: view.class, open});
   }
+  if (turn !== turns) return;
   if (found && known.has(found.id)) found.answer = known.get(found.id);
   if (found) show(found, true);
   else if (open) done();
@@ -194,9 +198,11 @@ $("photo").onerror = async () => {
 // ------------------------------------------------------------------------------------------------------- a batch of a class
 
 async function fill(at) {
+  const turn = ++turns;
   view.class ??= current?.class ?? (await ask({open: true}))[0]?.class ?? null;
   let found = await ask({at, count: BATCH, class: view.class, open: true});
   if (!found.length) found = await ask({at: 0, count: BATCH, class: view.class, open: true});
+  if (turn !== turns) return;
   $("find").value = view.class ?? "";
   batch = found;
   view.at = batch[0]?.id ?? view.at;
@@ -267,6 +273,7 @@ async function find() {
   const text = $("find").value;
   const response = await fetch("classes?" + new URLSearchParams({find: text === view.class ? "" : text}));
   const {classes} = await response.json();
+  if (text !== $("find").value) return;  // written on since
   const row = (name, words) => {
     const item = document.createElement("li"), button = document.createElement("button"), count = document.createElement("span");
     button.append(name ?? "all classes", count);
@@ -290,9 +297,9 @@ function start() {
   (view.grid ? fill(view.at) : go(view.at, {open: true})).catch(failed);
 }
 
-$("find").oninput = $("find").onfocus = () => find().catch(failed);
+$("find").oninput = $("find").onfocus = () => searching = find().catch(failed);
 $("find").onkeydown = (event) => {
-  if (event.key === "Enter") $("found").querySelectorAll("button")[$("find").value ? 1 : 0]?.click();
+  if (event.key === "Enter") searching?.then(() => $("found").querySelectorAll("button")[$("find").value ? 1 : 0]?.click());
   if (event.key === "Escape") choose(view.class);
   event.stopPropagation();
 };
