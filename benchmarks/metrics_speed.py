@@ -217,36 +217,6 @@ def compare(folder, shape, unknown, rounds, repeats, peer_classes=0, mapped=Fals
     return rows
 
 
-def on_gpu(shape, unknown, repeats):
-    """Rows for scores and labels that already lie on the GPU; one row that says so where there is none."""
-    import torch
-
-    if not torch.cuda.is_available():
-        rows = [{"samples": shape[0], "classes": shape[1], "method": "csl, GPU", "note": "not measured"}]
-    else:
-        rows = []
-        generator = torch.Generator("cuda").manual_seed(0)
-        scores = torch.rand(shape, device="cuda", generator=generator)
-        for share in unknown:
-            targets = torch.empty(shape, dtype=torch.int8, device="cuda")
-            for part in targets.split(4096):
-                hidden = torch.rand(part.shape, device="cuda", generator=generator)
-                part.copy_(torch.where(hidden < share, -1, (hidden > 1 - (1 - share) * POSITIVES).to(torch.int8)))
-            found = {"seconds": [], "peak_rss_mib": None}
-            used = torch.cuda.memory_allocated()
-            for _ in range(repeats + 1):
-                torch.cuda.synchronize()
-                start = time.perf_counter()
-                ours(scores, targets)  # returns a NumPy array, and so waits for the device
-                found["seconds"].append(time.perf_counter() - start)
-            del found["seconds"][0]
-            found["working_mib"] = (torch.cuda.max_memory_allocated() - used) / 2**20
-            rows.append(row(shape, share, "csl, GPU", found, note=torch.cuda.get_device_name()))
-    for one in rows:
-        print_row(one)
-    return rows
-
-
 def print_row(one):
     def show(name, pattern):
         return pattern.format(one[name]) if one.get(name) is not None else "-"
@@ -266,10 +236,7 @@ def print_row(one):
 
 def machine(load):
     """What the numbers belong to."""
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return describe_machine(load, "numpy", "scikit-learn", "torch", gpu=gpu)
+    return describe_machine(load, "numpy", "scikit-learn", "torch")
 
 
 def main():
@@ -297,7 +264,6 @@ def main():
                 )
             write_matrices(folder, LARGE, (0.0, 0.999))
             rows += compare(folder, LARGE, (0.0, 0.999), 1, 3, PEER_CLASSES, mapped=True)
-    rows += on_gpu(LARGE, (0.0, 0.999), args.repeats)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"machine": machine(load), "rows": rows}, indent=1) + "\n")
     print(f"written: {RESULTS}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from csl.errors import InputError
-from csl.metrics.arrays import POSITIVE, UNANNOTATED, as_int8, check_labels, host, inputs
+from csl.metrics.arrays import POSITIVE, UNANNOTATED, host, inputs, tri_state
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,11 +42,11 @@ def group_accuracy(scores: Array, targets: Targets, groups: dict[str, slice], th
     scores, targets = inputs(scores, targets)
     by_class, rows = targets.T, []
     for name, group in groups.items():
-        values, labels = host(scores[:, group]), as_int8(host(by_class[group])).T  # [N, G]
+        values, labels = scores[:, group], host(by_class[group])  # [N, G], [G, N]
         size = values.shape[1]
         if size == 0:
             raise InputError(f"groups: attribute {name!r} has no classes ({group}), expected at least 1")
-        check_labels(labels.T, slice(*group.indices(scores.shape[1])))
+        labels = tri_state(labels, slice(*group.indices(scores.shape[1]))).T  # [N, G]
         positive = labels == POSITIVE
         if size == 1:
             known = labels[:, 0] != UNANNOTATED

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from csl.errors import InputError
-from csl.metrics.arrays import POSITIVE, host, inputs, is_tensor
+from csl.metrics.arrays import POSITIVE, host, inputs
 from csl.metrics.bootstrap import DRAWS, drawn_images, spread
 from csl.metrics.ranking import columns, found_nan, in_blocks
 
@@ -114,7 +114,7 @@ def estimated_f1(scores: Array, targets: Targets, prior: Array, threshold: Array
 
 def _inputs(scores, targets, prior):
     """Scores [N, C] and targets of one shape, and a prior [C]."""
-    scores, targets = inputs(host(scores), host(targets) if is_tensor(targets) else targets)
+    scores, targets = inputs(scores, targets)
     prior = np.asarray(host(prior), dtype=np.float64)
     if prior.shape != scores.shape[1:]:
         raise InputError(f"prior: found shape {prior.shape}, expected {scores.shape[1:]}, one value for each class")

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from csl.metrics.arrays import UNANNOTATED, host, inputs, is_tensor
-from csl.metrics.ranking import columns, in_blocks
+from csl.metrics.arrays import UNANNOTATED, in_rows, inputs
 
 if TYPE_CHECKING:
     from csl.metrics.arrays import Array, Targets
@@ -43,17 +42,9 @@ class KnownScores:
         Raises:
             InputError: shapes that differ, or a target that is not 1, 0 or -1.
         """
-        scores, targets = inputs(host(scores), host(targets) if is_tensor(targets) else targets)
-        by_class = targets.T
-
-        def known(classes):
-            values, labels = columns(scores, by_class, classes)  # [B, N] both
-            found = labels != UNANNOTATED
-            c, images = np.nonzero(found)  # class after class
-            counts = np.bincount(c, minlength=len(labels))
-            return counts, images.astype(np.int32), values[found].astype(np.float32), labels[found]
-
-        return cls._joined(len(scores), in_blocks(known, scores.shape[1]))
+        scores, targets = inputs(scores, targets)
+        batches = ((np.arange(rows.start, rows.stop), *block) for rows, *block in in_rows(scores, targets))
+        return cls.of_batches(batches, scores.shape)
 
     @classmethod
     def of_batches(
@@ -78,17 +69,8 @@ class KnownScores:
             )
         c, images, values, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
         order = np.lexsort((images, c))
-        counts = np.bincount(c, minlength=shape[1])
-        return cls._joined(shape[0], [(counts, images[order], values[order], labels[order])])
-
-    @classmethod
-    def _joined(cls, num_images, parts):
-        counts, images, scores, labels = (
-            (np.concatenate(each) for each in zip(*parts, strict=True))
-            if parts
-            else (np.empty(0, kind) for kind in (np.int64, np.int32, np.float32, np.int8))
-        )
-        return cls(num_images, np.concatenate(([0], np.cumsum(counts, dtype=np.int64))), images, scores, labels)
+        starts = np.concatenate(([0], np.cumsum(np.bincount(c, minlength=shape[1]), dtype=np.int64)))
+        return cls(shape[0], starts, images[order], values[order], labels[order])
 
     def __len__(self):
         return len(self.labels)

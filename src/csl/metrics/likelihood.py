@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from csl.metrics import arrays
-from csl.metrics.arrays import POSITIVE, UNANNOTATED, check_labels, host, inputs, labels_beside
+from csl.metrics.arrays import POSITIVE, UNANNOTATED, in_rows, inputs
 
 if TYPE_CHECKING:
     from csl.metrics.arrays import Array, Targets
@@ -28,12 +27,9 @@ def cross_entropy(probabilities: Array, targets: Targets) -> float:
     Raises:
         InputError: shapes that do not match, or a target that is not 1, 0 or -1.
     """
-    probabilities, targets = inputs(probabilities, targets)
-    total, entries, step = 0.0, 0, max(1, arrays.CHUNK_ENTRIES // max(probabilities.shape[1], 1))
-    for first in range(0, len(probabilities), step):
-        p = host(probabilities[first : first + step]).astype(np.float64)  # [B, C]
-        labels = host(labels_beside(p, host(targets[first : first + step])))  # [B, C]
-        check_labels(labels.T, slice(0, labels.shape[1]))
+    total, entries = 0.0, 0
+    for _, p, labels in in_rows(*inputs(probabilities, targets)):  # [B, C] both
+        p = p.astype(np.float64)
         likelihood = np.where(labels == POSITIVE, p, 1 - p)[labels != UNANNOTATED]
         total -= np.log(np.maximum(likelihood, _FLOOR)).sum()
         entries += likelihood.size

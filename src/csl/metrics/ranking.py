@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from csl.errors import InputError
-from csl.metrics.arrays import POSITIVE, UNANNOTATED, as_int8, check_labels, inputs, is_tensor, labels_beside
+from csl.metrics.arrays import POSITIVE, UNANNOTATED, host, inputs, tri_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from csl.metrics.arrays import Array, Targets
 
 # Classes that a thread ranks at a time: their columns are copied row by row, so that several share a cache line.
-_HOST_BLOCK = 32
-# On a GPU: working memory of a block of classes, and the share of one entry in it: score, order, counts and terms.
-_DEVICE_BLOCK_BYTES = 2**31
-_DEVICE_BYTES_PER_ENTRY = 64
+_BLOCK = 32
 
 
 def average_precision(scores: Array, targets: Targets) -> np.ndarray:
@@ -35,8 +32,8 @@ def average_precision(scores: Array, targets: Targets) -> np.ndarray:
     number of positives plus 1e-8.
 
     The result is exact, whatever the dtype: half precision is widened, nothing else is converted. Labels that only
-    give rows are made dense first (one byte per entry), bfloat16 tensors on the CPU become float32. Scores on a CUDA
-    device are ranked there.
+    give rows are made dense first (one byte per entry), bfloat16 tensors become float32. Scores on a device are copied
+    to the CPU.
 
     Args:
         scores: float [N, C], any scale.
@@ -120,18 +117,9 @@ def _ranked(scores, targets, *, unannotated_is_negative=False):
     """
     scores, targets = inputs(scores, targets)
     num_samples, num_classes = scores.shape
-    if is_tensor(scores):
-        rank, workers = _rank_on_device, 1
-        width = max(_DEVICE_BLOCK_BYTES // (_DEVICE_BYTES_PER_ENTRY * max(num_samples, 1)), 1)
-    else:
-        rank, workers, width = _rank_on_host, None, _HOST_BLOCK
-
     by_class = targets.T
     blocks = in_blocks(
-        lambda classes: rank(scores, by_class, classes, unannotated_is_negative),
-        num_classes if num_samples else 0,
-        width,
-        workers,
+        lambda classes: _rank(scores, by_class, classes, unannotated_is_negative), num_classes if num_samples else 0
     )
     if not blocks:
         return np.zeros(num_classes), np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
@@ -139,14 +127,12 @@ def _ranked(scores, targets, *, unannotated_is_negative=False):
     return ap, positives, annotated - positives
 
 
-def in_blocks(
-    rank: Callable[[slice], Any], num_classes: int, width: int = _HOST_BLOCK, workers: int | None = None
-) -> list[Any]:
-    """What `rank` returns for each slice of up to `width` of the classes, in order; several are ranked at once."""
-    starts = range(0, num_classes, width)
+def in_blocks(rank: Callable[[slice], Any], num_classes: int) -> list[Any]:
+    """What `rank` returns for each slice of up to `_BLOCK` of the classes, in order; several are ranked at once."""
+    starts = range(0, num_classes, _BLOCK)
     # Threads, not processes: copying and sorting release the interpreter lock, and nothing is pickled.
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda first: rank(slice(first, min(first + width, num_classes))), starts))
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda first: rank(slice(first, min(first + _BLOCK, num_classes))), starts))
 
 
 def columns(scores: np.ndarray, by_class: Any, classes: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -155,13 +141,12 @@ def columns(scores: np.ndarray, by_class: Any, classes: slice) -> tuple[np.ndarr
     Raises:
         InputError: a label that is not 1, 0 or -1.
     """
-    labels = as_int8(np.ascontiguousarray(by_class[classes]))  # [B, N]
-    check_labels(labels, classes)
+    labels = tri_state(np.ascontiguousarray(host(by_class[classes])), classes)  # [B, N]
     values = np.ascontiguousarray(scores[:, classes].T)  # [B, N]
     return (values.astype(np.float32) if values.dtype == np.float16 else values), labels  # which sorts faster
 
 
-def _rank_on_host(scores, by_class, classes, unannotated_is_negative):
+def _rank(scores, by_class, classes, unannotated_is_negative):
     """AP, positives and annotated entries of some classes of scores [N, C] and labels [C, N]: float64, int64, int64 [B].
 
     The precision at a threshold s is #{positives >= s} / #{entries >= s}, and only thresholds at a positive's score
@@ -183,40 +168,6 @@ def _rank_on_host(scores, by_class, classes, unannotated_is_negative):
         entries_above = len(entries) - entries.searchsorted(hits[starts])
         ap[c] = (new_hits * (len(hits) - starts) / entries_above).sum() / len(hits)
     return ap, positives, annotated
-
-
-def _rank_on_device(scores, by_class, classes, unannotated_is_negative):
-    """`_rank_on_host` for torch tensors, on their device; labels may be on the host.
-
-    This is the plain form of the definition: sort, count along the ranking, read the counts where a run of equal scores
-    ends. Un-annotated entries stay in the ranking and are not counted, which is the same as leaving them out.
-    """
-    import torch
-
-    labels = labels_beside(scores, by_class[classes])  # [B, N]
-    check_labels(labels, classes)
-    if unannotated_is_negative:
-        labels = labels.clamp_min(0)
-    values = scores[:, classes].t().contiguous()  # [B, N]
-    bad = ((values != values) & (labels != UNANNOTATED)).any(dim=1)
-    if bad.any():
-        raise found_nan(classes.start + int(bad.int().argmax()))
-
-    values, order = values.sort(dim=1, descending=True)
-    labels = labels.gather(1, order)
-    del order
-    hits = (labels == POSITIVE).cumsum(dim=1, dtype=torch.int32)
-    entries = (labels != UNANNOTATED).cumsum(dim=1, dtype=torch.int32)
-    run_ends = torch.ones_like(labels, dtype=torch.bool)
-    run_ends[:, :-1] = values[:, 1:] != values[:, :-1]
-    del values, labels
-    hits_at_ends = hits * run_ends
-    new_hits = hits_at_ends.clone()
-    new_hits[:, 1:] -= hits_at_ends.cummax(dim=1).values[:, :-1]  # minus the hits where the run before ended
-    # hits_at_ends is 0 inside a run, so that only the runs' ends add to the sum
-    ap = (new_hits.double() * hits_at_ends / entries.clamp_min(1)).sum(dim=1)
-    positives, annotated = (counts[:, -1].cpu().numpy().astype(np.int64) for counts in (hits, entries))
-    return ap.cpu().numpy() / np.maximum(positives, 1), positives, annotated
 
 
 def found_nan(column: int) -> InputError:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from csl.errors import InputError
-from csl.metrics import arrays
-from csl.metrics.arrays import POSITIVE, UNANNOTATED, check_labels, host, inputs, labels_beside
+from csl.metrics.arrays import POSITIVE, UNANNOTATED, in_rows, inputs
 
 if TYPE_CHECKING:
     from csl.metrics.arrays import Array, Targets
@@ -76,19 +75,15 @@ def _counts(scores, targets, threshold):
     num_samples, num_classes = scores.shape
     per_class = np.zeros((4, num_classes), np.int64)
     per_sample = np.zeros((4, num_samples), np.int64)
-    step = max(1, arrays.CHUNK_ENTRIES // max(num_classes, 1))
-    for first in range(0, num_samples, step):
-        rows = slice(first, min(first + step, num_samples))
-        chunk, labels = scores[rows], labels_beside(scores, targets[rows])
-        check_labels(labels.T, slice(0, num_classes))
+    for rows, chunk, labels in in_rows(scores, targets):
         annotated, positive = labels != UNANNOTATED, labels == POSITIVE
-        bad = (chunk != chunk) & annotated  # NaN, which differs from itself
+        bad = np.isnan(chunk) & annotated
         if bad.any():
-            raise InputError(f"scores: found NaN in column {int(host(bad).argmax()) % num_classes}, expected numbers")
+            raise InputError(f"scores: found NaN in column {int(bad.argmax()) % num_classes}, expected numbers")
         predicted = (chunk > threshold) & annotated
         for k, mask in enumerate((predicted & positive, predicted, positive, annotated)):
-            per_class[k] += host(mask.sum(0))
-            per_sample[k, rows] = host(mask.sum(1))
+            per_class[k] += mask.sum(0)
+            per_sample[k, rows] = mask.sum(1)
     return per_class, per_sample
 
 
