@@ -10,6 +10,7 @@ import pytest
 
 from csl.labels import Annotations, LabelMatrix
 from csl.plots.optional import drawn, tried
+from csl.plots.style import Page
 from csl.training.board import Board
 
 COMMANDS = """
@@ -96,12 +97,8 @@ def test_a_place_that_cannot_be_written_is_a_warning(tmp_path, data):
 
 
 def test_pictures_fail_one_by_one(tmp_path):
-    def draw(path):
-        path.write_text("a picture")
-        return path
-
     with pytest.warns(UserWarning, match="b.png: left out .ZeroDivisionError: division by zero.") as warned:
-        made = drawn(tmp_path, {"a.png": draw, "b.png": lambda path: 1 / 0, "c.png": draw})
+        made = drawn(tmp_path, {"a.png": lambda: Page(1, 1), "b.png": lambda: 1 / 0, "c.png": lambda: Page(1, 1)})
     assert made == [tmp_path / "a.png", tmp_path / "c.png"]
     assert len(warned) == 1
 

@@ -15,20 +15,17 @@ from csl.plots import (
     Sheet,
     choose_classes,
     choose_images,
+    draw_contact_sheet,
+    draw_labels,
+    draw_precision_recall,
+    draw_predictions,
+    draw_prior,
     named_classes,
-    plot_contact_sheet,
-    plot_labels,
-    plot_precision_recall,
-    plot_predictions,
-    plot_prior,
     plot_training,
-    title_of,
 )
-from csl.plots.annotation import draw_annotation, plot_annotation
-from csl.plots.curves import draw_precision_recall
-from csl.plots.labels import draw_labels
-from csl.plots.predictions import draw_contact_sheet, judge
-from csl.plots.prior import draw_prior, frequency
+from csl.plots.annotation import draw_annotation
+from csl.plots.predictions import judge
+from csl.plots.prior import frequency
 from csl.plots.style import Page, number, share, styled
 from csl.plots.validation import plot_validation
 from csl.predict import Prediction
@@ -132,7 +129,7 @@ def test_labels_of_attributes_are_the_counts(tmp_path):
     assert set(data.classes) <= set(shown)
     assert {"neck", "sleeve length", "pattern"} <= set(shown)
     assert cut_or_overlapping(page) == []
-    assert is_whole(plot_labels(data, tmp_path / "new" / "labels.png"))
+    assert is_whole(page.save(tmp_path / "new" / "labels.png"))
 
 
 def test_labels_before_and_after_a_simulation():
@@ -178,14 +175,14 @@ def test_labels_of_a_long_tail_are_ranked_and_its_ends_named(open_images, tmp_pa
     assert line(axes, "before")[1].tolist() == y.tolist()
     assert line(axes, "known positive")[1].max() == 50
     assert cut_or_overlapping(page) == []
-    assert is_whole(plot_labels(open_images, tmp_path / "labels.png"))
+    assert is_whole(page.save(tmp_path / "labels.png"))
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_labels_without_a_positive_or_an_image(count, tmp_path):
     for classes in (["only"], [f"class {c}" for c in range(300)]):
         data = annotations(np.full((count, len(classes)), -1), classes)
-        assert is_whole(plot_labels(data, tmp_path / f"{len(classes)}.png", data.labels))
+        assert is_whole(draw_labels(data, data.labels).save(tmp_path / f"{len(classes)}.png"))
 
 
 # ---------------------------------------------------------------------------------------------------------------- prior
@@ -209,7 +206,7 @@ def test_prior_of_few_classes_shows_every_value_and_the_agreement(tmp_path):
     correlation = spearmanr(prior[known], truth[known]).statistic
     assert {f"{shared} of 10 shared with the truth", f"rank correlation {correlation:.2f}"} <= set(texts(page))
     assert cut_or_overlapping(page) == []
-    assert is_whole(plot_prior(prior, annotated, classes, tmp_path / "prior.png", truth))
+    assert is_whole(page.save(tmp_path / "prior.png"))
 
 
 def test_prior_of_many_classes_is_a_scatter_of_all(open_images, tmp_path):
@@ -228,7 +225,7 @@ def test_prior_of_many_classes_is_a_scatter_of_all(open_images, tmp_path):
             assert open_images.classes[c] in shown
             assert share(values[c]) in shown
     assert cut_or_overlapping(page) == []
-    assert is_whole(plot_prior(prior, truth, open_images.classes, tmp_path / "prior.png"))
+    assert is_whole(draw_prior(prior, truth, open_images.classes).save(tmp_path / "prior.png"))
 
 
 @pytest.mark.parametrize("classes", [5, 9605])
@@ -239,14 +236,15 @@ def test_the_annotation_model_shows_every_delta_its_interval_and_what_csl_would_
     model = pd.DataFrame(
         {"class": names, "prior": prior, "delta": delta, "delta_low": delta / 2, "delta_high": 2 * delta}
     )
-    axes = draw_annotation(model, 0.05).figure.axes[0]
+    page = draw_annotation(model, 0.05)
+    axes = page.figure.axes[0]
     out, negative = (line for line in axes.lines if line.get_label().startswith("CSL"))
     assert sorted(out.get_xdata()) == sorted(delta[prior > 0.05])
     assert sorted(negative.get_xdata()) == sorted(delta[prior <= 0.05])
     (bars,) = axes.collections
     lengths = [segment[1, 0] - segment[0, 0] for segment in bars.get_segments()]
     np.testing.assert_allclose(lengths, 1.5 * np.sort(delta)[::-1])
-    assert Image.open(plot_annotation(model, 0.05, tmp_path / "a.png")).height > 300
+    assert Image.open(page.save(tmp_path / "a.png")).height > 300
 
 
 def test_prior_that_is_constant_or_unknown_ranks_nothing(tmp_path):
@@ -255,10 +253,9 @@ def test_prior_that_is_constant_or_unknown_ranks_nothing(tmp_path):
         page = draw_prior(np.full(count, np.nan), np.full(count, 0.01), classes, np.linspace(0, 1, count))
         assert "ranks nothing: all equal or unknown" in texts(page)
         assert cut_or_overlapping(page) == []
-        assert is_whole(plot_prior(np.zeros(count), np.zeros(count), classes, tmp_path / f"{count}.png"))
+        assert is_whole(draw_prior(np.zeros(count), np.zeros(count), classes).save(tmp_path / f"{count}.png"))
     with pytest.raises(InputError, match=r"found \(3,\) annotated frequencies, expected 2"):
-        plot_prior(np.zeros(2), np.zeros(3), ["a", "b"], tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
+        draw_prior(np.zeros(2), np.zeros(3), ["a", "b"])
 
 
 # ---------------------------------------------------------------------------------------------------------- predictions
@@ -309,13 +306,13 @@ def test_sheet_of_hundreds_of_labels_counts_what_it_does_not_name(photos, tmp_pa
     assert all(any(symbol in text for text in texts(page)) for symbol in "✓✗○?")
     assert "cannot be read" in texts(page)
     assert cut_or_overlapping(page) == []
-    assert is_whole(plot_contact_sheet(sheet, tmp_path / "sheet.png"))
+    assert is_whole(page.save(tmp_path / "sheet.png"))
 
 
 def test_pixels_of_a_sheet_are_those_of_the_image(tmp_path):
     Image.new("RGB", (258, 258), (200, 30, 60)).save(tmp_path / "red.png")
     sheet = Sheet([str(tmp_path / "red.png")], np.zeros((1, 1)), np.zeros((1, 1), int), ["thing"])
-    plot_contact_sheet(sheet, tmp_path / "sheet.png")
+    draw_contact_sheet(sheet).save(tmp_path / "sheet.png")
     pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).reshape(-1, 3)
     assert (pixels == (200, 30, 60)).all(1).sum() == 258 * 258
 
@@ -333,13 +330,10 @@ def test_chosen_images_are_the_same_every_time():
 def test_predictions_of_infer(photos, tmp_path):
     few = [Prediction("a $1 bill", 0.91234), Prediction("b_c", 0.5)]
     many = [Prediction(str(i), 0.9) for i in range(9)]
-    assert title_of(few) == "a $1 bill  0.91\nb_c  0.50"
-    assert title_of([]) == "no predictions"
-    assert title_of(many).splitlines()[-1] == "and 3 more"
     for n in (1, 3, 8):
-        assert is_whole(
-            plot_predictions(photos[:n], [few, many, [], few, few, few, few, few][:n], tmp_path / f"{n}.png")
-        )
+        page = draw_predictions(photos[:n], [few, many, [], few, few, few, few, few][:n])
+        assert is_whole(page.save(tmp_path / f"{n}.png"))
+    assert {"a $1 bill", "0.91", "b_c", "0.50", "and 3 more", "no predictions"} <= set(texts(page))
 
 
 # --------------------------------------------------------------------------------------------------------------- curves
@@ -369,7 +363,7 @@ def test_precision_and_recall_are_those_of_sklearn_over_annotated_entries(tmp_pa
     styles = {(found.get_color(), found.get_linestyle(), str(found._dash_pattern)) for found in axes.lines}
     assert len(styles) == len(axes.lines) == 8
     assert cut_or_overlapping(page) == []
-    assert is_whole(plot_precision_recall(scores, targets, classes, tmp_path / "curves.png"))
+    assert is_whole(page.save(tmp_path / "curves.png"))
 
 
 def test_classes_of_the_curves_span_the_range():
@@ -392,10 +386,9 @@ def test_classes_are_named_by_name_or_key():
 
 def test_curves_without_any_class(tmp_path):
     none = np.full((5, 2), -1)
-    assert "no class has both annotated positives and negatives" in texts(
-        draw_precision_recall(np.zeros((5, 2)), none, ["a", "b"])
-    )
-    assert is_whole(plot_precision_recall(np.zeros((5, 2)), none, ["a", "b"], tmp_path / "none.png"))
+    page = draw_precision_recall(np.zeros((5, 2)), none, ["a", "b"])
+    assert "no class has both annotated positives and negatives" in texts(page)
+    assert is_whole(page.save(tmp_path / "none.png"))
 
 
 # ---------------------------------------------------------------------------------------------------------------- names
@@ -460,16 +453,23 @@ def test_settings_of_the_caller_stay_as_they_were(tmp_path):
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    plot_labels(annotations(np.ones((2, 2)), ["a", "b"]), tmp_path / "labels.png")
+    draw_labels(annotations(np.ones((2, 2)), ["a", "b"])).save(tmp_path / "labels.png")
     assert dict(mpl.rcParams) == before
 
 
-def test_a_picture_that_fails_leaves_the_old_one(tmp_path, photos):
+def test_a_picture_that_fails_leaves_the_old_one(tmp_path, photos, monkeypatch):
     path = tmp_path / "sheet.png"
-    plot_predictions(photos[:1], [[]], path)
+    page = draw_predictions(photos[:1], [[]])
+    page.save(path)
     before = path.read_bytes()
-    with pytest.raises(ValueError):
-        plot_predictions(photos[:2], [[]], path)
+
+    def break_off(file, **_):
+        file.write_bytes(before[:100])
+        raise OSError("no more")
+
+    monkeypatch.setattr(page.figure, "savefig", break_off)
+    with pytest.raises(OSError, match="no more"):
+        page.save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
 

@@ -21,7 +21,7 @@ from csl import InputError
 from csl import __main__ as tools
 from csl.data.loader import EpochBatches
 from csl.labels import parse_attributes, read_attributes
-from csl.plots import plot_distribution, value_counts
+from csl.plots import draw_distribution, value_counts
 from csl.preparation import attributes as preparation
 from csl.preparation.attributes import prepare_attributes
 from csl.preparation.augmentation import augmented, copy_generator
@@ -337,7 +337,7 @@ def test_the_same_command_makes_the_same_files_with_any_number_of_processes(fold
 def test_an_interruption_changes_nothing(folder, monkeypatch):
     quietly(folder)
     before = contents(folder)
-    for place in ("plot_distribution", "_link"):
+    for place in ("draw_distribution", "_link"):
         with monkeypatch.context() as patch:
             patch.setattr(preparation, place, interrupt)
             with pytest.raises(KeyboardInterrupt):
@@ -463,7 +463,7 @@ def test_the_table_of_what_is_seen():
 
 
 @pytest.mark.parametrize("kinds", ["strings", "yes/no", "all"])
-def test_every_kind_of_attribute_is_drawn(tmp_path, kinds):
+def test_every_kind_of_attribute_is_drawn(kinds):
     rng, frame = np.random.default_rng(0), {"filename": [f"{i}.jpg" for i in range(300)]}
     if kinds in ("all",):
         frame["neck"] = rng.integers(0, 7, 300)
@@ -472,10 +472,8 @@ def test_every_kind_of_attribute_is_drawn(tmp_path, kinds):
     if kinds in ("yes/no", "all"):
         frame |= {f"has_{i}": rng.integers(0, 2, 300) for i in range(25)}
     annotations = read_frame(pd.DataFrame(frame))
-    picture = plot_distribution(
-        value_counts(annotations, np.ones(300)), annotations.groups, tmp_path / "a.png", "title"
-    )
-    pixels = np.asarray(Image.open(picture).convert("L"))
+    page = draw_distribution(value_counts(annotations, np.ones(300)), annotations.groups, "title")
+    pixels = np.asarray(Image.fromarray(page.pixels()).convert("L"))
     assert pixels.shape[1] > 1000
     assert (pixels < 250).mean() > 0.02
 

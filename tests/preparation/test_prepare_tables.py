@@ -12,6 +12,7 @@ from csl import __main__ as tools
 from csl.cli import parsing
 from csl.cli import train as train_cli
 from csl.labels import read_annotations
+from csl.plots.style import Page
 from csl.preparation import attributes as preparation
 from csl.preparation.attributes import prepare_attributes
 from csl.runs.config import TrainConfig
@@ -28,7 +29,7 @@ def photos(folder, names, seed=0):
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
     """It takes longer than all else, and test_prepare_attributes.py draws it."""
-    monkeypatch.setattr(preparation, "plot_distribution", lambda *_: None)
+    monkeypatch.setattr(preparation, "draw_distribution", lambda *_: Page(1, 1))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from csl.labels.trust import escape_cell, escape_table, path_cell
 from csl.machine import distributed
 from csl.machine.files import strict_json
 from csl.models.heat_maps import has_heat_maps
-from csl.plots import plot_heat_maps, plot_predictions, title_of, tried
+from csl.plots import draw_heat_maps, draw_predictions, tried
 from csl.predict import attribute_table, attribute_values, find_images, name_scores
 from csl.predict.scoring import show_bar
 from csl.ranges import check_ranges
@@ -263,7 +263,9 @@ class _Shown:
     def add(self, image, found, numbers):
         if self.ready:
             return
-        self.say(f"{printable(image)}: " + title_of(found, SHOWN_NAMES).replace("\n", ", ").replace("  ", " "))
+        names = [f"{p.name} {p.score:.2f}" for p in found[:SHOWN_NAMES]]
+        names += [f"and {len(found) - SHOWN_NAMES} more"] * (len(found) > SHOWN_NAMES)
+        self.say(printable(f"{image}: {', '.join(names) or 'no predictions'}"))
         self._images.append(image)
         self._found.append(found)
         self._numbers.append(numbers[:SHOWN_MAPS])
@@ -278,8 +280,8 @@ class _Shown:
     def draw(self):
         if not self.ready and self._images:
             with tried(self._results.path(PICTURE)):
-                background = self._predictor.background
-                plot_predictions(self._images, self._found, self._results.draft(PICTURE), background)
+                page = draw_predictions(self._images, self._found, self._predictor.background)
+                page.save(self._results.draft(PICTURE))
             if self._options.heatmap:
                 with tried(self._results.path(HEAT_MAPS)):
                     self._draw_maps()
@@ -291,7 +293,8 @@ class _Shown:
             maps = predictor.heat_maps(image, numbers, self._roots) if numbers else []
             words = [f"{p.name}  {p.score:.2f}" for p in named[: len(numbers)]]
             found.append(list(zip(words, maps, strict=True)))
-        plot_heat_maps(self._images, found, self._results.draft(HEAT_MAPS), self._roots, predictor.background)
+        page = draw_heat_maps(self._images, found, self._roots, predictor.background)
+        page.save(self._results.draft(HEAT_MAPS))
 
 
 class _KeptAttributes:

@@ -1,17 +1,13 @@
 """A picture of the annotation model: how much more an unknown label of each class says, beside what CSL would make of it."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
-from csl.plots.style import ANNOTATED, BODY, ESTIMATE, FAINT, SMALL, SOFT, Page, log_axis, styled
-
-NAMED = 120
-"""Up to this number of classes each is named."""
+from csl.plots.style import ANNOTATED, BODY, ESTIMATE, FAINT, NAMED, SMALL, SOFT, Page, log_axis, styled
 
 
-def plot_annotation(model: pd.DataFrame, threshold: float, path: str | Path) -> Path:
+@styled()
+def draw_annotation(model: pd.DataFrame, threshold: float) -> Page:
     """Delta of each class (`csl.losses.annotation`), by falling delta, with its interval where there is one.
 
     Delta 0 leaves an unknown label out, a large one makes it a negative. Colours say which of the two CSL
@@ -20,17 +16,7 @@ def plot_annotation(model: pd.DataFrame, threshold: float, path: str | Path) -> 
     Args:
         model: `csl.training.annotation.table`, with a row for each of C classes.
         threshold: the prior above which CSL leaves unknown labels of a class out, `--prior_threshold`.
-        path: PNG to write, whole or not at all.
-
-    Returns:
-        `path`.
     """
-    return draw_annotation(model, threshold).save(path)
-
-
-@styled()
-def draw_annotation(model: pd.DataFrame, threshold: float) -> Page:
-    """The page that `plot_annotation` writes."""
     model = model.sort_values("delta", ascending=False, kind="stable").reset_index(drop=True)
     named = len(model) <= NAMED
     pitch = float(np.clip(6 / max(len(model), 1), 0.175, 0.3)) if named else 6 / len(model)

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -53,32 +52,6 @@ def named_classes(names: Sequence[str], classes: Sequence[str], keys: Sequence[s
     return chosen
 
 
-def plot_precision_recall(
-    scores: np.ndarray,
-    targets: np.ndarray,
-    classes: Sequence[str],
-    path: str | Path,
-    chosen: Sequence[int] | None = None,
-    title: str = "Precision and recall",
-) -> Path:
-    """Precision-recall curves of some classes, with their AP; un-annotated entries take no part.
-
-    The points are those of `sklearn.metrics.precision_recall_curve`, drawn as steps: AP is the area under them.
-
-    Args:
-        scores: [N, C], larger is likelier.
-        targets: [N, C] in {1, 0, -1}.
-        classes: C names.
-        path: PNG to write, whole or not at all.
-        chosen: classes, in the order of the legend; None for `choose_classes`.
-        title: of the picture.
-
-    Returns:
-        `path`.
-    """
-    return draw_precision_recall(scores, targets, classes, chosen, title).save(path)
-
-
 @styled()
 def draw_precision_recall(
     scores: np.ndarray,
@@ -87,7 +60,17 @@ def draw_precision_recall(
     chosen: Sequence[int] | None = None,
     title: str = "Precision and recall",
 ) -> Page:
-    """The page that `plot_precision_recall` writes."""
+    """Precision-recall curves of some classes, with their AP; un-annotated entries take no part.
+
+    The points are those of `sklearn.metrics.precision_recall_curve`, drawn as steps: AP is the area under them.
+
+    Args:
+        scores: [N, C], larger is likelier.
+        targets: [N, C] in {1, 0, -1}.
+        classes: C names.
+        chosen: classes, in the order of the legend; None for `choose_classes`.
+        title: of the picture.
+    """
     from sklearn.metrics import precision_recall_curve
 
     if chosen is None:

@@ -1,7 +1,6 @@
 """A table and a picture of how often training sees each value of each attribute, before and after balancing."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -41,8 +40,9 @@ def value_counts(annotations: Annotations, seen: np.ndarray) -> pd.DataFrame:
     return table.round({"before": 2, "after": 2})
 
 
-def plot_distribution(table: pd.DataFrame, groups: Mapping[str, slice], path: str | Path, title: str) -> Path:
-    """A PNG with a pair of bars, before and after, for each value of each attribute and for its unknown values.
+@styled()
+def draw_distribution(table: pd.DataFrame, groups: Mapping[str, slice], title: str) -> Page:
+    """A pair of bars, before and after, for each value of each attribute and for its unknown values.
 
     Yes/no attributes stand together, with their "yes" and their unknown. An attribute of more than 40 values shows the 40
     most frequent.
@@ -50,17 +50,8 @@ def plot_distribution(table: pd.DataFrame, groups: Mapping[str, slice], path: st
     Args:
         table: of `value_counts`.
         groups: the slice of classes of each attribute.
-        path: PNG to write, whole or not at all.
         title: of the picture.
-
-    Returns:
-        `path`.
     """
-    return _draw(table, groups, title).save(path)
-
-
-@styled()
-def _draw(table, groups, title):
     rows = _rows(table, groups)
     left, width, top = 2.75, 5.9, 1.1
     page = Page(left + width + 1.65, top + _PITCH * len(rows) + 0.6)

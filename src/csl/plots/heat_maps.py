@@ -33,23 +33,18 @@ def overlaid(photo: Image.Image, heat: np.ndarray) -> Image.Image:
 
 
 @styled()
-def plot_heat_maps(
+def draw_heat_maps(
     images: Sequence[str],
     found: Sequence[Sequence[tuple[str, np.ndarray]]],
-    path: str | Path,
     roots: Sequence[str] = (),
     background: str = "none",
-) -> Path:
+) -> Page:
     """A row for each photo: the photo, then where each of its classes was seen.
 
     Args:
         images: paths, N.
         found: of each the classes in words and their heat maps [h, w] in [0, 1].
-        path: PNG to write, whole or not at all.
         roots, background: as `csl.data.images.load_pixels` takes them.
-
-    Returns:
-        `path`.
     """
     columns = 1 + max(map(len, found), default=0)
     page = Page(0.6 + columns * (_SIDE + _GAP), 0.9 + len(images) * (_SIDE + _TEXT + _GAP))
@@ -62,4 +57,4 @@ def plot_heat_maps(
             left = 0.3 + column * (_SIDE + _GAP)
             page.image(left, top, np.asarray(tile))
             page.text(left, top + _SIDE + 0.04, page.fit(words, _SIDE, size), size, color=INK if column else SOFT)
-    return page.save(path)
+    return page

@@ -1,7 +1,6 @@
 """Pictures of the labels of each class: known positives, known negatives, unknown; before and after a simulation."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from csl.plots.style import (
     BODY,
     FAINT,
     INK,
+    NAMED,
     NEGATIVE,
     POSITIVE,
     SMALL,
@@ -23,15 +23,13 @@ from csl.plots.style import (
     styled,
 )
 
-NAMED = 120
-"""Up to this number of classes each has a row; more become one curve with bands."""
-
 _KINDS = (("positives", POSITIVE, "known positive"), ("negatives", NEGATIVE, "known negative"),
           ("unannotated", UNKNOWN, "unknown"))  # fmt: skip
 _LISTED = 14  # classes at either end of a long tail
 
 
-def plot_labels(annotations: Annotations, path: str | Path, full_labels: LabelMatrix | None = None) -> Path:
+@styled()
+def draw_labels(annotations: Annotations, full_labels: LabelMatrix | None = None) -> Page:
     """How many images of each class are known positive, known negative and unknown.
 
     Up to `NAMED` classes have a named row each, the most frequent first, by attribute if there are
@@ -40,18 +38,8 @@ def plot_labels(annotations: Annotations, path: str | Path, full_labels: LabelMa
 
     Args:
         annotations: whose labels are counted.
-        path: PNG to write, whole or not at all.
         full_labels: the labels of the same images before some were left out, shown beside.
-
-    Returns:
-        `path`.
     """
-    return draw_labels(annotations, full_labels).save(path)
-
-
-@styled()
-def draw_labels(annotations: Annotations, full_labels: LabelMatrix | None = None) -> Page:
-    """The page that `plot_labels` writes."""
     counts = annotations.labels.counts()
     before = None if full_labels is None else full_labels.counts()
     below = [_shares(counts, "")]

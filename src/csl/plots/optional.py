@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from csl.errors import in_words
+from csl.plots.style import Page
 
 
 @contextmanager
@@ -28,10 +29,10 @@ def tried(what: object, said: set[object] | None = None) -> Iterator[None]:
             said.add(what)
 
 
-def drawn(folder: str | Path, pictures: Mapping[str, Callable[[Path], Path]]) -> list[Path]:
-    """Draw each picture, {file name: function that takes its path}, into a folder; returns those that could be drawn."""
+def drawn(folder: str | Path, pictures: Mapping[str, Callable[[], Page]]) -> list[Path]:
+    """Write each picture, {file name: function that draws it}, into a folder; returns the files that could be written."""
     made = []
     for name, draw in pictures.items():
         with tried(Path(folder) / name):
-            made.append(draw(Path(folder) / name))
+            made.append(draw().save(Path(folder) / name))
     return made

@@ -102,27 +102,16 @@ def judge(sheet: Sheet, image: int) -> list[tuple[str, int, float]]:
     return sorted(judged, key=lambda entry: (order.index(entry[0]), -entry[2], entry[1]))
 
 
-def plot_contact_sheet(
-    sheet: Sheet, path: str | Path, title: str = "Predictions", columns: int = 6, lines: int = 8
-) -> Path:
+@styled()
+def draw_contact_sheet(sheet: Sheet, title: str = "Predictions", columns: int = 6, lines: int = 8) -> Page:
     """Images with their true, false, missed and unknown labels told apart by symbol and colour.
 
     Args:
         sheet: the images. One that cannot be read becomes an empty tile that says so.
-        path: PNG to write, whole or not at all.
         title: of the picture.
         columns: images in a row, 1 or more.
         lines: labels under an image, 2 or more; the last line counts those left over.
-
-    Returns:
-        `path`.
     """
-    return draw_contact_sheet(sheet, title, columns, lines).save(path)
-
-
-@styled()
-def draw_contact_sheet(sheet: Sheet, title: str = "Predictions", columns: int = 6, lines: int = 8) -> Page:
-    """The page that `plot_contact_sheet` writes."""
     judged = [judge(sheet, i) for i in range(len(sheet.images))]
     totals = Counter(kind for labels in judged for kind, _, _ in labels)
     texts = []
@@ -142,19 +131,15 @@ def draw_contact_sheet(sheet: Sheet, title: str = "Predictions", columns: int = 
 
 
 @styled()
-def plot_predictions(
-    images: Sequence[str], predictions: Sequence[Sequence[Prediction]], path: str | Path, background: str = "none"
-) -> Path:
+def draw_predictions(
+    images: Sequence[str], predictions: Sequence[Sequence[Prediction]], background: str = "none"
+) -> Page:
     """Images with the classes predicted for each and their probabilities.
 
     Args:
         images: paths, N.
         predictions: of each image.
-        path: PNG to write, whole or not at all.
         background: as in `Sheet`.
-
-    Returns:
-        `path`.
     """
     texts = []
     for found in predictions:
@@ -162,15 +147,7 @@ def plot_predictions(
         if len(found) > len(text):
             text.append(("", SOFT, f"and {len(found) - len(text)} more", ""))
         texts.append(text or [("", SOFT, "no predictions", "")])
-    return _draw_tiles(images, texts, None, "", [], 4, background=background).save(path)
-
-
-def title_of(predictions: Sequence[Prediction], most: int = 6) -> str:
-    """Lines "name score" of an image's predictions, or "no predictions"."""
-    lines = [f"{p.name}  {p.score:.2f}" for p in predictions[:most]]
-    if len(predictions) > most:
-        lines.append(f"and {len(predictions) - most} more")
-    return "\n".join(lines) or "no predictions"
+    return _draw_tiles(images, texts, None, "", [], 4, background=background)
 
 
 def _shown(labels, lines):

@@ -1,12 +1,11 @@
 """Pictures of the estimated class prior beside the annotated frequency and the true one, if known."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from csl.errors import InputError
-from csl.labels import LabelMatrix
+from csl.labels import Annotations, LabelMatrix
 from csl.metrics.agreement import rank_correlation, top_overlap
 from csl.plots.style import (
     ANNOTATED,
@@ -14,6 +13,7 @@ from csl.plots.style import (
     ESTIMATE,
     FAINT,
     INK,
+    NAMED,
     POSITIVE,
     SMALL,
     SOFT,
@@ -24,45 +24,18 @@ from csl.plots.style import (
     styled,
 )
 
-NAMED = 120
-"""Up to this number of classes each has a row; more become a scatter plot."""
-
 TOP = 10
-
-
-def plot_prior(
-    prior: np.ndarray,
-    annotated: np.ndarray,
-    classes: Sequence[str],
-    path: str | Path,
-    truth: np.ndarray | None = None,
-    title: str = "Class prior",
-) -> Path:
-    """The estimated prior of each class against its annotated frequency and the truth, with the top ten of each.
-
-    Up to `NAMED` classes have a named row each, by falling estimate; more become scatter plots on logarithmic axes. The
-    lists say how many of the top ten are shared and how well the ranks correlate (`csl.metrics.agreement`).
-
-    Args:
-        prior: [C] in [0, 1], NaN where nothing was estimated.
-        annotated: [C] share of the images that are annotated as having the class, in [0, 1].
-        classes: C names.
-        path: PNG to write, whole or not at all.
-        truth: [C] share of the images that have the class, where that is known.
-        title: of the picture.
-
-    Returns:
-        `path`.
-
-    Raises:
-        InputError: lists of different lengths.
-    """
-    return draw_prior(prior, annotated, classes, truth, title).save(path)
 
 
 def frequency(labels: LabelMatrix) -> np.ndarray:
     """[C] share of the images that are annotated as having the class; of full labels, how frequent it is."""
     return labels.counts().positives / max(len(labels), 1)
+
+
+def draw_prior_of(annotations: Annotations, prior: np.ndarray, truth: LabelMatrix | None, title: str) -> Page:
+    """The picture of the prior [C] of annotations; `truth` is not shown as the truth if any label of it is unknown."""
+    known = None if truth is None or truth.counts().unannotated.any() else frequency(truth)
+    return draw_prior(prior, frequency(annotations.labels), annotations.classes, known, title)
 
 
 @styled()
@@ -73,7 +46,21 @@ def draw_prior(
     truth: np.ndarray | None = None,
     title: str = "Class prior",
 ) -> Page:
-    """The page that `plot_prior` writes."""
+    """The estimated prior of each class against its annotated frequency and the truth, with the top ten of each.
+
+    Up to `NAMED` classes have a named row each, by falling estimate; more become scatter plots on logarithmic axes. The
+    lists say how many of the top ten are shared and how well the ranks correlate (`csl.metrics.agreement`).
+
+    Args:
+        prior: [C] in [0, 1], NaN where nothing was estimated.
+        annotated: [C] share of the images that are annotated as having the class, in [0, 1].
+        classes: C names.
+        truth: [C] share of the images that have the class, where that is known.
+        title: of the picture.
+
+    Raises:
+        InputError: lists of different lengths.
+    """
     known = {"estimated": prior, "annotated": annotated} | ({} if truth is None else {"true": truth})
     known = {name: np.asarray(values, dtype=np.float64) for name, values in known.items()}
     for name, values in known.items():

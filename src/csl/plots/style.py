@@ -34,6 +34,9 @@ CURVES = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#22
 BODY, SMALL, TITLE = 8.5, 7.5, 13.0  # points
 DPI = 120
 
+NAMED = 120
+"""Up to this number of classes each has a row of its own, with its name."""
+
 _FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans", "Arial Unicode MS", "Microsoft YaHei",
           "PingFang SC", "WenQuanYi Micro Hei", "Droid Sans Fallback")  # fmt: skip
 

@@ -10,10 +10,10 @@ import pandas as pd
 
 from csl.labels import Annotations, LabelMatrix
 from csl.labels.trust import unescape_cell
-from csl.plots.annotation import plot_annotation
-from csl.plots.labels import plot_labels
+from csl.plots.annotation import draw_annotation
+from csl.plots.labels import draw_labels
 from csl.plots.optional import drawn
-from csl.plots.prior import frequency, plot_prior
+from csl.plots.prior import draw_prior_of
 from csl.plots.style import BODY, CURVES, SMALL, SOFT, Page, styled
 from csl.plots.validation import plot_scored
 from csl.predict.scoring import Scores
@@ -41,7 +41,7 @@ def plot_training(
 ) -> list[Path]:
     """The pictures of a finished run, into its `plots/`.
 
-    `training.png` (loss and mAP), `labels.png` (`plot_labels`), `prior.png` (the run's estimate of the class prior) and,
+    `training.png` (loss and mAP), `labels.png` (`draw_labels`), `prior.png` (the run's estimate of the class prior) and,
     if there are scores, `predictions.png` and `precision_recall.png`.
 
     Args:
@@ -59,8 +59,8 @@ def plot_training(
     made = drawn(
         run.plots,
         {
-            "training.png": lambda path: plot_curves(read_log(run.log), path),
-            "labels.png": lambda path: plot_labels(train, path, full_labels),
+            "training.png": lambda: draw_curves(read_log(run.log)),
+            "labels.png": lambda: draw_labels(train, full_labels),
         },
     )
     made += plot_run_prior(run, train, truth)
@@ -79,15 +79,9 @@ def plot_run_prior(run: RunFolder, train: Annotations, truth: LabelMatrix | None
         truth: all labels of those images; not shown as the truth if any of them is un-annotated.
     """
 
-    def draw(path):
-        return plot_prior(
-            read_prior(run.train_prior, train.classes).numpy(),
-            frequency(train.labels),
-            train.classes,
-            path,
-            truth=None if truth is None or truth.counts().unannotated.any() else frequency(truth),
-            title="Class prior, the mean prediction over the last epoch",
-        )
+    def draw():
+        prior = read_prior(run.train_prior, train.classes).numpy()
+        return draw_prior_of(train, prior, truth, "Class prior, the mean prediction over the last epoch")
 
     return drawn(run.plots, {"prior.png": draw})
 
@@ -98,24 +92,12 @@ def plot_run_annotation(run: RunFolder, threshold: float) -> list[Path]:
         return []
     model = pd.read_csv(run.annotation_model, na_filter=False)
     model["class"] = model["class"].map(unescape_cell)
-    return drawn(run.plots, {"annotation.png": lambda path: plot_annotation(model, threshold, path)})
-
-
-def plot_curves(log: list[dict], path: str | Path) -> Path:
-    """Training loss and validation mAP over the epochs.
-
-    Args:
-        log: entries of a `log.jsonl`.
-        path: PNG to write, whole or not at all.
-
-    Returns:
-        `path`.
-    """
-    return _draw(log).save(path)
+    return drawn(run.plots, {"annotation.png": lambda: draw_annotation(model, threshold)})
 
 
 @styled()
-def _draw(log):
+def draw_curves(log: list[dict]) -> Page:
+    """Training loss and validation mAP over the epochs of a `log.jsonl`."""
     page = Page(12.9, 4.6)
     last = f"{len(log):,} epochs" if len(log) != 1 else "1 epoch"
     page.title(f"Training, {last}")

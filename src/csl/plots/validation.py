@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from csl.labels import Annotations, LabelMatrix
-from csl.plots.curves import plot_precision_recall
-from csl.plots.labels import plot_labels
+from csl.plots.curves import draw_precision_recall
+from csl.plots.labels import draw_labels
 from csl.plots.optional import drawn
-from csl.plots.predictions import choose_images, plot_contact_sheet, sheet_of
-from csl.plots.prior import frequency, plot_prior
+from csl.plots.predictions import choose_images, draw_contact_sheet, sheet_of
+from csl.plots.prior import draw_prior_of
 
 
 def plot_validation(
@@ -48,17 +48,11 @@ def plot_validation(
     name = {"val": "validation"}.get(split, split)
     full = None if truth is None else truth.select(indices)
 
-    def prior(path):
-        return plot_prior(
-            probabilities.mean(0, dtype=np.float64),
-            frequency(scored.labels),
-            scored.classes,
-            path,
-            truth=None if full is None or full.counts().unannotated.any() else frequency(full),
-            title=f"Class prior, the mean prediction over {len(indices):,} {name} images",
-        )
+    def prior():
+        title = f"Class prior, the mean prediction over {len(indices):,} {name} images"
+        return draw_prior_of(scored, probabilities.mean(0, dtype=np.float64), full, title)
 
-    made = drawn(folder, {f"{split}_labels.png": lambda path: plot_labels(scored, path), f"{split}_prior.png": prior})
+    made = drawn(folder, {f"{split}_labels.png": lambda: draw_labels(scored), f"{split}_prior.png": prior})
     return made + plot_scored(
         scored, probabilities, folder, f"{name} images", f"{split}_", threshold, chosen, background
     )
@@ -90,14 +84,14 @@ def plot_scored(
         The files; a picture that cannot be drawn is a warning.
     """
 
-    def predictions(path):
+    def predictions():
         rows = choose_images(len(scored))  # the same seed each time
         title = f"{len(rows):,} of {len(scored):,} {whose}"
-        return plot_contact_sheet(sheet_of(scored, rows, probabilities[rows], threshold, background), path, title)
+        return draw_contact_sheet(sheet_of(scored, rows, probabilities[rows], threshold, background), title)
 
-    def curves(path):
+    def curves():
         labels = scored.labels[np.arange(len(scored))]
         title = f"Precision and recall on {len(scored):,} {whose}"
-        return plot_precision_recall(probabilities, labels, scored.classes, path, chosen, title)
+        return draw_precision_recall(probabilities, labels, scored.classes, chosen, title)
 
     return drawn(folder, {f"{prefix}predictions.png": predictions, f"{prefix}precision_recall.png": curves})

@@ -28,7 +28,7 @@ from csl.labels.trust import escape_table
 from csl.machine.files import write_json
 from csl.machine.invocation import command
 from csl.machine.processes import parallel_map
-from csl.plots import plot_distribution, tried, value_counts
+from csl.plots import draw_distribution, tried, value_counts
 from csl.preparation.augmentation import augmented, copy_generator
 from csl.preparation.balance import original_copies, sampling_weights, value_indices
 from csl.preparation.photos import Images, find_source, progress, read_photos, readable
@@ -150,7 +150,7 @@ def prepare_attributes(
             }[balance]
         )
         with tried(out / "distribution.png"):
-            plot_distribution(counts, train.groups, draft / "distribution.png", caption)
+            draw_distribution(counts, train.groups, caption).save(draft / "distribution.png")
         say(counts.to_string(index=False, max_rows=100))
         _replace_outputs(draft, out, facts)
         if side_file.is_file() and out.resolve() != csv.parent.resolve():
