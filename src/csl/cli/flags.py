@@ -25,138 +25,66 @@ NETWORK = ("model_path", "weights_key", "model_name", "num_classes", "image_size
 MACHINE = ("batch_size", "workers", "cache", "device", "amp", "engine", "abn", "compile")
 """What a trained network runs on."""
 
-_SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "images": (
-        ("--images",),
-        {
-            "metavar": "DIR",
-            "action": "append",
-            "help": "folder of the images, if not beside the annotations; may be repeated",
-        },
+_SHARED: dict[str, dict[str, Any]] = {
+    "images": dict(
+        metavar="DIR", action="append", help="folder of the images, if not beside the annotations; may be repeated"
     ),
-    "metadata": (("--metadata",), {"metavar": "DIR", "help": "folder of train.json and val.json, if not in --data"}),
-    "debug_mode": (("--debug_mode",), {"metavar": "LAYOUT", "help": "COCO layout on_farm or hyperml (detected)"}),
-    "attributes": (
-        ("--attributes",),
-        {"metavar": "SPEC", "help": "sizes of the attributes in a CSV: neck:7,sleeve_length:4,pattern:10"},
+    "metadata": dict(metavar="DIR", help="folder of train.json and val.json, if not in --data"),
+    "debug_mode": dict(metavar="LAYOUT", help="COCO layout on_farm or hyperml (detected)"),
+    "attributes": dict(metavar="SPEC", help="sizes of the attributes in a CSV: neck:7,sleeve_length:4,pattern:10"),
+    "ignore_columns": dict(metavar="A,B", type=parsing.names, help="CSV columns that are not attributes"),
+    "columns": dict(
+        metavar="A,B", type=parsing.names, help="columns with labels, no others: names, has_*, first..last"
     ),
-    "ignore_columns": (
-        ("--ignore_columns",),
-        {"metavar": "A,B", "type": parsing.names, "help": "CSV columns that are not attributes"},
+    "filename_column": dict(metavar="NAME", help="column that names the images (found)"),
+    "roles": dict(
+        metavar="A=ROLE,...", help="image, split, weight, class, attribute, list or list:SEPARATOR, ignored (found)"
     ),
-    "columns": (
-        ("--columns",),
-        {"metavar": "A,B", "type": parsing.names, "help": "columns with labels, no others: names, has_*, first..last"},
+    "minus_one": dict(choices=("negative", "unknown"), help="what -1 in a yes/no column means"),
+    "unlisted": dict(choices=("negative", "unknown"), help="what a label that a list lacks counts as (negative)"),
+    "no_label": dict(metavar="A,B", type=parsing.names, help="words for an empty list (No Finding)"),
+    "vote_threshold": dict(metavar="X", type=float, help="shares of votes: from which on yes"),
+    "keep_unlabelled_images": dict(action="store_true", help="COCO: keep images without any annotation"),
+    "classes_file": dict(metavar="FILE", help="OpenImages: list of MIDs, instead of the trainable classes"),
+    "strict_labels": dict(action="store_true", help="OpenImages: stop at the first malformed row"),
+    "reviews": dict(
+        metavar="FILE", help="answers of `csl review`, or none (reviews.csv beside the data, if it is there)"
     ),
-    "filename_column": (("--filename_column",), {"metavar": "NAME", "help": "column that names the images (found)"}),
-    "roles": (
-        ("--roles",),
-        {
-            "metavar": "A=ROLE,...",
-            "help": "image, split, weight, class, attribute, list or list:SEPARATOR, ignored (found)",
-        },
+    "follow_links": dict(
+        action="store_true", help="allow image paths and links that lead out of the data folder, and linked folders"
     ),
-    "minus_one": (
-        ("--minus_one",),
-        {"choices": ("negative", "unknown"), "help": "what -1 in a yes/no column means"},
+    "on_bad_image": dict(choices=("stop", "skip"), help="stop at an unreadable image, or skip it"),
+    "model_path": dict(metavar="FILE", help="checkpoint, run or .onnx (the run in --path_dest, else the last)"),
+    "weights_key": dict(metavar="KEY", help="which weights of a file that holds several, such as model or ema (said)"),
+    "model_name": dict(metavar="NAME", help="network of a file that does not name it, such as timm's (the file's)"),
+    "num_classes": dict(type=int, metavar="C", help="expected number of classes (the file's)"),
+    "image_size": dict(type=parsing.size, metavar="PX", help="side, or HEIGHTxWIDTH (the run's; else 448)"),
+    "background": dict(
+        metavar="COLOUR", help="laid under transparent images: white, #808080; none drops the transparency"
     ),
-    "unlisted": (
-        ("--unlisted",),
-        {"choices": ("negative", "unknown"), "help": "what a label that a list lacks counts as (negative)"},
+    "batch_size": dict(flags=("-b", "--batch_size"), type=int, metavar="B", help="images at a time"),
+    "workers": dict(
+        flags=("-j", "--workers"), type=int, metavar="N", help="processes that decode images (one per core, at most 8)"
     ),
-    "no_label": (
-        ("--no_label",),
-        {"metavar": "A,B", "type": parsing.names, "help": "words for an empty list (No Finding)"},
+    "cache": dict(metavar="DIR", help="folder that keeps resized photos for the next epoch or run"),
+    "device": dict(metavar="DEV", help="cuda, cuda:1 or cpu (a GPU if there is one)"),
+    "amp": dict(
+        choices=("auto", "bf16", "fp16", "off"), help="low precision; auto uses it on a GPU only; fp16 needs one"
     ),
-    "vote_threshold": (
-        ("--vote_threshold",),
-        {"metavar": "X", "type": float, "help": "shares of votes: from which on yes"},
+    "engine": dict(
+        choices=("auto", "torch", "openvino", "onnx"),
+        help="what runs the network on a CPU; auto: the fastest that is installed, proved equal at first",
     ),
-    "keep_unlabelled_images": (
-        ("--keep_unlabelled_images",),
-        {"action": "store_true", "help": "COCO: keep images without any annotation"},
-    ),
-    "classes_file": (
-        ("--classes_file",),
-        {"metavar": "FILE", "help": "OpenImages: list of MIDs, instead of the trainable classes"},
-    ),
-    "strict_labels": (
-        ("--strict_labels",),
-        {"action": "store_true", "help": "OpenImages: stop at the first malformed row"},
-    ),
-    "reviews": (
-        ("--reviews",),
-        {"metavar": "FILE", "help": "answers of `csl review`, or none (reviews.csv beside the data, if it is there)"},
-    ),
-    "follow_links": (
-        ("--follow_links",),
-        {
-            "action": "store_true",
-            "help": "allow image paths and links that lead out of the data folder, and linked folders",
-        },
-    ),
-    "on_bad_image": (
-        ("--on_bad_image",),
-        {"choices": ("stop", "skip"), "help": "stop at an unreadable image, or skip it"},
-    ),
-    "model_path": (
-        ("--model_path",),
-        {"metavar": "FILE", "help": "checkpoint, run or .onnx (the run in --path_dest, else the last)"},
-    ),
-    "weights_key": (
-        ("--weights_key",),
-        {"metavar": "KEY", "help": "which weights of a file that holds several, such as model or ema (said)"},
-    ),
-    "model_name": (
-        ("--model_name",),
-        {"metavar": "NAME", "help": "network of a file that does not name it, such as timm's (the file's)"},
-    ),
-    "num_classes": (
-        ("--num_classes",),
-        {"type": int, "metavar": "C", "help": "expected number of classes (the file's)"},
-    ),
-    "image_size": (
-        ("--image_size",),
-        {"type": parsing.size, "metavar": "PX", "help": "side, or HEIGHTxWIDTH (the run's; else 448)"},
-    ),
-    "background": (
-        ("--background",),
-        {"metavar": "COLOUR", "help": "laid under transparent images: white, #808080; none drops the transparency"},
-    ),
-    "batch_size": (("-b", "--batch_size"), {"type": int, "metavar": "B", "help": "images at a time"}),
-    "workers": (
-        ("-j", "--workers"),
-        {"type": int, "metavar": "N", "help": "processes that decode images (one per core, at most 8)"},
-    ),
-    "cache": (("--cache",), {"metavar": "DIR", "help": "folder that keeps resized photos for the next epoch or run"}),
-    "device": (("--device",), {"metavar": "DEV", "help": "cuda, cuda:1 or cpu (a GPU if there is one)"}),
-    "amp": (
-        ("--amp",),
-        {
-            "choices": ("auto", "bf16", "fp16", "off"),
-            "help": "low precision; auto uses it on a GPU only; fp16 needs one",
-        },
-    ),
-    "engine": (
-        ("--engine",),
-        {
-            "choices": ("auto", "torch", "openvino", "onnx"),
-            "help": "what runs the network on a CPU; auto: the fastest that is installed, proved equal at first",
-        },
-    ),
-    "abn": (
-        ("--abn",),
-        {"metavar": "NAME", "help": "keep InPlace-ABN as layers, run by auto, triton, torch or inplace-abn"},
-    ),
-    "compile": (
-        ("--compile",),
-        {"action": "store_true", "help": "torch.compile the network: takes minutes before the first image"},
-    ),
-    "print_freq": (
-        ("-p", "--print_freq", "--printfreq"),
-        {"dest": "print_freq", "type": int, "metavar": "N", "help": "steps between printed lines, without a terminal"},
+    "abn": dict(metavar="NAME", help="keep InPlace-ABN as layers, run by auto, triton, torch or inplace-abn"),
+    "compile": dict(action="store_true", help="torch.compile the network: takes minutes before the first image"),
+    "print_freq": dict(
+        flags=("-p", "--print_freq", "--printfreq"),
+        type=int,
+        metavar="N",
+        help="steps between printed lines, without a terminal",
     ),
 }
+"""Of each flag what `argparse` takes; `flags` where it is not called `--NAME` alone."""
 
 
 def parser_of(
@@ -195,5 +123,5 @@ class Group:
     def shared(self, *names: str) -> None:
         """Add flags that several scripts take."""
         for name in names:
-            flags, settings = _SHARED[name]
-            self.add(*flags, **settings)
+            settings = {"flags": (f"--{name}",), **_SHARED[name]}
+            self.add(*settings.pop("flags"), dest=name, **settings)

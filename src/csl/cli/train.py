@@ -21,7 +21,16 @@ def parser() -> argparse.ArgumentParser:
     """The parser of train.py; its names are the fields of `TrainConfig`, and the recipe that fills them."""
     p, group = flags.parser_of(TrainConfig, DESCRIPTION, EPILOG)
     p.add_argument("--recipe", metavar="NAME", help=f"settings of a paper or tutorial: {', '.join(RECIPES)}")
-    g = group("data")
+    _add_data(group("data"))
+    _add_simulation(group("simulated partial labels (training split only)"))
+    _add_network(group("network"))
+    _add_loss(group("loss"))
+    _add_optimisation(group("optimisation"))
+    _add_run(group("run"))
+    return p
+
+
+def _add_data(g):
     g.add(
         "--data",
         metavar="DIR",
@@ -34,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     )
     g.shared("on_bad_image")
 
-    g = group("simulated partial labels (training split only)")
+
+def _add_simulation(g):
     g.add(
         "--simulate_partial_type",
         type=parsing.mode,
@@ -48,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
         help="labels kept per class (fpc: 1000), share dropped (rps: 0.5)",
     )
 
-    g = group("network")
+
+def _add_network(g):
     g.add("--model_name", metavar="NAME", help="tresnet_m, tresnet_l, tresnet_xl, tresnet_l_v2 or a timm name")
     g.add(
         "--model_path",
@@ -81,7 +92,8 @@ def parser() -> argparse.ArgumentParser:
         help="after training, fit each class's row of the last layer to its known labels alone (docs/losses.md)",
     )
 
-    g = group("loss")
+
+def _add_loss(g):
     g.add(
         "--loss",
         metavar="NAME",
@@ -98,15 +110,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="of the values of an attribute: sigmoid, or softmax as they exclude each other",
     )
-    _add_loss(g, "partial_loss_mode", parsing.mode, "MODE",
+    _add_setting(g, "partial_loss_mode", parsing.mode, "MODE",
               "un-annotated labels: negative, ignore, ignore_normalize_classes or selective")  # fmt: skip
     for what, kind in (("pos", "positive"), ("neg", "negative"), ("unann", "un-annotated")):
-        _add_loss(g, f"gamma_{what}", float, "G", f"focusing exponent of {kind} labels")
+        _add_setting(g, f"gamma_{what}", float, "G", f"focusing exponent of {kind} labels")
     for what, kind in (("pos", "positive"), ("neg", "negative"), ("unann", "un-annotated")):
-        _add_loss(g, f"alpha_{what}", float, "A", f"weight of {kind} labels")
-    _add_loss(g, "clip", float, "M", "probability margin of negatives")
-    _add_loss(g, "likelihood_topk", int, "K", "selective: most likely un-annotated labels ignored per image")
-    _add_loss(
+        _add_setting(g, f"alpha_{what}", float, "A", f"weight of {kind} labels")
+    _add_setting(g, "clip", float, "M", "probability margin of negatives")
+    _add_setting(g, "likelihood_topk", int, "K", "selective: most likely un-annotated labels ignored per image")
+    _add_setting(
         g, "topk_scope", str, "SCOPE", "selective: batch ignores the K x B most likely of the batch; sample: K each"
     )
     g.add(
@@ -115,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="selective, annotation: CSV of the class prior, or auto to estimate it first",
     )
-    _add_loss(g, "prior_threshold", float, "P",
+    _add_setting(g, "prior_threshold", float, "P",
               "selective: un-annotated labels of classes with a higher prior are ignored")  # fmt: skip
     g.add("--prior_epochs", type=int, metavar="N", help="epochs of the run that --prior_path auto makes (--epochs)")
     g.add("--prior_loss", metavar="NAME", help="of that run: bce (plain cross-entropy) or focal (exponents as here)")
@@ -126,7 +138,8 @@ def parser() -> argparse.ArgumentParser:
         "(no such run: by heads on the frozen start)",
     )
 
-    g = group("optimisation")
+
+def _add_optimisation(g):
     g.add("--epochs", type=int, metavar="N", help="epochs of the learning-rate schedule",
           default="30; auto: by the images")  # fmt: skip
     g.add("--stop_epoch", type=int, metavar="N", help="train this many of them")
@@ -144,7 +157,8 @@ def parser() -> argparse.ArgumentParser:
     g.add("--sync_abn", action="store_true", help="InPlace-ABN's statistics are taken over all of torchrun's processes")
     g.shared("compile")
 
-    g = group("run")
+
+def _add_run(g):
     g.add("--path_dest", metavar="DIR", help="folder of the run; an earlier run in it is moved aside")
     g.add(
         "--resume",
@@ -159,10 +173,9 @@ def parser() -> argparse.ArgumentParser:
     g.add("--deterministic", action="store_true", help="bit-equal runs; slower on a GPU")
     g.add("--seed", type=int, metavar="S", help="random seed")
     g.shared("workers", "cache", "device", "print_freq")
-    return p
 
 
-def _add_loss(group, name, kind, metavar, help):
+def _add_setting(group, name, kind, metavar, help):
     """Add a flag of the losses, with the default of each loss that takes it."""
     defaults = {loss: settings_of(loss)[name] for loss in LOSSES if name in settings_of(loss)}
     words = {loss: f"{value:g}" if isinstance(value, float) else str(value) for loss, value in defaults.items()}
