@@ -11,19 +11,14 @@ from csl.errors import InputError
 from csl.losses.annotation import AnnotationLoss
 from csl.losses.asymmetric import ASLSingleLabel, AsymmetricLoss, AsymmetricLossOptimized
 from csl.losses.crisp import ClassPriorRisk
-from csl.losses.entropy import EntropyMaximisation
-from csl.losses.expected_positives import ExpectedPositives
+from csl.losses.entropy import EntropyMaximisation, PseudoNegatives
 from csl.losses.generalized_robust import GeneralizedRobustLoss
-from csl.losses.hill import HillLoss
-from csl.losses.label_smoothing import LabelSmoothing
+from csl.losses.hill import HillLoss, SelfPacedLossCorrection
 from csl.losses.large_loss import LargeLossRejection, PermanentCorrection, TemporaryCorrection
 from csl.losses.partial_bce import PartialBCE
-from csl.losses.pseudo_negatives import PseudoNegatives
-from csl.losses.role import OnlineLabelEstimation
 from csl.losses.selective import PartialSelectiveLoss
-from csl.losses.splc import SelfPacedLossCorrection
+from csl.losses.single_positive import ExpectedPositives, LabelSmoothing, OnlineLabelEstimation, WeakNegatives
 from csl.losses.strictly_proper import StrictlyProperLoss
-from csl.losses.weak_negative import WeakNegatives
 
 LOSSES: dict[str, type[nn.Module]] = {
     "csl": PartialSelectiveLoss,

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from csl.losses.partial import PartialLoss, softplus
-from csl.losses.targets import check_option
 
 
 class ClassPriorRisk(PartialLoss):
@@ -44,10 +43,7 @@ class ClassPriorRisk(PartialLoss):
 
     def __init__(self, tau: float = 0.01, delta: float = 0.01, warm_up: int = 1, shape: tuple[int, int] = (0, 0)):
         super().__init__()
-        check_option("tau", tau, 0, 1)
-        check_option("delta", delta, 1e-9, 1)
-        check_option("warm_up", warm_up, 1)
-        self.tau, self.delta, self.warm_up = tau, delta, warm_up
+        self.take(tau=(tau, 0, 1), delta=(delta, 1e-9, 1), warm_up=(warm_up, 1))
         self.register_buffer("last", torch.full(shape, -1.0))
         self.register_buffer("positive", torch.zeros(shape, dtype=torch.bool))
         self.register_buffer("estimate", torch.zeros(shape[1]))

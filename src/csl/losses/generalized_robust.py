@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from csl.losses.partial import PartialLoss, by_target, softplus
-from csl.losses.targets import check_option
 
 
 class GeneralizedRobustLoss(PartialLoss):
@@ -37,11 +36,8 @@ class GeneralizedRobustLoss(PartialLoss):
         q3: float = 1.0,
     ):
         super().__init__()
-        check_option("ramp", ramp, 1)
-        for name, value, low, high in (("w", w, -100, 100), ("b", b, -100, 100), ("mu", mu, 0, 1),
-                                       ("sigma", sigma, 0.01, 100), ("q2", q2, 0.001, 1), ("q3", q3, 0.001, 1)):  # fmt: skip
-            check_option(name, value, low, high)
-        self.ramp, self.w, self.b, self.mu, self.sigma, self.q2, self.q3 = ramp, w, b, mu, sigma, q2, q3
+        self.take(ramp=(ramp, 1), w=(w, -100, 100), b=(b, -100, 100))
+        self.take(mu=(mu, 0, 1), sigma=(sigma, 0.01, 100), q2=(q2, 0.001, 1), q3=(q3, 0.001, 1))
 
     def value(self, s: Tensor, targets: Tensor) -> Tensor:
         """The sum over entries."""

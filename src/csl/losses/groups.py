@@ -71,7 +71,7 @@ class GroupLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, *rows: Tensor) -> Tensor:
         """Logits [B, C], of softmax probabilities in each group, and targets [B, C] in {1, 0, -1} to the summed loss."""
-        check_targets(logits, targets, (-1, 0, 1))
+        check_targets(logits, targets)
         loss = logits.new_zeros((), dtype=torch.float32)
         if self.other is not None:
             loss = loss + self.other(logits[:, self.rest], targets[:, self.rest], *rows)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from csl.losses.partial import PartialLoss, softplus
-from csl.losses.targets import check_option
 
 
 class LargeLossRejection(PartialLoss):
@@ -29,8 +28,7 @@ class LargeLossRejection(PartialLoss):
 
     def __init__(self, delta: float = 0.002):
         super().__init__()
-        check_option("delta", delta, 0, 1)
-        self.delta = delta
+        self.take(delta=(delta, 0, 1))
 
     def value(self, s: Tensor, targets: Tensor) -> Tensor:
         """The sum over entries."""
@@ -39,9 +37,7 @@ class LargeLossRejection(PartialLoss):
 
     def large(self, s: Tensor, unknown: Tensor, share: float) -> Tensor:
         """bool [B, C]: the `share` of all entries that are unknown and have the largest losses, so the largest logits."""
-        k = min(
-            math.ceil(round(s.numel() * share, 6)), s.numel()
-        )  # the rounding takes off what 3 * 0.002 is too large by
+        k = min(math.ceil(round(s.numel() * share, 6)), s.numel())  # rounded, as 3 * 0.002 is a little more than 0.006
         ranked = s.detach().masked_fill(~unknown, -torch.inf).flatten()
         chosen = torch.zeros_like(ranked, dtype=torch.bool)
         chosen[ranked.topk(k).indices] = True

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from csl.losses.targets import check_targets
+from csl.losses.targets import check_option, check_targets
 from csl.ops.selective_formula import wide
 
 
@@ -28,13 +28,23 @@ class PartialLoss(nn.Module, ABC):
         super().__init__()
         self.epoch = 1
 
+    def take(self, **options: tuple[float, ...]) -> None:
+        """Make options attributes, each given as its value, the least it may be, and the most if there is one.
+
+        Raises:
+            InputError: a value out of its range.
+        """
+        for name, (value, *ends) in options.items():
+            check_option(name, value, *ends)
+            setattr(self, name, value)
+
     def begin_epoch(self, epoch: int) -> None:
         """Training begins an epoch, from 1, or goes on within it."""
         self.epoch = epoch
 
     def forward(self, logits: Tensor, targets: Tensor, *rows: Tensor) -> Tensor:
         """Logits [B, C], targets [B, C] in {1, 0, -1} and, if `by_image`, rows [B] to the summed loss, a scalar."""
-        check_targets(logits, targets, (-1, 0, 1))
+        check_targets(logits, targets)
         with torch.autocast(logits.device.type, enabled=False):
             return self.value(wide(logits), targets, *rows)
 

@@ -10,7 +10,6 @@ learning rate is C times the one here.
 from torch import Tensor
 
 from csl.losses.partial import PartialLoss, by_target, softplus
-from csl.losses.targets import check_option
 
 
 class PartialBCE(PartialLoss):
@@ -22,14 +21,10 @@ class PartialBCE(PartialLoss):
 
     def __init__(self, a: float = -4.45, b: float = 5.45, gamma: float = 1.0):
         super().__init__()
-        for name, value in (("a", a), ("b", b), ("gamma", gamma)):
-            check_option(name, value, -1e3, 1e3)
-        self.a, self.b, self.gamma = a, b, gamma
+        self.take(a=(a, -1e3, 1e3), b=(b, -1e3, 1e3), gamma=(gamma, -1e3, 1e3))
 
     def value(self, s: Tensor, targets: Tensor) -> Tensor:
         """The sum over entries."""
-        share = (
-            (targets != -1).to(s.dtype).mean(1).clamp_min(1 / s.shape[1])
-        )  # [B]; an image without labels has no loss
+        share = (targets != -1).to(s.dtype).mean(1).clamp_min(1 / s.shape[1])  # [B]; without labels there is no loss
         known = by_target(targets, softplus(-s), softplus(s), s.new_zeros(()))
         return ((self.a * share**self.gamma + self.b) * known.sum(1)).sum()

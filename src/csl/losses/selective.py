@@ -42,7 +42,7 @@ class PartialSelectiveLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Logits [B, C] and targets [B, C] in {1, 0, -1} to the summed loss, a float32 scalar."""
-        check_targets(logits, targets, (-1, 0, 1))
+        check_targets(logits, targets)
         if self.prior is not None and self.prior.numel() != logits.shape[1]:
             raise InputError(f"prior: {self.prior.numel()} classes, expected {logits.shape[1]} as the logits have")
         with torch.autocast(logits.device.type, enabled=False):

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from csl.losses.partial import PartialLoss, softplus
-from csl.losses.targets import check_option
 
 STEPS = 40
 """Of halving an interval that holds v; a step of Newton's method after them makes it exact."""
@@ -43,12 +42,8 @@ class StrictlyProperLoss(PartialLoss):
         z_neg: float = 5.0,
     ):
         super().__init__()
-        for name, value in (("k_pos", k_pos), ("z_pos", z_pos), ("k_neg", k_neg), ("z_neg", z_neg)):
-            check_option(name, value, 0.01, 100)
-        check_option("b_pos", b_pos, -100, 100)
-        check_option("b_neg", b_neg, b_pos, 100)
-        self.k_pos, self.b_pos, self.z_pos = k_pos, b_pos, z_pos
-        self.k_neg, self.b_neg, self.z_neg = k_neg, b_neg, z_neg
+        self.take(k_pos=(k_pos, 0.01, 100), b_pos=(b_pos, -100, 100), z_pos=(z_pos, 0.01, 100))
+        self.take(k_neg=(k_neg, 0.01, 100), b_neg=(b_neg, b_pos, 100), z_neg=(z_neg, 0.01, 100))
 
     def value(self, s: Tensor, targets: Tensor) -> Tensor:
         """The sum over entries."""

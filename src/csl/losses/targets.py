@@ -8,8 +8,8 @@ from torch import Tensor
 from csl.errors import InputError
 
 
-def check_targets(logits: Tensor, targets: Tensor, allowed: tuple[int, ...]) -> None:
-    """Raise InputError unless targets has the shape [B, C] of logits and holds only `allowed` values.
+def check_targets(logits: Tensor, targets: Tensor) -> None:
+    """Raise InputError unless targets has the shape [B, C] of logits and holds 1, 0 and -1 only.
 
     The values are looked at on the CPU alone, and not inside `torch.compile`: on a GPU the look would wait for the device
     at every step, and the labels that get there come from a `LabelMatrix`, which has checked them.
@@ -22,9 +22,9 @@ def check_targets(logits: Tensor, targets: Tensor, allowed: tuple[int, ...]) -> 
         return
     low, high = (bound.item() for bound in torch.aminmax(targets))
     whole = not targets.is_floating_point() or torch.equal(targets.round(), targets)  # NaN is not
-    if not (whole and low >= min(allowed) and high <= max(allowed)):
-        wrong = next(value for value in torch.unique(targets).tolist() if value not in allowed)
-        raise InputError(f"loss: a target of {wrong:g}, expected one of {', '.join(map(str, allowed))}")
+    if not (whole and low >= -1 and high <= 1):
+        wrong = next(value for value in torch.unique(targets).tolist() if value not in (-1, 0, 1))
+        raise InputError(f"loss: a target of {wrong:g}, expected one of -1, 0, 1")
 
 
 def check_option(name: str, value: float, low: float, high: float = math.inf) -> None:
