@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from csl.errors import InputError
-from csl.garments import ATTRIBUTES, contact_sheet, dataset, make_garments
+from csl.garments import ATTRIBUTES, dataset, make_garments
 from csl.garments.dataset import draw_values
 from csl.garments.scene import draw_garment
 
@@ -137,12 +137,3 @@ def test_what_is_not_a_drawn_set_is_not_overwritten(tmp_path):
 def test_bad_numbers(tmp_path, name, value):
     with pytest.raises(InputError, match=f"{name}: found {value}, expected at least"):
         make_garments(tmp_path / "set", **SMALL | {name: value})
-
-
-def test_contact_sheet(garment_set, tmp_path):
-    path = contact_sheet(garment_set, tmp_path / "pics" / "sheet.png", columns=4, rows=2)
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        assert image.width > 4 * 160
-    with pytest.raises(InputError, match=r"attributes\.csv: not found"):
-        contact_sheet(tmp_path, path)

@@ -5,7 +5,7 @@ Imports go one way: `dataset` makes the set of pictures that `scene` composes fr
 """
 
 from csl.garments.cut import NECKS, SLEEVES
-from csl.garments.dataset import ATTRIBUTES, contact_sheet, make_garments
+from csl.garments.dataset import ATTRIBUTES, make_garments
 from csl.garments.fabric import PATTERNS
 
-__all__ = ["ATTRIBUTES", "NECKS", "PATTERNS", "SLEEVES", "contact_sheet", "make_garments"]
+__all__ = ["ATTRIBUTES", "NECKS", "PATTERNS", "SLEEVES", "make_garments"]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
-from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from csl.errors import InputError
@@ -139,33 +138,3 @@ def _write_tables(folder, num_train, num_val, seed):
             filename, split = f"{index:05d}.jpg", "train" if index <= num_train else "val"
             tables[0].writerow([filename, *(values[a] if known[a] else _UNKNOWN for a in ATTRIBUTES), split])
             tables[1].writerow([filename, *(values[a] for a in ATTRIBUTES), split])
-
-
-def contact_sheet(root: str | Path, path: str | Path, columns: int = 8, rows: int = 5) -> Path:
-    """Save a PNG of the first `columns * rows` garments of the set in `root`, each with its values.
-
-    An unknown value is shown as `?`. Returns `path`.
-
-    Raises:
-        InputError: `root` holds no drawn set.
-    """
-    root, path = Path(root), Path(path)
-    if not (root / "attributes.csv").exists():
-        raise InputError(f"{root / 'attributes.csv'}: not found, expected a set made by make_garments")
-    with open(root / "attributes.csv", newline="") as file:
-        records = list(csv.DictReader(file))[: columns * rows]
-    size, gap = 160, 12
-    width, height = size + gap, size + gap + 44
-    sheet = Image.new("RGB", (columns * width + gap, -(-len(records) // columns) * height + gap), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for place, record in enumerate(records):
-        x, y = gap + place % columns * width, gap + place // columns * height
-        with Image.open(root / "images" / record["filename"]) as image:
-            sheet.paste(image.resize((size, size), Image.Resampling.LANCZOS), (x, y))
-        for line, (name, values) in enumerate(ATTRIBUTES.items()):
-            known = record[name] != _UNKNOWN
-            text = values[int(record[name])] if known else "?"
-            draw.text((x, y + size + 3 + 14 * line), text, fill="#222222" if known else "#c0392b", font=font)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, "PNG")
-    return path

@@ -11,6 +11,7 @@ import os
 import sys
 import unicodedata
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -168,14 +169,8 @@ class Page:
         text = one_line(text)
         if self.measure(text, size, weight) <= width:
             return text
-        low, high = 0, len(text)  # `low` characters fit, `high` do not
-        while high - low > 1:
-            kept = (low + high) // 2
-            if self.measure(_cut(text, kept), size, weight) <= width:
-                low = kept
-            else:
-                high = kept
-        return _cut(text, low)
+        lengths = range(1, len(text))
+        return _cut(text, bisect_right(lengths, width, key=lambda kept: self.measure(_cut(text, kept), size, weight)))
 
     @styled()
     def save(self, path: str | Path) -> Path:
@@ -232,13 +227,12 @@ def log_axis(axis: Axis, linear_below: float | None = None, percent: bool = Fals
     """
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    scale = {"x": "set_xscale", "y": "set_yscale"}[axis.axis_name]
-    limits = {"x": "get_xlim", "y": "get_ylim"}[axis.axis_name]
+    set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
     if linear_below is None:
-        getattr(axis.axes, scale)("log")
+        set_scale("log")
     else:
-        getattr(axis.axes, scale)("symlog", linthresh=linear_below, linscale=0.4)
-    low, high = getattr(axis.axes, limits)()
+        set_scale("symlog", linthresh=linear_below, linscale=0.4)
+    low, high = sorted(axis.get_view_interval())
     first = np.floor(np.log10(linear_below or max(low, 1e-12)))
     powers = 10.0 ** np.arange(first, np.ceil(np.log10(max(high, 1e-12))) + 1)
     if len(powers) > 7:
