@@ -1,4 +1,4 @@
-"""Reads every checkpoint format and writes one. Reading a file never executes code from it.
+"""The file of a checkpoint: reads every format and writes one. Reading a file never executes code from it.
 
 Read: `{"model", "num_classes", "idx_to_class"}` (the published releases), state dicts under any other key
 (`csl.models.state_dicts`) or bare, names of tensors under any prefix, with or without `num_batches_tracked`; whatever else the
@@ -8,8 +8,8 @@ its head. The name of published weights (`csl.models.zoo`) stands for their file
 
 import contextlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +19,18 @@ from torch import Tensor, nn
 
 from csl.errors import InputError, in_words, printable, shown
 from csl.labels.class_set import ClassSet
-from csl.labels.matching import few_names, same_names
 from csl.machine.archive import check_archive, check_sums
 from csl.machine.file_kinds import is_safetensors, other_kind
 from csl.machine.files import replacing
-from csl.machine.image_size import height_width
 from csl.machine.unpickling import StandIn, load_inert
-from csl.models import (
-    CONFIGS,
-    TimmWithHead,
-    TResNet,
-    architecture,
-    check_image_size,
-    create_model,
-    name_with_tag,
-    own_size,
-    resampled,
-    timm_weights,
-    zoo,
-)
+from csl.models import timm_weights, zoo
 from csl.models.description import FORMAT as DESCRIPTION_FORMAT
 from csl.models.description import Architecture, checked_size
-from csl.models.exclusive import exclusive_groups, make_exclusive
-from csl.models.head_rows import kept_rows
+from csl.models.exclusive import exclusive_groups
 from csl.models.recognition import recognise
 from csl.models.state_dicts import (
     choose_state,
     find_states,
-    fitting_prefix,
     shared_prefix,
     without_prefix,
     without_wrappers,
@@ -169,7 +153,7 @@ def read(path: str | Path, weights_key: str | None = None) -> Checkpoint:
     content, notes = _read_safetensors(path) if is_safetensors(path) else _read_torch(path)
     state, extra = _split(content, path, weights_key, notes)
     state = without_wrappers(state)
-    state = _without_prefix(state, shared_prefix(state), (), notes)
+    state = take_off(state, shared_prefix(state), (), notes)
     recorded = extra.get("model_name")
     try:
         if timm_weights.is_timm(state):
@@ -227,169 +211,16 @@ class _WhileOpen:
             self.file.flush()
 
 
-def load_model(
-    path: str | Path,
-    model_name: str | None = None,
-    num_classes: int | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    default_image_size: int | None = None,
-    weights_key: str | None = None,
-) -> tuple[nn.Module, Checkpoint]:
-    """The network of a checkpoint with its weights, in eval mode on the CPU.
-
-    Args:
-        path: the file.
-        model_name: required for a foreign file of a timm network; a TResNet is recognised by its tensors.
-        num_classes: number of classes that the caller expects, None for any.
-        image_size: side or (H, W) of the images to come, None for that of the training. The weights of a timm network that
-            depend on it are resampled.
-        default_image_size: if neither the caller nor the file nor the network has a size.
-        weights_key: as in `read`.
-
-    Raises:
-        InputError: the file holds another network than `model_name`, another class count, or keys that do not fit; or the
-            network does not take that size.
-    """
-    checkpoint = read(path, weights_key)
-    name = checkpoint.model_name or (model_name and name_with_tag(architecture(model_name), path))
-    if name is None:
-        raise InputError(f"{path}: the tensors do not tell the network, give its --model_name")
-    if model_name is not None and architecture(model_name).partition(".")[0] != name.partition(".")[0]:
-        raise InputError(f"--model_name {model_name}: {path} holds {name}")
-    found = checkpoint.num_classes or _output_width(checkpoint.state_dict)
-    if num_classes is not None and found is not None and num_classes != found:
-        raise InputError(f"--num_classes {num_classes}: {path} has {found} classes")
-    if found is None and num_classes is None:
-        raise InputError(f"{path}: has no classifier, give --num_classes or train from it")
-    checkpoint.architecture = replace(checkpoint.architecture, name=name, num_classes=found or num_classes)
-    size = image_size or checkpoint.made_for or own_size(name) or default_image_size
-    if size is not None:
-        check_image_size(name, size)
-    checkpoint.image_size = size
-    model = create_model(**vars(checkpoint.architecture), image_size=size)
-    if isinstance(model, TimmWithHead):
-        model.applies_norm = checkpoint.with_norm
-    load_weights(model, checkpoint)
-    make_exclusive(model, checkpoint.exclusive)
-    return model.eval(), checkpoint
-
-
-def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Load every tensor.
-
-    Raises:
-        InputError: keys or shapes do not fit; names the missing, unexpected and misshapen ones.
-    """
-    expected = model.state_dict()
-    found = resampled(model, _fit(checkpoint, expected), checkpoint.made_for)
-    optional = {k for k in expected if k.endswith("num_batches_tracked")}
-    missing = sorted(expected.keys() - found.keys() - optional)
-    unexpected = sorted(found.keys() - expected.keys())
-    shapes = sorted(k for k in expected.keys() & found.keys() if expected[k].shape != found[k].shape)
-    if missing or unexpected or shapes:
-        parts = ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
-        what = "; ".join(_keys(k, what) for k, what in parts if k)
-        if checkpoint.made_for not in (None, checkpoint.image_size):
-            what += f"; trained with --image_size {'x'.join(map(str, height_width(checkpoint.made_for)))}"
-        raise InputError(f"{checkpoint.path}: not this network: {what}")
-    model.load_state_dict(found)
-
-
-def load_backbone(model: nn.Module, checkpoint: Checkpoint, class_set: ClassSet | None = None) -> str:
-    """Load everything except the head, for fine-tuning on other classes; returns a line that counts the tensors.
-
-    Args:
-        model: the network to start.
-        checkpoint: the weights.
-        class_set: the classes of `model`. What the file's head has for classes of the same names is kept; None to keep
-            nothing of it, as of a file without names.
-
-    Raises:
-        InputError: more than half of the body's tensors are missing or have another shape.
-    """
-    expected = model.state_dict()
-    wrapped = isinstance(model, TimmWithHead)
-    found = _fit(checkpoint, {*expected, *(k.removeprefix("body.") for k in expected if wrapped)})
-    if wrapped:
-        found = {k if k in expected else f"body.{k}": v for k, v in found.items()}
-    found = resampled(model, found, checkpoint.made_for)
-    is_head = _head_filter(model)
-    head, kept = _kept_head(expected, checkpoint, found, is_head, class_set)
-    fits = {k: v for k, v in found.items() if not is_head(k) and k in expected and v.shape == expected[k].shape}
-    skipped = len(found) - len(fits) - len(head)
-    body = [k for k in expected if not is_head(k) and not k.endswith("num_batches_tracked")]
-    missing = sorted(k for k in body if k not in fits)
-    if len(missing) > len(body) // 2:
-        name = checkpoint.model_name or "another network"
-        raise InputError(
-            f"{checkpoint.path}: holds {name}, not this one: {_keys(missing, 'missing or of another shape')}"
-        )
-    model.load_state_dict(fits | head, strict=False)
-    return (
-        f"{checkpoint.origin or checkpoint.path}: {len(fits) + len(head)} tensors loaded, {skipped} skipped"
-        f"{'' if head else ' (the head among them)'}, "
-        f"{len(missing)} missing{f': {_few(missing)}' if missing else ''}{_other_slopes(model, checkpoint)}{kept}"
-    )
-
-
-def _kept_head(expected, checkpoint, found, is_head, class_set):
-    """The tensors of the head for the classes that the file has, too, and a note on them."""
-    if class_set is None or checkpoint.class_set is None:
-        return {}, ""
-    now, then = class_set, checkpoint.class_set
-    same = same_names(now.keys, then.keys) or same_names(now.classes, then.classes)
-    if not same:
-        return {}, "; head: starts anew, none of its classes is called as one of the file"
-    counts = len(now.classes), len(then.classes)
-    head, kept = kept_rows(expected, found, filter(is_head, expected), same, counts)
-    lost = [now.classes[c] for c in same if c not in kept]
-    if not kept:
-        return {}, f"; head: starts anew, {len(lost)} of its classes are in the file, whose head is of another form"
-    new = [name for c, name in enumerate(now.classes) if c not in same]
-    parts = [f"{len(kept)} of {len(now.classes)} classes kept by name"]
-    parts += [f"new: {few_names(new)}"] * bool(new)
-    parts += [f"anew, as they share what they have with others: {few_names(lost)}"] * bool(lost)
-    return head, f"; head: {'; '.join(parts)}"
-
-
-def _other_slopes(model, checkpoint):
-    """A note if the weights fit but the leaky slopes differ, as between the two origins of TResNet-L v2."""
-    config = CONFIGS.get(checkpoint.model_name)
-    if not isinstance(model, TResNet) or config is None or config.slope == model.config.slope:
-        return ""
-    return f"; made with leaky slope {config.slope:g}, here {model.config.slope:g}: {checkpoint.model_name} keeps it"
-
-
-def _head_filter(model):
-    """A function that tells whether a key belongs to the model's classifier."""
-    if hasattr(model, "get_classifier"):  # timm
-        classifier = model.get_classifier()  # of a network with two heads, both
-        parts = classifier if isinstance(classifier, tuple | list) else (classifier,)
-        names = {n for n, m in model.named_modules() if any(m is part for part in parts)}
-        return lambda key: any(key.startswith(f"{n}.") for n in names)
-    return lambda key: key.startswith("head.")
-
-
-def _output_width(state):
-    """Rows of the last matrix: the class count of a foreign network with a linear head."""
-    matrices = [v for k, v in state.items() if v.dim() == 2 and k.endswith("weight")]
-    return len(matrices[-1]) if matrices else None
-
-
-def _fit(checkpoint, expected):
-    """The tensors of a checkpoint by the names that a network expects, which may stand behind a prefix there."""
-    state = checkpoint.state_dict
-    checkpoint.state_dict = _without_prefix(state, fitting_prefix(state, expected), expected, checkpoint.notes)
-    return checkpoint.state_dict
-
-
-def _without_prefix(state, prefix, expected, notes):
+def take_off(
+    state: Mapping[str, Tensor], prefix: str, expected: Collection[str], notes: list[str]
+) -> Mapping[str, Tensor]:
+    """A state dict without a prefix of its names, as `without_prefix`; what was done is noted."""
     if not prefix:
         return state
     left = without_prefix(state, prefix, expected)
     notes.append(f"prefix {prefix!r} taken off")
     if others := [key for key in state if not key.startswith(prefix) and key not in expected]:
-        notes.append(f"left out what is not under it: {_keys(others, 'tensors')}")
+        notes.append(f"left out what is not under it: {counted(others, 'tensors')}")
     return left
 
 
@@ -403,7 +234,7 @@ def _read_torch(path):
         content, replaced = load_inert(path)
     except Exception as error:  # of many types: `load_inert`
         raise InputError(f"{path}: not a checkpoint, or a damaged one ({in_words(error, 120)})") from error
-    names = _few([printable(name)[:80] for name in replaced])
+    names = few_keys([printable(name)[:80] for name in replaced])
     return content, [f"objects in it that are no tensors and plain values stay unread ({names})"] if replaced else []
 
 
@@ -432,7 +263,7 @@ def _split(content, path, weights_key, notes):
     ours = content.get("format") == FORMAT
     if not states:
         keys = sorted(printable(key) if isinstance(key, str) else shown(key) for key in content)
-        raise InputError("; ".join([f"{path}: keys {_few(keys)}, expected a state dict of tensors", *notes]))
+        raise InputError("; ".join([f"{path}: keys {few_keys(keys)}, expected a state dict of tensors", *notes]))
     if ours and weights_key is None:
         which, key = ("EMA", "ema.state") if content.get("best_weights") == "ema" else ("model's", "model")
         if key not in states:
@@ -441,7 +272,7 @@ def _split(content, path, weights_key, notes):
         key = choose_state(states, weights_key, path)
         others = [f"{other!r}" for other in states if other != key]
         if others or key not in ("", "model", "state_dict"):
-            also = f" (also there: {_few(others)}; --weights_key KEY chooses)" if others else ""
+            also = f" (also there: {few_keys(others)}; --weights_key KEY chooses)" if others else ""
             notes.insert(0, f"weights of {key!r} taken{also}")
     extra = {k: v for k, v in content.items() if k != key and not isinstance(v, StandIn)} if key else {}
     if not ours and extra.get("format") != DESCRIPTION_FORMAT:
@@ -499,9 +330,11 @@ def _class_set(extra, num_classes, path):
     return ClassSet.from_plain(values, path, num_classes or None)
 
 
-def _keys(keys, what):
-    return f"{len(keys)} {what} ({_few(keys)})"
+def counted(keys: Sequence[str], what: str) -> str:
+    """`12 missing (a, b, c, d, ...)`: how many keys there are of a kind, and the first of them."""
+    return f"{len(keys)} {what} ({few_keys(keys)})"
 
 
-def _few(keys, most=4):
+def few_keys(keys: Sequence[str], most: int = 4) -> str:
+    """The first keys of a list."""
     return ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")
