@@ -11,13 +11,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-ARCH = int(sys.argv[1]) if len(sys.argv) > 1 else 90
 TYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.float64: "fp64"}
 TYPES |= {torch.int8: "i8", torch.int32: "i32", torch.int64: "i64"}
 
 
-def compile_instead(kernel, *args, grid, warmup, **options):
-    """In place of `JITFunction.run`."""
+def compiled(kernel, args, options, arch):
+    """What `JITFunction.run` would launch: the compiled kernel, and the values of its constants by name."""
     given = dict(zip(kernel.arg_names, args, strict=False)) | options
     signature, constants, attributes = {}, {}, {}
     for place, parameter in enumerate(kernel.params):
@@ -34,9 +33,13 @@ def compile_instead(kernel, *args, grid, warmup, **options):
         else:
             signature[parameter.name] = "fp32"
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-    compiled = triton.compile(source, target=GPUTarget("cuda", ARCH, 32))
-    assert compiled.asm["cubin"]
-    print(kernel.fn.__name__, flush=True)
+    made = triton.compile(
+        source,
+        target=GPUTarget("cuda", arch, 32),
+        options={name: options[name] for name in ("num_warps", "num_stages") if name in options},
+    )
+    assert made.asm["cubin"]
+    return made, constants
 
 
 def launches():
@@ -68,5 +71,11 @@ def launches():
 
 
 if __name__ == "__main__":
+    ARCH = int(sys.argv[1]) if len(sys.argv) > 1 else 90
+
+    def compile_instead(kernel, *args, grid, warmup, **options):
+        compiled(kernel, args, options, ARCH)
+        print(kernel.fn.__name__, flush=True)
+
     triton.runtime.jit.JITFunction.run = compile_instead
     launches()
