@@ -10,6 +10,7 @@ from networks import images, set_golden_weights
 
 from csl import InputError
 from csl.models import create_model
+from csl.models.tresnet import SpaceToDepth
 
 LOGIT_CASES, LOGITS = golden("tresnet_logits")
 STATE_DICTS = json.loads((GOLDEN / "tresnet_state_dict.json").read_text())
@@ -146,3 +147,12 @@ def test_a_head_sees_features_normalised_as_timms_classifier_does():
         expected = theirs((x - ours.body.pixel_mean) / ours.body.pixel_std)
     assert seen[0].shape[2:] == (1, 1)
     torch.testing.assert_close(seen[0].flatten(1), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_autocast_moves_the_pixels_in_its_own_precision(dtype):
+    x, layer = torch.rand(2, 3, 8, 8, dtype=dtype), SpaceToDepth()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+        assert found.dtype == (torch.bfloat16 if dtype == torch.float32 else dtype)  # as convolutions take them
+    assert torch.equal(found, layer(x).to(found.dtype))

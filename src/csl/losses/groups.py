@@ -55,6 +55,9 @@ class GroupLoss(nn.Module):
             raise InputError(
                 f"GroupLoss: {len(self.rest)} classes are in no group, expected a loss for them, and for them alone"
             )
+        self.register_buffer(
+            "_rest", torch.tensor(self.rest), persistent=False
+        )  # on the device: a list would be copied
         self.register_buffer("prior", prior, persistent=False)
         missed = None if annotated is None else torch.log1p(-torch.as_tensor(annotated)).float()
         self.register_buffer("missed", missed, persistent=False)  # [C] log(1 - e)
@@ -74,7 +77,7 @@ class GroupLoss(nn.Module):
         check_targets(logits, targets)
         loss = logits.new_zeros((), dtype=torch.float32)
         if self.other is not None:
-            loss = loss + self.other(logits[:, self.rest], targets[:, self.rest], *rows)
+            loss = loss + self.other(logits[:, self._rest], targets[:, self._rest], *rows)
         with torch.autocast(logits.device.type, enabled=False):
             for group in self.groups:
                 loss = loss + self._likelihood(wide(logits[:, group]), targets[:, group], group)
@@ -86,9 +89,11 @@ class GroupLoss(nn.Module):
         positive, unknown = y == 1, (y == -1).all(1)  # [B, K], [B]
         is_open = torch.where(positive.any(1, keepdim=True), positive, y == -1)  # A
         known = is_open.any(1) & ~unknown  # labels that rule out every value say nothing
-        likelihood = log_p.masked_fill(~is_open, -torch.inf)[known].logsumexp(1).sum()
+        # A sum over rows that count, as `[known]` would be one, but a GPU would be asked for their number.
+        likelihood = log_p.masked_fill(~is_open & known[:, None], -torch.inf).logsumexp(1).masked_fill(~known, 0).sum()
         if self.missed is not None:
-            likelihood = likelihood + (log_p + self.missed[group])[unknown].logsumexp(1).sum()
+            missed = (log_p + self.missed[group]).logsumexp(1)
+            likelihood = likelihood + missed.masked_fill(~unknown, 0).sum()
         return -likelihood
 
 

@@ -207,7 +207,10 @@ class SpaceToDepth(nn.Module):
     """`csl.ops.space_to_depth` by 4."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, 48, H/4, W/4]."""
+        """[B, 3, H, W] -> [B, 48, H/4, W/4], in autocast's precision: as the convolution would have it, moved as that."""
+        device = x.device.type
+        if x.dtype == torch.float32 and device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
+            x = x.to(torch.get_autocast_dtype(device))
         return space_to_depth(x, SIZE_STEP)
 
 

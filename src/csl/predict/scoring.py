@@ -14,6 +14,7 @@ from csl.data.dataset import BadImage
 from csl.data.prefetch import on_device
 from csl.errors import InputError, in_words
 from csl.machine import distributed
+from csl.machine.host_copy import HostCopy
 from csl.machine.precision import preferred_precision
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
@@ -40,6 +41,8 @@ class Scores:
 def choose_device(name: str | None = None) -> torch.device:
     """The device of that name, else a CUDA device, else the CPU; with several processes the GPU of the LOCAL_RANK.
 
+    A GPU becomes the current one, as it is for everything that names no number.
+
     Raises:
         InputError: a device that is not there, or one GPU named for several processes.
     """
@@ -54,11 +57,13 @@ def choose_device(name: str | None = None) -> torch.device:
         raise InputError(
             f"--device {name}: not there ({in_words(error, 120)}), expected one of {', '.join(['cpu', *there])}"
         ) from error
-    if device.type != "cuda" or not distributed.started():
+    if device.type != "cuda":
         return device
     if device.index is not None and distributed.world_size() > 1:
         raise InputError(f"--device {name}: one GPU for {distributed.world_size()} processes, expected cuda or cpu")
-    return torch.device("cuda", torch.cuda.current_device()) if device.index is None else device
+    if device.index is not None:
+        torch.cuda.set_device(device)  # what names no GPU means this one: streams, events, Triton's launches
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
@@ -77,7 +82,10 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
 def to_input(images: torch.Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Move uint8 [B, 3, H, W] to the device, as floats in [0, 1], channels-last."""
     images = images.to(device, non_blocking=True)
-    return images.to(dtype, memory_format=torch.channels_last).div_(255)
+    if device.type == "cpu" or dtype == torch.float64:  # which an integer is not divided in
+        return images.to(dtype, memory_format=torch.channels_last).div_(255)
+    # One pass of a GPU; a CPU would take as many, and longer ones.
+    return torch.div(images, 255, out=torch.empty_like(images, dtype=dtype, memory_format=torch.channels_last))
 
 
 @torch.inference_mode()
@@ -119,9 +127,9 @@ def score(
             for model in models:
                 with torch.autocast(device.type, amp_dtype or torch.bfloat16, enabled=amp_dtype is not None):
                     logits = model(x)  # [B, C]
-                blocks.append(torch.sigmoid(logits.float()))
+                blocks.append(HostCopy(torch.sigmoid(logits.float())))
             if whole is None:  # memory is taken when a row is written: rows that stay empty cost none
-                whole = np.empty((len(models), room, blocks[0].shape[1]), np.float32)
+                whole = np.empty((len(models), room, logits.shape[1]), np.float32)
             _store(before)  # the batch before: the GPU works on this one, and the next is being copied to it
             before = [(whole[m, done : done + len(batch)], block) for m, block in enumerate(blocks)]
             done += len(batch)
@@ -136,7 +144,7 @@ def score(
 
 def _store(pairs):
     for rows, block in pairs:
-        rows[:] = block.cpu().numpy()
+        rows[:] = block.values().numpy()
 
 
 def gather_scores(part: Scores) -> Scores | None:

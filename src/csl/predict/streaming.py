@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from csl.data.dataset import BadImage
 from csl.engines.exported import ExportedNetwork
+from csl.machine.host_copy import HostCopy
 from csl.predict.scoring import Scores, show_bar, to_input
 
 MOST_COPIES = 4
@@ -41,14 +42,16 @@ class Scored:
 
 
 def copies(model: nn.Module, device: torch.device) -> list[nn.Module]:
-    """The network as often as it runs at once: on a CPU for each thread of PyTorch's, else once.
+    """The network as often as it runs at once: on a CPU for each thread of PyTorch's; on a GPU twice, so that a batch is
+    queued while the scores of the one before are waited for; else once.
 
     The parameters are there once. `torch.set_num_threads` and OMP_NUM_THREADS limit the number.
     """
-    count = min(torch.get_num_threads(), MOST_COPIES)
-    if device.type != "cpu" or count < 2 or model._compiled_call_impl is not None:  # compiled for all threads
+    exported = isinstance(model, ExportedNetwork)
+    count = {"cpu": min(torch.get_num_threads(), MOST_COPIES), "cuda": 1 if exported else 2}.get(device.type, 1)
+    if count < 2 or model._compiled_call_impl is not None:  # compiled for all threads
         return [model]
-    if isinstance(model, ExportedNetwork):
+    if exported:
         return model.copies(count)
     return [model] * count  # PyTorch's have no state between two calls
 
@@ -119,7 +122,7 @@ def _score(batch, free, device, amp_dtype):
     try:
         with torch.autocast(device.type, amp_dtype or torch.bfloat16, enabled=amp_dtype is not None):
             logits = network(to_input(batch.images, device))  # [B, C]
-        probabilities = torch.sigmoid(logits.float()).cpu().numpy()
+        probabilities = HostCopy(torch.sigmoid(logits.float())).values().numpy()
     finally:
         free.put(network)
     return Scored(batch.indices.numpy(), probabilities, batch.bad)

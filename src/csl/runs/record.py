@@ -317,16 +317,21 @@ def _hash(parts: Iterable) -> str:
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
+def deterministic(wanted: bool = True) -> Iterator[None]:
     """Use deterministic implementations only: two runs on one machine are then equal bit by bit.
 
-    An operation that has none raises a RuntimeError that names it. To be entered before a GPU is used.
+    An operation that has none raises a RuntimeError that names it. To be entered before a GPU is used. Not `wanted`, cuDNN
+    times its convolutions at each new shape and takes the fastest.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's buffers, or its sums may change their order
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    cudnn.deterministic, cudnn.benchmark = True, False
+    if wanted:
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # cuBLAS's buffers, or its sums may change their order
+        torch.use_deterministic_algorithms(True)
+        cudnn.deterministic = True
+    cudnn.benchmark = not wanted
     try:
         yield
     finally:

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 from tqdm import tqdm
@@ -51,7 +51,7 @@ def train(config: TrainConfig, say: Say = tqdm.write) -> dict[str, Any]:
         InputError: bad input of any kind, before anything is overwritten.
         csl.machine.signals.Interrupted: stopped by a signal, resumable.
     """
-    with deterministic() if config.deterministic else nullcontext(), ExitStack() as lock:
+    with deterministic(config.deterministic), ExitStack() as lock:
         return _train(config, lock, distributed.on_rank0(say))
 
 

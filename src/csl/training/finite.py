@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from csl.data.dataset import Batch
 from csl.errors import InputError, Stopped
 from csl.machine import distributed
+from csl.machine.host_copy import HostCopy
 from csl.predict.scoring import Scores
 from csl.runs.folder import RunFolder
 
@@ -19,7 +20,8 @@ class FiniteWatch:
     """Checks the loss of every step, and the weights before they are saved.
 
     A loss is noted where it is computed. On a CPU it is checked before the optimizer steps; on a GPU when the next step
-    begins, so that the GPU is not waited for. With `skip` every step is checked before, gradients too.
+    begins, so that what is queued after the loss is not waited for. With `skip` every step is checked before, gradients too,
+    which waits for a GPU.
 
     Args:
         model, optimizer, scaler: of the training that is watched.
@@ -45,7 +47,7 @@ class FiniteWatch:
         self.model, self.optimizer, self.scaler, self.skip = model, optimizer, scaler, skip
         self.images, self.run, self.say = images, run, say
         self.skipped = 0
-        self._noted: list[tuple[str, Tensor, torch.cuda.Event | None, Batch]] = []
+        self._noted: list[tuple[str, HostCopy, Batch]] = []
 
     def state_dict(self) -> dict[str, int]:
         """The number of skipped steps."""
@@ -65,20 +67,12 @@ class FiniteWatch:
             loss: a scalar on the device.
             batch: what it is the loss of.
         """
-        if self.skip:
-            return
-        value, copied = loss.detach().to("cpu", non_blocking=True), None
-        if loss.is_cuda:
-            copied = torch.cuda.Event()
-            copied.record()
-        self._noted.append((place, value, copied, batch))
+        if not self.skip:
+            self._noted.append((place, HostCopy(loss), batch))
 
     def nonfinite(self) -> bool:
         """Whether a loss that this process noted is not finite. Waits for these losses, not for work queued after them."""
-        for _, _, copied, _ in self._noted:
-            if copied is not None:
-                copied.synchronize()
-        self._noted = [one for one in self._noted if not math.isfinite(one[1].item())]
+        self._noted = [one for one in self._noted if not math.isfinite(one[1].values().item())]
         return bool(self._noted)
 
     def stop(self) -> None:
@@ -90,9 +84,9 @@ class FiniteWatch:
         """
         if not self._noted:
             raise Stopped
-        place, loss, _, batch = self._noted[0]
+        place, loss, batch = self._noted[0]
         raise InputError(
-            f"loss is {loss.item()} in {place} (images {self._names([batch])}): training stopped, "
+            f"loss is {loss.values().item()} in {place} (images {self._names([batch])}): training stopped, "
             f"{self.run.last_state()}; a lower --lr or --amp off may help, and --skip_nonfinite N leaves out N steps"
         )
 
@@ -155,8 +149,8 @@ class FiniteWatch:
             Stopped: as `stop`.
         """
         if not self.skip:
-            if not losses[0].is_cuda:
-                self.check_losses()  # a CPU need not be waited for: stop before the step
+            if losses[0].device.type == "cpu":  # which need not be waited for: stop before the step
+                self.check_losses()
             return False
         own = finite = all(math.isfinite(loss.item()) for loss in losses)
         if finite and not self.scaler.is_enabled():  # an enabled scaler checks the gradients itself

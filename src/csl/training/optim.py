@@ -85,21 +85,25 @@ class ModelEma:
             raise InputError(f"--ema_decay {decay:g}: expected more than 0 and less than 1, or 0 for no moving average")
         self.decay, self.updates = decay, 0
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        self._model: nn.Module | None = None
+        self._tensors: list[list[Tensor]] = []
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards the model's current state."""
+        """Move the average towards the model's current state, whose tensors it looks up once."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        averaged, present = [], []
-        state = model.state_dict()
-        for key, value in self.module.state_dict().items():
-            if value.is_floating_point():
-                averaged.append(value)
-                present.append(state[key])
-            else:
-                value.copy_(state[key])
+        if model is not self._model:
+            state = model.state_dict()
+            pairs = [(value, state[key]) for key, value in self.module.state_dict().items()]
+            floats = [pair for pair in pairs if pair[0].is_floating_point()]
+            whole = [pair for pair in pairs if not pair[0].is_floating_point()]
+            self._model = model
+            self._tensors = [[pair[i] for pair in part] for part in (floats, whole) for i in (0, 1)]
+        averaged, present, counters, counted = self._tensors
         torch._foreach_lerp_(averaged, present, 1 - decay)
+        if counters:
+            torch._foreach_copy_(counters, counted)
 
     def state_dict(self) -> dict:
         """The averaged state, in the default memory format, and the number of updates."""

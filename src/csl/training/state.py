@@ -92,9 +92,11 @@ class EpochSums:
 
     def update(self, logits: Tensor, loss: Tensor, alone: Tensor | None = None) -> None:
         """Add a batch: its logits [B, C], the sum of its losses, and which images count for the prior, bool [B] (all)."""
-        self.prior.update(logits if alone is None else logits[alone.to(logits.device)])
         self.loss += loss
         self.images += len(logits)
+        if alone is not None:  # by their numbers: the host would read a mask on a GPU
+            logits = logits[alone.nonzero().squeeze(1).to(logits.device, non_blocking=True)]
+        self.prior.update(logits)
 
     def own_mean_loss(self) -> float:
         """The loss per image of this process."""

@@ -199,11 +199,9 @@ class Trainer:
         if self.finite.should_skip(self._place(1), [loss for _, loss, _ in outputs], batches, before):
             return
 
-        scale = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.scaler.get_scale() >= scale:  # else float16 overflowed and the optimizer did not step
-            self.schedule.step()
+        self.scaler.step(self.optimizer)  # where float16 overflowed, the fused optimizer leaves the step out by itself,
+        self.scaler.update()  # which the host is not told: to ask would be to wait for the device
+        self.schedule.step()
         if self.ema is not None:
             self.ema.update(self.model)
         for logits, loss, alone in outputs:
@@ -378,7 +376,7 @@ class Trainer:
         return x, batch.targets.to(self.device, non_blocking=True)
 
     def _loss(self, logits: Tensor, targets: Tensor, batch: Batch) -> Tensor:
-        rows = (batch.indices.to(self.device),) if getattr(self.criterion, "by_image", False) else ()
+        rows = (batch.indices.to(self.device, non_blocking=True),) if getattr(self.criterion, "by_image", False) else ()
         return self.criterion(logits.float() if logits.dtype != torch.float64 else logits, targets, *rows)
 
     def _gradients_reduced(self, last: bool) -> AbstractContextManager:
