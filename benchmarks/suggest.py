@@ -71,10 +71,10 @@ def partial(truth, protocol, seed):
 
 
 def scored(x, y, seed):
-    """Logits z of heads and t of maps on them, out of fold, [N, C] both, and the folds."""
+    """Logits z of heads among known entries, and t that `csl suggest` takes, among all, out of fold, [N, C] both; the folds."""
     rows = np.arange(len(x))
     folded = fit_folds(rows, x, y, FOLDS, seed, l2=L2)
-    return *folded.logits(rows, x, y), folded
+    return folded.logits(rows, x, y)[0], folded.among_all(rows, x, y), folded
 
 
 # ------------------------------------------------------------------------------------------------------ unknown entries
@@ -137,6 +137,7 @@ def unknown_rows(data, protocol, seed):
         rows.append(
             {
                 "part": "precision", "order": name, **{f"of {n}": 100 * there[:n].mean().item() for n in FIRST},
+                "by_map": folded.by_map,
                 "AP": 100 * float(np.nanmean(average_precision(value.numpy(), among))),
             }
         )  # fmt: skip
@@ -174,7 +175,7 @@ def error_rows(data, protocol, seed):
     turned = generator("bootstrap", seed).choice(len(places), round(FLIPPED * len(places)), replace=False)
     wrong[places[turned]] = True
     y = torch.where(wrong.view_as(y), 1 - y, y)
-    z, t, _ = scored(x, y, seed)
+    z, t, folded = scored(x, y, seed)
     rows = []
 
     def add(name, value):
@@ -183,11 +184,12 @@ def error_rows(data, protocol, seed):
         rows.append(
             {
                 "part": "errors", "order": name, "turned": len(turned), "found": 100 * found.mean().item(),
+                "by_map": folded.by_map,
                 **{f"of {n}": 100 * found[:n].mean().item() for n in FIRST if n <= len(turned)},
             }
         )  # fmt: skip
 
-    for name, logits in (("--for errors", t), ("heads alone", z)):
+    for name, logits in (("--for errors", t + folded.odds), ("heads alone", z)):
         p = torch.sigmoid(logits)
         add(name, torch.where(y == 1, 1 - p, p))
     p = torch.sigmoid(z).double().numpy()

@@ -12,21 +12,22 @@ import pytest
 import torch
 from PIL import Image
 
+from csl import Predictor, checkpoint, read_annotations, simulate
 from csl import __main__ as tools
-from csl import checkpoint, read_annotations, simulate
 from csl.labels.trust import unescape_cell
 from csl.models import create_model
 from csl.suggest import material, relations
-from csl.suggest.options import PURPOSES
+from csl.suggest.material import Material
+from csl.suggest.options import PURPOSES, SuggestOptions
 from csl.training import linear
 
 SMALL = ["--batch_size", "16", "--workers", "0", "--device", "cpu", "--folds", "2"]
 
 
-def write_run(folder, data, classes, groups=None, head="linear", model="test_resnet", **config):
+def write_run(folder, data, classes, groups=None, head="linear", model="test_resnet", seed=0, **config):
     """A run of a network with random weights."""
     folder.mkdir()
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     content = {
         "model": create_model(model, len(classes), head=head).state_dict(), "model_name": model, "head": head,
         "num_classes": len(classes), "classes": list(classes), "idx_to_class": dict(enumerate(classes)),
@@ -180,6 +181,56 @@ def test_labels_that_training_has_hidden_are_unknown(run, garments, tmp_path):
     assert len(table("partial/suggestions.csv")) == (hidden.to_dense() != -1).sum()
     hidden.select(range(10)).save(folder / "partial_labels.npz")
     assert suggest("partial") == 2
+
+
+@pytest.fixture
+def two_runs(run, garments, tmp_path):
+    """Runs of two networks, each trained on a part of the same table; both on its first two images. {folder: its images}."""
+    photos = tmp_path / "photos"
+    shutil.copytree(garments / "images", photos / "images")
+    table = pd.read_csv(garments / "attributes.csv", dtype=str, keep_default_na=False).drop(columns="split")
+    table.to_csv(photos / "attributes.csv", index=False)
+    every = read_annotations(photos, split=None)
+    names, parts = list(every.names), {}
+    for number, folder in enumerate(("first", "second")):
+        write_run(tmp_path / folder, photos, every.classes, every.groups, seed=number, val_split=0.5)
+        parts[folder] = names[:2] + names[2 + number :: 2]
+        split = ["train" if name in parts[folder] else "val" for name in names]
+        pd.DataFrame({"image": names, "split": split}).to_csv(tmp_path / folder / "split.csv", index=False)
+    return parts
+
+
+def test_earlier_runs_score_what_they_were_not_trained_on(two_runs, garments, capsys):
+    folders = list(two_runs)
+    options = SuggestOptions(
+        model_path="first", split="train", from_runs=folders, workers=0, batch_size=4, device="cpu"
+    )
+    said = []
+    material = Material.gather(options, said.append)
+    mine = two_runs["first"][2:]
+    assert list(material.annotations.names) == mine
+    assert (
+        f"{len(mine)} images are scored by those of 'first', 'second' that were not trained on them; 2 that" in said[-1]
+    )
+    found = torch.cat([seen.features for seen in material.batches()])
+    p = Predictor.load("second/best.ckpt", device="cpu").score(material.annotations.images).probabilities
+    assert np.allclose(torch.sigmoid(found).numpy(), p, atol=1e-5)
+    assert suggest("first", "--for", "errors", "--top", "5000", "--from_runs", *folders) == 0
+    found = table("first/suggestions.csv")
+    assert set(found["image"]) <= set(mine)
+    assert len(found) == (material.annotations.labels.to_dense() != -1).sum()
+    assert suggest("first", "--for", "training", "--top", "5", "--from_runs", "second") == 0
+
+
+def test_runs_that_were_trained_on_everything_are_refused(two_runs, run, tmp_path, capsys):
+    assert "was trained on by 'first', whose scores of them say nothing" in one_line(
+        capsys, "first", "--from_runs", "first"
+    )
+    assert "--from_runs changes nothing" in one_line(capsys, "first", "--for", "audit", "--from_runs", "second")
+    (tmp_path / "second" / "split.csv").unlink()
+    assert "split.csv" in one_line(capsys, "first", "--from_runs", "second")
+    shutil.copy("first/best.ckpt", "alone.ckpt")
+    assert "--from_runs" in one_line(capsys, "first", "--from_runs", "alone.ckpt")
 
 
 def one_line(capsys, *words):

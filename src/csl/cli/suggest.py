@@ -24,6 +24,12 @@ def parser() -> argparse.ArgumentParser:
     g.add("--top", type=int, metavar="N", help="most suggestions; of an audit, questions")
     g.add("--per_class", type=int, metavar="N", help="most suggestions of one class (any number)")
     g.add("--folds", type=int, metavar="K", help="heads, each of which scores images that it was not trained on")
+    g.add(
+        "--from_runs",
+        nargs="+",
+        metavar="RUN",
+        help="in place of such heads: folders of runs, each of which scores images that it was not trained on",
+    )
     g.add("--seed", type=int, metavar="S", help="of the folds; of an audit's sample")
     g = group("file")
     g.add("--output", metavar="FILE", help="the file to write (suggestions.csv in the folder of the run)")

@@ -27,6 +27,8 @@ def suggest(options: SuggestOptions, say: Callable[[str], None] = print) -> Path
         value = options.purpose if name == "for" else options.format
         if value not in known:
             raise InputError(f"--{name} {value}: unknown, expected one of {', '.join(known)}")
+    if options.purpose == "audit" and options.from_runs:
+        raise InputError("--from_runs changes nothing: --for audit asks what the network of RUN is worth; leave it out")
     purpose = PURPOSES[options.purpose]
     options = replace(options, split=options.split or purpose.split)
     material = Material.gather(options, say)

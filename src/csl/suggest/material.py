@@ -1,7 +1,7 @@
 """What suggestions are made of: a run's network, the images of its data, and what is known of these."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from csl.predict import Predictor
 from csl.predict.features import with_features
 from csl.predict.scoring import autocast_dtype
 from csl.runs.folder import RunFolder
+from csl.suggest.earlier import held_out, trained_on
 from csl.suggest.options import SuggestOptions
 
 Say = Callable[[str], None]
@@ -36,7 +37,8 @@ class Seen:
         rows: int64 [B] of the annotations, those that could be read, in order.
         known: int8 [B, C] in {1, 0, -1}, what is known of them.
         logits: float32 [B, C] of the network.
-        features: float32 [B, F], what its head takes in, averaged over the places of the image.
+        features: float32 [B, F], what its head takes in, averaged over the places of the image; with `--from_runs` the mean
+            logits [B, C] of the runs that were not trained on the image.
     """
 
     rows: np.ndarray
@@ -56,6 +58,8 @@ class Material:
         options: the flags.
         say: prints one line.
         columns: of the network's classes, that of each class of the annotations.
+        earlier: the same of earlier runs (`--from_runs`), on the same images.
+        trained: bool [R, N], whether each of these was trained on each image.
         bad: the images that could not be read, of the last time that `batches` was gone through.
     """
 
@@ -65,6 +69,8 @@ class Material:
     options: SuggestOptions
     say: Say
     columns: list[int] | slice
+    earlier: tuple["Material", ...] = ()
+    trained: np.ndarray | None = None
     bad: tuple[BadImage, ...] = ()
     _kept: list[Seen] | None = None
 
@@ -87,7 +93,23 @@ class Material:
             annotations = as_trained(annotations, run)
             say(f"train: labels that the run has hidden are unknown, as {run.partial_labels} has them")
         say(f"{options.split}: {annotations.described()}")
-        return cls(run, predictor, annotations, options, say, columns_of(predictor, annotations, say))
+        material = cls(run, predictor, annotations, options, say, columns_of(predictor, annotations, say))
+        return material._beside(options.from_runs) if options.from_runs else material
+
+    def _beside(self, folders):
+        """The material with earlier runs in the place of folds of its own features."""
+        options, say, earlier, trained = self.options, self.say, [], []
+        for folder in folders:
+            path = checkpoint_path(folder)
+            predictor = load_predictor(options, path, say, looks_inside="csl suggest")
+            columns = columns_of(predictor, self.annotations, say)
+            earlier.append(replace(self, run=RunFolder(path.parent), predictor=predictor, columns=columns))
+            trained.append(trained_on(self.annotations, earlier[-1].run, predictor))
+        rows, line = held_out(self.annotations, np.array(trained), folders)
+        say(line)
+        annotations = self.annotations.select(rows)
+        earlier = tuple(replace(one, annotations=annotations) for one in earlier)
+        return replace(self, annotations=annotations, earlier=earlier, trained=np.array(trained)[:, rows])
 
     def batches(self, progress: str | None = None) -> Iterator[Seen]:
         """What the network makes of the images, batch by batch: memory does not grow with N, and of few images, whose batches
@@ -97,6 +119,16 @@ class Material:
 
     def _scored(self, rows, progress):
         """`Seen` of the images, or of those of these rows [n], rising."""
+        runs = [one._by_network(rows, None) for one in self.earlier]
+        for seen, *others in zip(self._by_network(rows, progress), *runs, strict=True):
+            if others:
+                weight = torch.from_numpy(~self.trained[:, seen.rows]).float()[..., None]  # [R, B, 1]
+                z = torch.stack([other.logits for other in others])  # [R, B, C]
+                seen = replace(seen, features=(weight * z).sum(0) / weight.sum(0))
+            yield seen
+
+    def _by_network(self, rows, progress):
+        """The same by the network alone."""
         part = self.annotations if rows is None else self.annotations.select(rows)
         predictor, options = self.predictor, self.options
         transform = EvalTransform(predictor.image_size, predictor.background)

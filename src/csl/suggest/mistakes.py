@@ -23,8 +23,8 @@ def suggest(material: Material) -> pd.DataFrame:
     best = Best(options.top, len(annotations.classes), options.per_class)
     for seen in material.batches("scoring"):
         known = seen.known.numpy()
-        _, t = folded.logits(seen.rows, seen.features, seen.known)
-        p = torch.sigmoid(t).numpy()
+        t = folded.among_all(seen.rows, seen.features, seen.known)
+        p = torch.sigmoid(t + folded.odds).numpy()
         wrong = np.where(known == 1, 1 - p, p)
         best.add(
             np.where(known == -1, -np.inf, wrong), seen.rows, known=known, network=torch.sigmoid(seen.logits).numpy()

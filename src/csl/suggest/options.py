@@ -52,6 +52,7 @@ class SuggestOptions(NetworkOptions, DataOptions):
         top: most suggestions, 1 or more.
         per_class: most suggestions of one class, None for any number.
         folds: heads on frozen features, each of which scores the images that it was not trained on; 2 or more.
+        from_runs: folders of runs, which score the images that they were not trained on, in place of heads on features.
         seed: of the folds, of an audit's sample, and of the images that heads are trained on where there are very many.
         format: one of `FORMATS`.
         output: the file; None for that of the purpose, in the folder of the run.
@@ -62,6 +63,7 @@ class SuggestOptions(NetworkOptions, DataOptions):
     top: int = 1000
     per_class: int | None = None
     folds: int = 3
+    from_runs: list[str] | None = None
     seed: int = 0
     format: str = "csv"
     output: str | None = None

@@ -9,7 +9,7 @@ import torch
 from csl.errors import InputError
 from csl.labels.class_set import several_values
 from csl.suggest.best import Best
-from csl.suggest.folds import Folded, fit_folds, probabilities
+from csl.suggest.folds import Folded, fit_calibrated, fit_folds, probabilities
 from csl.suggest.material import Material
 
 Worth = Callable[[np.ndarray], np.ndarray]
@@ -20,7 +20,8 @@ def folded_of(material: Material) -> Folded:
     """Heads and maps for the material (`csl.suggest.folds`), with a line that says what they reach."""
     rows, features, known = material.sample()
     options = material.options
-    return fit_folds(rows, features, known, options.folds, options.seed, material.annotations.groups, material.say)
+    fit = fit_calibrated if material.earlier else fit_folds
+    return fit(rows, features, known, options.folds, options.seed, material.annotations.groups, material.say)
 
 
 def questions(known: np.ndarray, p: np.ndarray, groups: Mapping[str, slice] | None) -> np.ndarray:
@@ -59,7 +60,7 @@ def first(material: Material, folded: Folded, worth: Worth, top: int, per_class:
     best = Best(top, len(annotations.classes), per_class)
     for seen in material.batches("scoring"):
         known = seen.known.numpy()
-        _, t = folded.logits(seen.rows, seen.features, seen.known)
+        t = folded.among_all(seen.rows, seen.features, seen.known)
         p = probabilities(t, folded.delta, seen.known, annotations.groups).numpy()
         value = np.where(questions(known, p, annotations.groups), worth(p), -np.inf)
         best.add(value, seen.rows, score=p, network=torch.sigmoid(seen.logits).numpy())
