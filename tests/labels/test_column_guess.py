@@ -295,10 +295,10 @@ def test_lists_of_an_image_that_differ_are_said(tmp_path):
     assert not any("different lists" in note for note in notes(read(tmp_path, alike)))
 
 
-@pytest.mark.parametrize("role", ["list:", "class:+", "lists"])
+@pytest.mark.parametrize("role", ["list:", "class:", "lists"])
 def test_a_role_that_is_none_is_refused(tmp_path, role):
     with pytest.raises(
-        InputError, match="--roles: found kind=" + re.escape(role) + r", expected .*, or list:SEPARATOR as in list:\+"
+        InputError, match="--roles: found kind=" + re.escape(role) + r", expected .*, list:SEPARATOR as in list:\+"
     ):
         read(tmp_path, {"kind": ["a", "b"]}, roles={"kind": role})
 

@@ -38,7 +38,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     ),
     "filename_column": dict(metavar="NAME", help="column that names the images (found)"),
     "roles": dict(
-        metavar="A=ROLE,...", help="image, split, weight, class, attribute, list or list:SEPARATOR, ignored (found)"
+        metavar="A=ROLE,...",
+        help="image, split, weight, class or class:WORD_FOR_YES, attribute, list or list:SEPARATOR, ignored (found)",
     ),
     "minus_one": dict(choices=("negative", "unknown"), help="what -1 in a yes/no column means"),
     "unlisted": dict(choices=("negative", "unknown"), help="what a label that a list lacks counts as (negative)"),

@@ -22,6 +22,7 @@ from csl.labels.parquet import SUFFIX, parts_of, stem_of
 from csl.labels.paths import SPLITS, contents, existing, known_split, split_in, split_name
 from csl.labels.reviews import is_reviews
 from csl.labels.schema import Schema
+from csl.labels.shapes import reshaping
 from csl.labels.split_files import is_split_file, with_split
 from csl.labels.table import SPLIT, Table
 from csl.labels.table_options import ROLES, SIDE_FILE, TableOptions
@@ -139,10 +140,11 @@ def read_attributes(
         raise InputError(f"--images: found {images}, expected none for {file}, which holds the images")
     inside = images if table.about.photos is None else table.about.photos[1]
     photos = ATTRIBUTES.photos(file, split or _split_of(file) or "train", inside, path, _own_folders(file, split))
-    training_file = _training_file(path, file)
+    training_file = training_file_of(path, file)
     training_table = table if training_file == file else Table.read(training_file)
+    said = said.of_columns(training_table.columns)
     image = schema.image_column(training_table, said, photos.has)
-    table, training_table = (as_read(one, said, image) for one in (table, training_table))
+    table, training_table, said = as_read(table, training_table, said, image)
     if classes is not None:  # what the run takes for an attribute is not asked about again
         attributes_of_run = several_values(groups).keys() & set(training_table.columns)
         roles_of_run = dict.fromkeys(attributes_of_run, "attribute")
@@ -166,9 +168,22 @@ def read_attributes(
     return _annotations(table, _rows(table, split, found, splits), found, photos, classes, splits)
 
 
-def as_read(table: Table, said: TableOptions, image: str) -> Table:
-    """The rows of a table that are read: with points for decimal commas, without sums, and with the split that files beside it
-    say where it says none."""
+def as_read(table: Table, training_table: Table, said: TableOptions, image: str) -> tuple[Table, Table, TableOptions]:
+    """A table and the training table as they are read, and what is said of them then.
+
+    That is in the usual shape (`csl.labels.shapes`), with points for decimal commas, without sums, and with the split that
+    files beside a table say where it says none.
+
+    Raises:
+        InputError: as `csl.labels.shapes.reshaping`.
+    """
+    first = _as_read(training_table, said, image)
+    reshape, after = reshaping(first, said, image) if image in first.columns else ((lambda one: one), said)
+    second = first if table is training_table else _as_read(table, said, image)
+    return reshape(second), reshape(first), after
+
+
+def _as_read(table, said, image):
     if image not in table.columns:
         return table
     table = table.with_points(
@@ -400,28 +415,34 @@ def _in_folder_of_split(file):
 def _split_file(folder, split):
     """The table of a folder to read for this split, or None."""
     file = ATTRIBUTES.find(folder, split)
-    return only_table(folder) if file is None or is_split_file(file) else file
+    if file is not None and not is_split_file(file):
+        return file
+    if (file := only_table(folder, split=split)) is not None or split == "train":
+        return file
+    train = _split_file(folder, "train")  # which may say the split itself
+    return train if train is not None and any(map(schema.names_split, header_of(train))) else None
 
 
-def only_table(folder: Path, filename_column: str | None = None) -> Path | None:
+def only_table(folder: Path, filename_column: str | None = None, split: str | None = None) -> Path | None:
     """The only table of a folder, or of one in it for tables, with a column of image names that no split's file is called as;
     or None.
 
-    The column is the given one, that of a `labels.toml` there, or one that is called so or names photos.
+    The column is the given one, that of a `labels.toml` there, or one that is called so or names photos. Of several, one of
+    which has a word for training in its name, it is that with a word for `split`.
 
     Raises:
         InputError: it has several, or none has the given column.
     """
     inner = [one for name in _FOLDERS_OF_TABLES if (one := folder / name).is_dir()]
     inner = [one for one in inner if len(names := os.listdir(one)) <= _MOST_TABLES and not any(map(_is_other, names))]
-    return next(filter(None, (_only_table(one, filename_column) for one in [folder, *inner])), None)
+    return next(filter(None, (_only_table(one, filename_column, split) for one in [folder, *inner])), None)
 
 
 def _is_other(name):
     return name.endswith((".json", ".xml"))
 
 
-def _only_table(folder, filename_column):
+def _only_table(folder, filename_column, split):
     said = filename_column or TableOptions().over_file(folder / SIDE_FILE).image
     of_splits = [name for other in SPLITS for name in ATTRIBUTES.names(other)]
     tables = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
@@ -436,8 +457,13 @@ def _only_table(folder, filename_column):
         or [file for file in tables if {"id", "name"} & set(map(str.lower, header_of(file)))]
         or [file for file in tables if _has_photos(file)]
     )
-    for is_beside in (_is_of_tests, _holds_places, _has_no_header):
+    for is_beside in (_holds_places, _has_no_header):
         others = [file for file in others if not is_beside(file)] or others
+    words = {file: split_in(file.stem) for file in others}
+    if len(others) > 1 and split and "train" in words.values():
+        others = [file for file in others if words[file] == split]
+    elif split != "test":
+        others = [file for file in others if words[file] != "test"] or others
     if filename_column and tables and not any(filename_column in header_of(file) for file in tables):
         found = "; ".join(f"{file.name} has {few_names(header_of(file))}" for file in tables[:3])
         raise InputError(f"--filename_column: no column {filename_column!r} in {folder}: {found}")
@@ -447,10 +473,6 @@ def _only_table(folder, filename_column):
             "or the path of the one to read"
         )
     return others[0] if others else None
-
-
-def _is_of_tests(file):
-    return split_in(file.stem) == "test"
 
 
 def _holds_places(file):
@@ -472,8 +494,8 @@ def _has_photos(file):
     )
 
 
-def _training_file(path, file):
-    """The file that the classes come from when no run gives them."""
+def training_file_of(path: Path, file: Path) -> Path:
+    """The table that the classes of one at `path`, a folder or the file itself, come from where no run gives them."""
     own = _split_of(file)
     if own in (None, "train"):
         return file

@@ -9,7 +9,7 @@ from typing import Any
 
 _CHOICES = "choices"
 _KEYS = ("label", "labels", "labelname", "class", "classname", "category", "categoryname", "name", "tag", _CHOICES,
-         "rectanglelabels", "polygonlabels", "brushlabels", "ellipselabels", "keypointlabels")  # fmt: skip
+         "displayname", "rectanglelabels", "polygonlabels", "brushlabels", "ellipselabels", "keypointlabels")  # fmt: skip
 """The keys of an object in a list that name its class, in lower case without signs, the clearest first."""
 _QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 _NUMBERS = re.compile(r"\[\s*[-+.\de]+(\s+[-+.\de]+)+\s*\]")

@@ -11,9 +11,11 @@ from csl.labels import list_guess as lists
 from csl.labels.brackets import is_bracketed, items_of, label_key
 from csl.labels.columns import Column, canonical, integer, number
 from csl.labels.dialect import is_index
+from csl.labels.matching import few_names
 from csl.labels.matrix import NEGATIVE, UNANNOTATED
 from csl.labels.table import Table
 from csl.labels.table_options import TableOptions
+from csl.machine.image_formats import is_image_name
 
 _MEASURES = frozenset(
     {
@@ -42,7 +44,7 @@ _KEYS = re.compile(
 no."""
 _PEOPLE = frozenset(
     {"annotator", "annotators", "rater", "labeler", "labeller", "reviewer", "worker", "user", "author", "photographer",
-     "radiologist", "rad", "grader", "coder"}
+     "radiologist", "rad", "grader", "coder", "license", "licence", "copyright", "credit"}
 )  # fmt: skip
 _TEXTS = frozenset({"caption", "captions", "description", "comment", "comments", "note", "notes", "remark", "remarks"})
 _OF_LABELS = frozenset(
@@ -87,7 +89,7 @@ def guess(table: Table, name: str, options: TableOptions, asked: str | None) -> 
         constant = len({text.lower() in kinds.YES for text in texts}) < 2
         if asked is None and (_identifies(name) or (_words_of(name) & _PEOPLE and constant)):
             return None, "identifiers or counts, by its name no label"
-        return yes_no(table, name, options), ""
+        return yes_no(table, name, options, sign), ""
     if not texts and name not in options.attributes:
         return None, "nothing in it"
     if role != "attribute" and (names := table.about.classes.get(name)):
@@ -131,14 +133,22 @@ def _ask_whether_lists(table, name, texts, separator, asked=None):
     )
 
 
-def yes_no(table: Table, name: str, options: TableOptions) -> Column:
-    """The column as one class of its name."""
+def yes_no(table: Table, name: str, options: TableOptions, yes: str = "") -> Column:
+    """The column as one class of its name; `yes` is the word for it that a person said.
+
+    Raises:
+        InputError: no cell holds that word.
+    """
+    if yes and kinds.folded(yes) not in map(kinds.folded, table.known(name)[1]):
+        raise InputError(
+            f"--roles {name}=class:{yes}: {table.path} has no {yes!r} there, found {few_names(table.known(name)[1])}"
+        )
     words = {text.lower() for text in table.known(name)[1]}
     signs = "+" in words and not kinds.MINUS.isdisjoint(table.unknown(name))
     return Column(
         name, kinds.YES_NO, ("0", "1"), unlisted=_label(options.unlisted, NEGATIVE),
         minus_one=_label(options.minus_one, UNANNOTATED), threshold=options.vote_threshold,
-        marks=bool(words) and words <= kinds.MARKS and not signs, signs=signs,
+        marks=bool(words) and words <= kinds.MARKS and not signs, signs=signs, yes=yes,
     )  # fmt: skip
 
 
@@ -283,7 +293,7 @@ def _no_attribute(table, name, codes, texts):
     known, numbers = int((codes >= 0).sum()), [number(text) for text in texts]
     words = _words_of(name)
     if words & _PEOPLE:
-        return "who looked or took it, by its name"
+        return "who looked at it, took it or owns it, by its name"
     if all(text[:1] == "{" and text[-1:] == "}" for text in texts):
         return "nested JSON"
     if re.fullmatch(r"unnamed: \d+", name.lower()) or (known > 2 and is_index(list(table.text(name)))):
@@ -303,6 +313,8 @@ def _no_attribute(table, name, codes, texts):
         return "measured numbers"
     if all(map(_DATE.fullmatch, texts)):
         return "dates or times"
+    if all(map(is_image_name, texts)):
+        return "names of other photos"
     if all(map(_PLACE.fullmatch, texts)):
         return "addresses or paths"
     return ""

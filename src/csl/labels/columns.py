@@ -17,18 +17,24 @@ YES_NO, INTEGER, STRING, LIST = "yes/no", "integer", "string", "list"
 YES = frozenset(
     {
         "1", "1.0", "true", "t", "yes", "y", "present", "x", "✓", "✔", "ja", "j", "wahr", "oui", "vrai", "si", "sí", "sì",
-        "sim", "+", "on", "pos", "positive", "positiv", "positif", "positivo", "checked",
+        "sim", "+", "on", "pos", "positive", "positiv", "positif", "positivo", "checked", "detected", "vorhanden", "présent",
+        "verdadero", "vero", "verdadeiro", "waar", "sant", "tak", "prawda", "ano", "áno", "igen", "igaz", "kyllä", "tosi",
+        "evet", "doğru", "da", "да", "истина", "так", "ναι", "はい", "有", "あり", "○", "◯", "●", "是", "예",
+        "있음", "نعم", "כן", "हाँ",
     }
 )  # fmt: skip
 NO = frozenset(
     {
         "0", "0.0", "false", "f", "no", "n", "absent", "nein", "nee", "falsch", "non", "faux", "não", "nao",
-        "off", "neg", "negative", "negativ", "négatif", "negativo", "unchecked",
+        "off", "neg", "negative", "negativ", "négatif", "negativo", "unchecked", "not detected", "undetected", "not present",
+        "nicht vorhanden", "falso", "onwaar", "falskt", "nej", "nei", "nie", "fałsz", "ne", "nem", "hamis", "ei", "epätosi",
+        "hayır", "hayir", "yanlış", "nu", "нет", "ложь", "ні", "όχι", "いいえ", "无", "無", "なし", "否", "아니오",
+        "아니요", "없음", "لا", "לא", "नहीं",
     }
 )  # fmt: skip
-"""In any case: in English, German, Dutch, French, Spanish, Italian and Portuguese."""
+"""In any case: in English and in the languages of many spreadsheets."""
 
-MARKS = frozenset({"x", "✓", "✔", "+"})
+MARKS = frozenset({"x", "✓", "✔", "+", "○", "◯", "●"})
 """Marks, beside which an empty cell is not marked: unlisted, and not unknown."""
 
 MINUS = frozenset({"-", "\N{MINUS SIGN}", "\N{EN DASH}"})
@@ -64,6 +70,7 @@ class Column:
         threshold: of shares of votes: from which on yes, in (0, 1].
         marks: whether a yes/no column holds marks alone, so that an empty cell is unlisted.
         signs: whether a yes/no column holds + and -, so that the latter is no.
+        yes: the word for yes that a person said, beside which any other is no; "" for the usual ones.
     """
 
     name: str
@@ -78,6 +85,7 @@ class Column:
     threshold: float | None = None
     marks: bool = False
     signs: bool = False
+    yes: str = ""
 
     @property
     def classes(self) -> list[str]:
@@ -133,6 +141,8 @@ class Column:
         if self.kind == YES_NO:
             if self.threshold is not None and (share := number(text)) is not None:
                 return np.array([share >= self.threshold], np.int8)
+            if self.yes:
+                return np.array([folded(text) == folded(self.yes)], np.int8)
             word = text.lower()
             return np.array([word in YES], np.int8) if word in YES or word in NO else None
         if self.kind == LIST:

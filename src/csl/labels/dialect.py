@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from csl.errors import InputError
 from csl.labels import json_tables, parquet
 from csl.labels.matching import few, few_names
+from csl.labels.paths import SPLITS, split_name
 from csl.labels.trust import unescape_cell
 from csl.machine.image_formats import is_image_name
 
@@ -21,6 +23,7 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest", json_tables.SUFFIX, p
 
 FILENAME = "filename"
 """The column of image names, also of a file without a header."""
+SPLIT = "split"
 
 _SEPARATORS = ",;\t|"
 _BYTE_ORDER = {
@@ -179,7 +182,7 @@ def _beginning(text, suffix):
     lines = list(islice(io.StringIO(text, newline=""), _ABOVE + 2))
     said = re.fullmatch(r"\ufeff?sep=(.)\s*", lines[0]) if lines else None
     start = len(lines.pop(0)) if said else 0
-    separators = [said[1] if said else max(_SEPARATORS, key=lambda one: len(_split(line, one))) for line in lines]
+    separators = [said[1] if said else _separator(lines[k:]) for k in range(len(lines))]
     cells = [_split(line, separator) for line, separator in zip(lines, separators, strict=True)]
     wide = next((k for k, row in enumerate(cells) if sum(map(bool, row)) > 1), 0)
     if wide and _could_be_names(cells[wide]):
@@ -188,6 +191,16 @@ def _beginning(text, suffix):
     if not said and suffix == ".txt" and cells and len(cells[0]) == 1:
         return " ", start, []
     return separators[0] if cells else ",", start, []
+
+
+def _separator(lines):
+    """The sign that splits some lines into as many cells each, or else the first of them into most."""
+
+    def rate(sign):
+        rows = [len(row) for row in csv.reader(lines, delimiter=sign) if row]
+        return len(rows) > 1 and rows[0] > 1 and set(rows[:-1]) == {rows[0]}, len(_split(lines[0], sign))
+
+    return max(_SEPARATORS, key=rate)
 
 
 def _could_be_names(cells):
@@ -207,10 +220,11 @@ def _without_header(rows, name, notes):
     repeated = set(first[1:]) <= {"0", "1", "-1"} and len(set(first[1:])) < len(first[1:])
     if len(first) < 2 or not (images or numbers or repeated):
         return []
-    names = [f"class {k}" for k in range(len(first) - 1)]
+    names = [f"class {k}" for k in range(len(rows[0]) - 1)]
     notes.append(f"{name}: no header, so the classes are numbered: {' to '.join(dict.fromkeys([names[0], names[-1]]))}")
     names.insert(images[0] if images else 0, FILENAME)
-    return names
+    of_split = (k for k in range(len(names)) if {split_name("".join(row[k : k + 1])) for row in rows} <= {*SPLITS})
+    return [SPLIT if k == split else name for split in [next(of_split, None)] for k, name in enumerate(names)]
 
 
 def _parsed(path, text, separator, line):
@@ -223,9 +237,9 @@ def _parsed(path, text, separator, line):
             if not rows or any(map(str.strip, row)):
                 rows.append(row)
                 lines.append(line)
-                if len(row) > len(rows[0]):
+                if len(row) > len(rows[0]) and not any(map(is_image_name, rows[0])):  # it is a header
                     found = f"found {len(row)} cells, expected {len(rows[0])} as in line {first}"
-                    raise InputError(f"{path}, line {line}: {found}")
+                    raise InputError(f"{path}, line {line}: {found} (a list within a cell needs quotes around it)")
             line = first + reader.line_num
     except csv.Error as error:
         raise InputError(f"{path}, line {line}: not a CSV: {error}, expected quotes in pairs") from None
@@ -239,7 +253,7 @@ def _parsed(path, text, separator, line):
             f"{path}, line {lines[-1]}: found {len(rows[-1])} cells and the end of the file, expected {wanted} as in line "
             f"{first}; it may have been cut short (a line break at its end says that it was not)"
         )
-    width = len(rows[0])
+    width = max(map(len, rows))
     escaped = "'" in text
     rows = [[unescape_cell(cell) for cell in row] if escaped else row for row in rows]
     return [row + [""] * (width - len(row)) for row in rows], lines
@@ -277,6 +291,10 @@ def _by_blanks(path, text, notes):
     width = len(numbered[1][0])
     if len(numbered[0][0]) == width - 1:
         header, numbered = [FILENAME, *numbered[0][0]], numbered[1:]
+    elif len(numbered[0][0]) == 2 < width and is_image_name(
+        numbered[1][0][0]
+    ):  # DeepFashion's says no more than what follows
+        header, numbered = _without_header([words for words, _ in numbered[1:]], path.name, notes), numbered[1:]
     elif not (header := _without_header([words for words, _ in numbered], path.name, notes)):
         header, numbered = numbered[0][0], numbered[1:]
     for row, line in numbered:
@@ -302,7 +320,34 @@ def _json_lines(path, text, notes):
     return _of_objects(path, objects, lines, notes)
 
 
+def _flat(objects):
+    """The objects, with `{"cat": true, "dog": false}` under a key as columns, whose names are the keys in it."""
+    values: dict[str, list] = {}
+    for one in objects:
+        for key, value in one.items():
+            if value is not None:
+                values.setdefault(key, []).append(value)
+    of_key = {
+        key: list(dict.fromkeys(chain.from_iterable(some))) for key, some in values.items() if all(map(_is_flat, some))
+    }
+    counts = Counter([*values, *chain.from_iterable(of_key.values())])
+    rows = []
+    for one in objects:
+        row = {key: value for key, value in one.items() if key not in of_key}
+        for key, names in of_key.items():
+            found = one.get(key) or {}
+            row |= {name if counts[name] == 1 else f"{key}.{name}": found.get(name) for name in names}
+        rows.append(row)
+    return rows
+
+
+def _is_flat(value):
+    is_dict = isinstance(value, dict) and value and value.keys().isdisjoint({"choices", "bbox", "bytes", "path", "src"})
+    return bool(is_dict) and all(one is None or isinstance(one, bool | int | float | str) for one in value.values())
+
+
 def _of_objects(path, objects, lines, notes):
+    objects = _flat(objects)
     header = list(dict.fromkeys(chain.from_iterable(objects)))
     if not header:
         raise InputError(f"{path}: found an empty file, expected a JSON object an image")

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from csl.errors import InputError, printable
+from csl.errors import InputError, NoSplit, printable
 from csl.labels.annotations import Annotations
 from csl.labels.division import owners
 from csl.labels.matching import few, few_names, with_classes
 from csl.labels.options import DataOptions
-from csl.labels.paths import SPLITS, split_of
+from csl.labels.paths import SPLITS, TEST_AS_VAL, split_of
 from csl.labels.read import read_split
 from csl.labels.table import UNKNOWN
 from csl.machine.invocation import command
@@ -91,14 +91,20 @@ def inspect(options: DataOptions) -> tuple[dict[str, Any], list[str]]:
         InputError: the annotations cannot be read.
     """
     parts: dict[str, Annotations] = {}
+    refusals: list[InputError] = []
     for split in SPLITS:
         try:
             parts[split] = read_split(options, split)
-        except InputError:
-            if split == SPLITS[0]:
+        except InputError as error:
+            if split == SPLITS[0] and not isinstance(error, NoSplit):
                 raise
-    first = parts["train"]
-    if len({(part.source, len(part), *part.images[:1]) for part in parts.values()}) == 1:
+            refusals.append(error)
+    if not parts:
+        raise refusals[0]
+    if "train" not in parts and "test" in parts and TEST_AS_VAL in parts["val"].notes:
+        del parts["val"]
+    first = next(iter(parts.values()))
+    if "train" in parts and len({(part.source, len(part), *part.images[:1]) for part in parts.values()}) == 1:
         if not first.columns:  # a file that is read as any split
             data = Path(options.data)
             parts = {split_of(Path(first.source), data if data.is_dir() else data.parent) or "all": first}
@@ -112,7 +118,7 @@ def inspect(options: DataOptions) -> tuple[dict[str, Any], list[str]]:
             dict.fromkeys(note for part in parts.values() for note in with_classes(part, first.classes).notes)
         ),
     }
-    if "val" in parts:
+    if first is not parts.get("val") and "val" in parts:
         report["notes"] += images_in_both(first, parts["val"])
     lines = [*column_lines(first), *(note for note in map(printable, report["notes"]) if note not in first.notes), ""]
     for name, part in parts.items():

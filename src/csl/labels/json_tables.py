@@ -36,6 +36,8 @@ def first_record(path: Path) -> dict[str, Any]:
     """The first row of such a file, in part; empty where it is another. Only its beginning is read."""
     with open(path, "rb") as stream:
         text = stream.read(_HEAD).decode("utf-8-sig", "replace")
+    if '"imageId"' in text and '"labelId"' in text and text.lstrip()[:1] == "{":
+        return {_NAMES: "", _LABELS: ""}
     if key := _FIRST_KEY.match(text):
         named = is_image_name(key[1]) or (key[1] in ("classes", "labels") and re.search(r'"labels"\s*:\s*\{', text))
         return {_NAMES: key[1], _LABELS: ""} if named else {}
@@ -62,6 +64,8 @@ def read_records(path: Path, text: str) -> Records:
 
 def _by_name(path, content):
     """Of `{"a.jpg": ["cat"]}`, or of FiftyOne's `{"classes": ["cat"], "labels": {"a": 0}}`."""
+    if isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
+        return _of_challenge(path, content)
     classes = content.get("classes")
     labels = content["labels"] if isinstance(content.get("labels"), dict) else content
     rows = []
@@ -79,6 +83,19 @@ def _by_name(path, content):
             )
         rows.append({_NAMES: name, _LABELS: words})
     return Records(rows, [], {_LABELS: list(map(str, classes))} if isinstance(classes, list) else {})
+
+
+def _of_challenge(path, content):
+    """Of iMaterialist's `{"images": [{"imageId": "1", "url": ...}], "annotations": [{"imageId": "1", "labelId": ["95"]}]}`."""
+    labels: dict[str, list[str]] = {}
+    for one in content["annotations"]:
+        if not isinstance(one, dict) or not {"imageId", "labelId"} <= one.keys():
+            raise InputError(
+                f"{path}: found the annotation {str(one)[:60]}, expected an object with imageId and labelId"
+            )
+        found = one["labelId"] if isinstance(one["labelId"], list) else [one["labelId"]]
+        labels.setdefault(str(one["imageId"]), []).extend(map(str, found))
+    return Records([{_NAMES: name, _LABELS: words} for name, words in labels.items()], [], {})
 
 
 def _named(one, classes):

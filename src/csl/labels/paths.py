@@ -18,7 +18,7 @@ from csl.labels.matrix import row_numbers, stretches
 
 SPLITS = ("train", "val", "test")
 SPELLINGS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-_OTHER_WORDS = {"training": "train", "validierung": "val", "dev": "val", "testing": "test"}
+_OTHER_WORDS = {"training": "train", "validierung": "val", "dev": "val", "validate": "val", "testing": "test"}
 
 TEST_AS_VAL = "there is no val split: the test split is used for validation"
 """The note of annotations that are so."""

@@ -5,7 +5,6 @@ inferred is printed, and what a table leaves open is asked: an InputError that n
 """
 
 import difflib
-import fnmatch
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from csl.labels.columns import Column, canonical, number
 from csl.labels.matching import few, few_names
 from csl.labels.paths import split_in, split_name
 from csl.labels.table import FILENAME, SPLIT, WEIGHT, Table
-from csl.labels.table_options import SIDE_FILE, TableOptions
+from csl.labels.table_options import SIDE_FILE, TableOptions, columns_named
 from csl.machine.image_formats import is_image_name
 
 _IMAGE_NAMES = (
@@ -35,7 +34,8 @@ _SPLIT_FLAGS = {
 """{name of a column: the split of yes and that of no}"""
 SPLIT_NAMES = frozenset(
     {
-        "split", "splits", "splitname", "datasplit", "set", "subset", "partition", "phase", "fold", *_SPLIT_FLAGS,
+        "split", "splits", "splitname", "datasplit", "set", "subset", "partition", "phase", "fold", "evaluationstatus",
+        *_SPLIT_FLAGS,
     }
 )  # fmt: skip
 _NUMBERED = {"0": "train", "1": "val", "2": "test"}
@@ -56,6 +56,7 @@ _BOX_CLASS = (
 _LOOKED_AT = 16  # cells of a column, which may name photos
 _BLOCK = 5  # yes/no columns beside which words are taken for facts about the photo
 _VOTERS = 10  # at most
+_ALIKE = 3  # columns of the same two words
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,11 @@ class Schema:
 def names_images(column: str) -> bool:
     """Whether a column of that name usually names images; `id` and `name` alone may be of anything."""
     return _plain(column) in _IMAGE_NAMES[:-2]
+
+
+def names_split(column: str) -> bool:
+    """Whether a column of that name usually says the split."""
+    return _plain(column) in SPLIT_NAMES
 
 
 def split_words(table: Table, column: str) -> np.ndarray:
@@ -174,6 +180,8 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
     if options.minus_one is None and not classes_known:
         _ask_for_minus_one(table, columns)
     _check_used(table, columns, options)
+    if not classes_known:
+        _ask_for_yes(table, columns, firm)
     _check_classes(table, columns)
     notes += [note for column in columns for note in notes_of(table, column)]
     return Schema(image, split, weight, columns, ignored, notes)
@@ -210,13 +218,8 @@ def _nearest(name, names):
 
 def _wanted(table, patterns):
     """The columns that the patterns name, in the order of the table."""
-    names, wanted = table.columns, set()
-    for pattern in patterns:
-        if ".." in pattern:
-            first, last = sorted(names.index(end) for end in pattern.split("..", 1))
-            wanted |= set(names[first : last + 1])
-        else:
-            wanted |= {name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)}
+    names = table.columns
+    wanted = {name for pattern in patterns for name in columns_named(names, pattern)}
     if patterns and not wanted:
         raise InputError(f"--columns {','.join(patterns)}: names no column of {table.path}, found {few(names)}")
     return [name for name in names if name in wanted]
@@ -254,9 +257,22 @@ def image_column(table: Table, options: TableOptions, is_photo: Callable[[str], 
     by_ending = (name for name in table.columns if any(map(is_image_name, head.text(name))))
     if column := next(iter([*sure, *by_ending, *named]), None):
         return column
+    distinct = [column for column in table.columns if _are_names(table, column)]
+    if len(distinct) == 1:
+        return distinct[0]
     found = few_names(table.columns)
     raise InputError(
         f"{table.path}, line 1: no {FILENAME!r} column, found {found}; expected one, or --filename_column NAME"
+    )
+
+
+def _are_names(table, column):
+    """Whether the cells are words without blanks, no value twice."""
+    texts = table.text(column)
+    return (
+        len(texts) > _LOOKED_AT
+        and len(set(texts)) == len(texts)
+        and all(text and " " not in text and number(text) is None for text in texts)
     )
 
 
@@ -309,11 +325,15 @@ def split_of_cell(column: str, text: str) -> str | None:
 
 def _split_notes(table, split):
     """What is taken for the split, where another might be meant."""
-    if split is None or _plain(split) == SPLIT:
+    if split is None:
         return []
     meant = [(text, split_of_cell(split, text)) for text in sorted(set(table.text(split)))]
     words = ", ".join(f"{text} is {said}" for text, said in meant if said not in (None, text.lower()))
-    return [f"column {split!r} says the split" + (f": {words}" if words else "")]
+    return (
+        [f"column {split!r} says the split" + (f": {words}" if words else "")]
+        if words or _plain(split) != SPLIT
+        else []
+    )
 
 
 # ---------------------------------------------------------------------------------------------- the columns together
@@ -442,6 +462,23 @@ def _ask_for_minus_one(table, columns):
         f"{table.path}: column {holds[0].name!r} and {len(holds) - 1} more hold -1, and no yes/no column a 0: -1 may mean "
         "no or not known; expected --minus_one negative or --minus_one unknown"
     )
+
+
+def _ask_for_yes(table, columns, firm):
+    """Ask which word is yes where the same two stand in several columns, such as `low` and `high` or words of a language."""
+    of_words: dict[frozenset, list[str]] = {}
+    for column in columns:
+        if column.kind == kinds.STRING and len(column.values) == 2 and column.name not in firm:
+            of_words.setdefault(frozenset(map(kinds.folded, column.values)), []).append(column.name)
+    for names in of_words.values():
+        if len(names) >= _ALIKE:
+            words = table.known(names[0])[1][:2]
+            said = f"{names[0]}..{names[-1]}"
+            raise InputError(
+                f"{table.path}: {len(names)} columns hold {words[0]!r} and {words[1]!r} alone ({few_names(names)}), perhaps "
+                f"for yes and no; expected --roles '{said}=class:WORD' with the word for yes, or '{said}=attribute' where each "
+                "is a class of its own"
+            )
 
 
 def _check_used(table, columns, options):

@@ -12,11 +12,11 @@ import pandas as pd
 
 from csl.errors import InputError
 from csl.labels.dialect import FILENAME as FILENAME
+from csl.labels.dialect import SPLIT as SPLIT
 from csl.labels.dialect import Cells, read_cells
 from csl.labels.matching import few_names
 from csl.labels.parquet import parts_of
 
-SPLIT = "split"
 WEIGHT = "weight"
 
 UNKNOWN = frozenset(

@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ SIDE_FILE = "labels.toml"
 
 RECORD = "preparation.json"
 """Beside the tables that `csl prepare attributes` wrote: it says so, and how these are read."""
+
+
+def columns_named(columns: Sequence[str], pattern: str) -> list[str]:
+    """The columns that a name, a pattern (`has_*`) or a range (`first..last`) names, in their order."""
+    ends = pattern.split("..", 1)
+    if len(ends) == 2 and set(ends) <= set(columns):
+        first, last = sorted(columns.index(end) for end in ends)
+        return list(columns[first : last + 1])
+    return [name for name in columns if name == pattern or fnmatchcase(name, pattern)]
 
 
 def _is_text(value):
@@ -51,7 +61,8 @@ class TableOptions:
         columns: the columns that hold labels, and no others do: names, patterns (`has_*`) and ranges (`first..last`).
         ignore_columns: columns that hold none.
         attributes: {column: size} of integer columns whose size the data need not show.
-        roles: {column: one of `ROLES`}; "list:+" says what separates the labels, also "list:comma" and "list:blank".
+        roles: {column, or as in `columns` a pattern or a range: one of `ROLES`}; "list:+" says what separates the labels, also
+            "list:comma" and "list:blank", "class:WORD" which word is yes.
         minus_one: what -1 means in a yes/no column, "negative" or "unknown".
         unlisted: what a label that a list lacks, or a cell without a mark, counts as, "negative" or "unknown".
         no_label: words for an empty list.
@@ -76,9 +87,10 @@ class TableOptions:
                 raise InputError(f"--{name} {getattr(self, name)}: expected negative or unknown")
         for column, role in self.roles.items():
             plain, colon, separator = role.partition(":")
-            if plain not in ROLES or (colon and (plain != "list" or not separator)):
+            if plain not in ROLES or (colon and (plain not in ("list", "class") or not separator)):
                 raise InputError(
-                    f"--roles: found {column}={role}, expected one of {', '.join(ROLES)}, or list:SEPARATOR as in list:+"
+                    f"--roles: found {column}={role}, expected one of {', '.join(ROLES)}, list:SEPARATOR as in list:+ "
+                    "or class:WORD as in class:ja"
                 )
         check_ranges(vars(self))
 
@@ -105,6 +117,14 @@ class TableOptions:
             except (OSError, ValueError) as error:
                 raise InputError(f"{path}: not TOML in UTF-8 ({error})") from None
         return said
+
+    def of_columns(self, columns: Sequence[str]) -> "TableOptions":
+        """These options with the roles of the columns that each pattern or range names; a role of a column's own wins."""
+        found = {}
+        for name, role in self.roles.items():
+            meant = [] if name in columns else [one for one in columns_named(columns, name) if one != self.image]
+            found |= dict.fromkeys(meant or [name], role)
+        return replace(self, roles=found | {name: role for name, role in self.roles.items() if name in columns})
 
     def given(self) -> dict[str, Any]:
         """The options that say something."""

@@ -17,9 +17,9 @@ from csl.data.images import load_rgb
 from csl.errors import InputError, NoSplit
 from csl.labels import UNANNOTATED, Annotations, LabelMatrix, read_attributes
 from csl.labels.annotations import ColumnSummary
-from csl.labels.attributes import as_read, only_table
+from csl.labels.attributes import as_read, only_table, training_file_of
 from csl.labels.layouts import ATTRIBUTES
-from csl.labels.paths import SPLITS, contents
+from csl.labels.paths import SPLITS, contents, split_in
 from csl.labels.photos import Photos
 from csl.labels.schema import split_words
 from csl.labels.table import SPLIT, Table
@@ -81,6 +81,9 @@ def find_source(data: Path, images: Images) -> tuple[Path, Images, dict[str, Pat
         own = int((data / RECORD).is_file())  # what this tool wrote is called as the first
         layout = ATTRIBUTES._replace(files=ATTRIBUTES.files[own:])
         parts = {split: file for split in SPLITS if (file := layout.find(data, split))}
+        if csv is None and not parts:
+            named = {split: only_table(data, split=split) for split in SPLITS}
+            parts = {split: file for split, file in named.items() if file and split_in(file.stem) == split}
         files = parts if csv is None and len(parts) > 1 and SPLITS[0] in parts else None
         csv = csv or parts.get(SPLITS[0]) or only_table(data)
     if csv is None:
@@ -146,7 +149,9 @@ def _read_photos(csv, images, options, follow_links, split=None):
     annotations.expect_photos()
     column = next(one.name for one in annotations.columns if one.role == "image")
     said = {name: value for name, value in options.items() if name not in ("classes", "groups") and value}
-    table = as_read(Table.read(csv), TableOptions(**said).over_file(csv), column)
+    table, training_table = Table.read(csv), Table.read(training_file_of(csv, csv))
+    of_file = TableOptions(**said).over_file(csv).of_columns(training_table.columns)
+    table, _, _ = as_read(table, training_table, of_file, column)
     number = {path: row for row, path in enumerate(annotations.images)}
     of_split = next((one.name for one in annotations.columns if one.role == "split"), None)
     splits = () if of_split is None else list(split_words(table, of_split))
