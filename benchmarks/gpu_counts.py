@@ -11,8 +11,9 @@ disassembled; elsewhere their launches end in nothing, and all else runs on the 
   of the selective loss, 4 x 80, alone.
 - Python: microseconds of a layer's forward and backward on a tensor of 512 values, the least of many rounds; BatchNorm2d and
   leaky_relu_ beside it, whose arithmetic on the CPU is in their number.
-- instructions: SASS of the main loop over the elements that a thread loads in it, of bfloat16 channels-last; of a kernel without
-  a loop, all of its instructions over the elements of a thread. Registers and spilled bytes of a thread, the most of any variant.
+- instructions: SASS of the main loop over the elements that a thread loads in it, of bfloat16 channels-last; of a kernel
+  without a loop, all of its instructions over the elements of a thread. Registers and spilled bytes of a thread, the most of
+  any variant.
 - memory: MiB an image of feature maps that autograd keeps for backward, weights not among them.
 
 Writes benchmarks/results/gpu_counts.json and prints a table.
@@ -46,7 +47,11 @@ from csl.ops import SelectiveOptions, abn_backend, selective_triton
 RESULTS = Path(__file__).parent / "results" / "gpu_counts.json"
 TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 ARCHS = (80, 90, 100)
-LOADED = {"_statistics_kernel": 1, "_backward_sums_kernel": 2, "_backward_kernel": 2}  # tensors that a loop reads, at least
+LOADED = {
+    "_statistics_kernel": 1,
+    "_backward_sums_kernel": 2,
+    "_backward_kernel": 2,
+}  # tensors that a loop reads, at least
 LIMITS = {
     "launches of a step": 900,
     "launches of the loss": 10,
@@ -225,7 +230,11 @@ def worst(rows):
 
 def above(found):
     """What is above its limit, one line each."""
-    lines = [f"{name}: {found[name]}, at most {most}" for name, most in LIMITS.items() if name in found and found[name] > most]
+    lines = [
+        f"{name}: {found[name]}, at most {most}"
+        for name, most in LIMITS.items()
+        if name in found and found[name] > most
+    ]
     for kernel, archs in found["kernels"].items():
         for arch, values in archs.items():
             for name, most in (LIMITS.get(kernel, {}) | {"spilled": LIMITS["spilled bytes"]}).items():
@@ -236,7 +245,9 @@ def above(found):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", type=int, nargs="+", default=ARCHS, help="kinds of GPU, as 90 for an H100: no file then")
+    parser.add_argument(
+        "--arch", type=int, nargs="+", default=ARCHS, help="kinds of GPU, as 90 for an H100: no file then"
+    )
     args = parser.parse_args()
     load = os.getloadavg()[0]
     torch.manual_seed(0)
@@ -270,7 +281,9 @@ def main():
         RESULTS.parent.mkdir(exist_ok=True)
         by_name = {"csl": dict(counts.most_common()), "timm": dict(timm_counts.most_common()), "loss": dict(in_loss)}
         machine = describe_machine(load, "torch", "triton", "timm")
-        RESULTS.write_text(json.dumps({"machine": machine, **found, "by name": by_name, "variants": rows}, indent=1) + "\n")
+        RESULTS.write_text(
+            json.dumps({"machine": machine, **found, "by name": by_name, "variants": rows}, indent=1) + "\n"
+        )
         print(f"written: {RESULTS}")
     if lines := above(found):
         sys.exit("\n".join(lines))

@@ -72,7 +72,8 @@ EFFECT = {
     "max_steps": (TWO_STEPS, 1), "print_freq": (TWO_STEPS, 64), "save_every": (TWO_STEPS, 1), "eval_every": (TWO_STEPS, 1),
     "background": ({"data": "table", "ignore_columns": ["share", "cat"]}, "white"),
     "group_loss": ({}, "softmax"), "loss_options": ({"loss": "asl"}, "disable_torch_grad_focal_loss=false"),
-    "refit_head": ({}, True), "mix": ({}, "logic"),
+    "refit_head": ({}, True), "mix": ({}, "logic"), "progressive_size": ({}, 16),
+    "frozen_epochs": ({"model_path": "two.pth", "epochs": 2}, 1),
     "skip_nonfinite": ({"lr": 1e30, "max_steps": 2}, 5), "resume": ({}, True), "select_by": (PRIOR, "estimated"),
 }  # fmt: skip
 
@@ -118,6 +119,8 @@ IDLE = {
     "abn": [{"abn": "torch"}], "sync_abn": [{"sync_abn": True}],
     "stop_epoch": [{"stop_epoch": 3, "epochs": 2}], "weights_key": [{"weights_key": "ema"}],
     "group_loss": [{"group_loss": "softmax", "data": "coco"}],
+    "progressive_size": [{"progressive_size": 32}, {"progressive_size": (32, 48)}],
+    "frozen_epochs": [{"frozen_epochs": 1}],
     "mix": [{"mix": "logic", "loss": "ll_cp"}, {"mix": "logic", "group_loss": "softmax"}],
     "loss_options": [{"loss_options": "tau=0.6"}, {"loss_options": ""}],
     "metadata": [{"metadata": "coco", "debug_mode": "on_farm"}],

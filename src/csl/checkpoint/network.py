@@ -1,5 +1,6 @@
 """Networks with the weights of a checkpoint: all of them, or the body and what of the head other classes have use for."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def load_backbone(model: nn.Module, checkpoint: Checkpoint, class_set: ClassSet 
     if wrapped:
         found = {k if k in expected else f"body.{k}": v for k, v in found.items()}
     found = resampled(model, found, checkpoint.made_for)
-    is_head = _head_filter(model)
+    is_head = head_filter(model)
     head, kept = _kept_head(expected, checkpoint, found, is_head, class_set)
     fits = {k: v for k, v in found.items() if not is_head(k) and k in expected and v.shape == expected[k].shape}
     skipped = len(found) - len(fits) - len(head)
@@ -159,8 +160,8 @@ def _other_slopes(model, checkpoint):
     return f"; made with leaky slope {config.slope:g}, here {model.config.slope:g}: {checkpoint.model_name} keeps it"
 
 
-def _head_filter(model):
-    """A function that tells whether a key belongs to the model's classifier."""
+def head_filter(model: nn.Module) -> Callable[[str], bool]:
+    """A function that tells whether a key of the model's state dict belongs to its classifier."""
     if hasattr(model, "get_classifier"):  # timm
         classifier = model.get_classifier()  # of a network with two heads, both
         parts = classifier if isinstance(classifier, tuple | list) else (classifier,)

@@ -71,13 +71,15 @@ def _add_network(g):
     g.add("--head", metavar="HEAD", help="linear, bottleneck, ml_decoder or boostlu (docs/losses.md)")
     g.add("--dropout", type=float, metavar="P", help="before the classifier of a timm model")
     g.add("--image_size", type=parsing.size, metavar="PX", help="images are resized to this side, or HEIGHTxWIDTH")
+    g.add("--progressive_size", type=parsing.size, metavar="PX",
+          help="train at this size at first, rising to --image_size (docs/speed.md)")  # fmt: skip
     g.shared("background")
-    g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on the device), flip_affine, none",
+    g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on device), flip_affine, none",
           default="auto: fast")  # fmt: skip
     g.add(
         "--mix",
         metavar="NAME",
-        help="logic (LogicMix): half of the photos are laid over others, with the labels that follow",
+        help="logic (LogicMix): half of the photos laid over others, labels too",
     )
 
     g.add(
@@ -108,7 +110,7 @@ def _add_loss(g):
     g.add(
         "--group_loss",
         metavar="NAME",
-        help="of the values of an attribute: sigmoid, or softmax as they exclude each other",
+        help="of an attribute's values: sigmoid, or softmax as they exclude each other",
     )
     _add_setting(g, "partial_loss_mode", parsing.mode, "MODE",
               "un-annotated labels: negative, ignore, ignore_normalize_classes or selective")  # fmt: skip
@@ -144,6 +146,7 @@ def _add_optimisation(g):
           default="30; auto: by the images")  # fmt: skip
     g.add("--stop_epoch", type=int, metavar="N", help="train this many of them")
     g.add("--max_steps", type=int, metavar="N", help="stop after this many steps")
+    g.add("--frozen_epochs", type=int, metavar="N", help="train the head alone for this many of them at first")
     g.add("-b", "--batch_size", type=int, metavar="B", help="images at a time, in each process of torchrun")
     g.add("--grad_accum", type=int, metavar="N", help="batches per step in each process, whose gradients add up")
     g.add("--lr", type=float, metavar="LR", help="highest learning rate, never rescaled by the processes",

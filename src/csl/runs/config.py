@@ -18,6 +18,8 @@ class TrainOptions:
     epochs: int | None = 30
     stop_epoch: int | None = None
     max_steps: int | None = None
+    progressive_size: int | tuple[int, int] | None = None
+    frozen_epochs: int = 0
     grad_accum: int = 1
     lr: float | None = 2e-4
     schedule: str = "onecycle"

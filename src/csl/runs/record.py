@@ -117,8 +117,9 @@ def _meanings(settings):
     for name in ("ignore_columns", "columns", "no_label"):
         if isinstance(meant.get(name), list):
             meant[name] = sorted(map(str, meant[name]))
-    if isinstance(size := meant.get("image_size"), int):
-        meant["image_size"] = [size, size]
+    for name in ("image_size", "progressive_size"):
+        if isinstance(size := meant.get(name), int):
+            meant[name] = [size, size]
     scheme = meant.get("simulate_partial_type")
     meant["simulate_partial_type"] = getattr(schemes.get(str(scheme)), "__name__", scheme)  # two names for one scheme
     if meant.get("simulate_partial_param") is None and scheme is not None and scheme not in WITHOUT_PARAM:

@@ -10,6 +10,7 @@ from csl.losses.options import LossOptions, settings_of
 from csl.models import CONFIGS, architecture
 from csl.models.exclusive import exclusive_groups
 from csl.runs.config import TrainConfig, TrainOptions
+from csl.training.sizes import is_smaller
 
 STAGE_1 = ("prior_epochs", "prior_loss", "prior_estimator")
 PRIOR = ("prior_path", "prior_threshold", *STAGE_1)
@@ -118,5 +119,7 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     needs(not tresnet, network, "dropout")
     needs(config.head == "linear", f"with --head {config.head}", "dropout")
     needs(tresnet, network, "abn", "sync_abn")
+    smaller = config.progressive_size is not None and is_smaller(config.progressive_size, config.image_size)
+    needs(smaller, "with an --image_size that is not larger", "progressive_size")
     needs((config.stop_epoch or 0) <= config.epochs, f"with --epochs {config.epochs}", "stop_epoch")
     return idle

@@ -175,6 +175,11 @@ def _with_choices(config, asked, train, say):
         say(f"loss auto: as the run was started, {auto.flags_of_loss(config)}")
     config, of_start = with_start(config)
     starts, lines = starting_weights(config) is not None, []
+    if config.frozen_epochs and not starts:
+        raise InputError(
+            f"--frozen_epochs {config.frozen_epochs}: the network starts from scratch, and has learned nothing to be kept; "
+            "expected weights to start from (--model_path), or 0"
+        )
     if config.loss == "auto":
         config, lines = auto.chosen(config, train, probe_run.can_look(config, starts, len(train.classes)))
     if config.probe and exclusive_groups(train.groups) and not config.refit_head:  # which fits rows one by one

@@ -9,7 +9,7 @@ from csl.errors import InputError
 from csl.labels import Annotations, LabelMatrix, simulate
 from csl.losses.options import settings_of as settings_of_loss
 from csl.machine import distributed
-from csl.models import check_image_size, fewest_images
+from csl.models import CONFIGS, architecture, check_image_size, fewest_images, own_size
 from csl.models.abn import describe_abn
 from csl.models.compiling import check_compiler
 from csl.predict.scoring import autocast_dtype, choose_device
@@ -19,13 +19,20 @@ from csl.training import selection
 from csl.training.checks import check_used
 from csl.training.data import Say
 from csl.training.optim import OPTIMIZERS, SCHEDULES
+from csl.training.sizes import sizes_between
 from csl.training.start import network_name
 
 
 def check_settings(config: TrainConfig) -> None:
     """Raise InputError, one line, where a setting is out of range, unknown, or changes nothing beside the others."""
     check_ranges(vars(config))
-    check_image_size(network_name(config), config.image_size)
+    name, smallest = network_name(config), config.progressive_size
+    check_image_size(name, config.image_size)
+    if smallest is not None:
+        if architecture(name) not in CONFIGS and own_size(name) is not None:
+            raise InputError(f"--progressive_size: the layers of {name} are made for one image size; expected none")
+        for size in sizes_between(smallest, config.image_size):
+            check_image_size(name, size)
     autocast_dtype(config.amp, choose_device(config.device))
     TrainTransform(config.image_size, config.augment, config.background)
     if config.on_bad_image not in ("stop", "skip"):
@@ -79,16 +86,17 @@ def fewest_images_of(config: TrainConfig) -> int:
     """Of a batch of one process that the network can be trained on."""
     if config.sync_abn and distributed.world_size() > 1:  # its batch norm sees the images of all processes
         return 1
-    return fewest_images(network_name(config), config.image_size, config.head)
+    return fewest_images(network_name(config), config.progressive_size or config.image_size, config.head)
 
 
 def check_batches(config: TrainConfig, train: Annotations) -> None:
     """Raise InputError if an epoch has no batches, or one that the network cannot be trained on."""
     rank, processes = distributed.rank(), distributed.world_size()
+    size = config.progressive_size or config.image_size
     batches = EpochBatches(len(train), config.batch_size, config.seed, config.grad_accum, rank, processes)
     if batches.smallest < fewest_images_of(config):
         raise InputError(
             f"{train.source}: {len(train):,} images to train on give a batch of one image (--batch_size {config.batch_size}, "
             f"--grad_accum {config.grad_accum}, {processes} processes), of which the batch norm of {config.model_name} has one "
-            f"value a channel at --image_size {config.image_size}; expected two images in each batch, or larger images"
+            f"value a channel at size {size}; expected two images in each batch, or larger images"
         )

@@ -263,6 +263,11 @@ def _check_length(state, config, total_steps, per_epoch):
             f"{state.path} was started with; resume with --epochs {planned}, or start a new run from its weights, --model_path "
             f"{state.path} and another --path_dest (--schedule constant has no such curve)"
         )
+    if config.get("progressive_size") is not None:
+        raise InputError(
+            f"--epochs {epochs}: the image sizes of --progressive_size are those of the {planned} epochs that {state.path} was "
+            f"started with; resume with --epochs {planned}"
+        )
     if then != planned * per_epoch:
         raise InputError(
             f"{state.path}: {then // planned} steps an epoch, this command has {per_epoch}; expected the same"

@@ -29,8 +29,9 @@ from csl.predict.scoring import Scores, autocast_dtype, gather_scores, score, to
 from csl.prior import write_prior
 from csl.runs.config import TrainOptions
 from csl.runs.folder import RunFolder
-from csl.training import report, selection
+from csl.training import report, selection, sizes
 from csl.training.board import Board, scores_to_show
+from csl.training.body import Body
 from csl.training.finite import FiniteWatch
 from csl.training.optim import ModelEma, contiguous_state, create_optimizer, create_schedule
 from csl.training.progress import EpochProgress
@@ -91,14 +92,16 @@ class Trainer:
         self.amp_dtype = autocast_dtype(options.amp, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype == torch.float16)
         self.optimizer = create_optimizer(self.model, options.optimizer, options.lr, options.weight_decay)
-        total_steps = options.epochs * self.steps_per_epoch
-        self.schedule = create_schedule(self.optimizer, options.lr, total_steps, options.schedule)
+        self.total_steps = options.epochs * self.steps_per_epoch
+        self.schedule = create_schedule(self.optimizer, options.lr, self.total_steps, options.schedule)
+        self.image_size = train_loader.dataset.transform.height_width  # of the step under way; of evaluations always
         self.ema = ModelEma(self.model, options.ema_decay) if options.ema_decay else None
         self.networks = {"model": self.model} | ({"ema": self.ema.module} if self.ema is not None else {})
         if options.compile:
             for network in self.networks.values():
                 compile_network(network, device)
         self.network = self.model if self.processes == 1 else _data_parallel(self.model, device)
+        self.body = Body(self.model)
 
         images = train_loader.dataset.annotations.images
         self.signals = DeferredSignals(self.say)
@@ -149,7 +152,7 @@ class Trainer:
     def _train_epoch(self) -> float:
         """Train to the end of the epoch under way, or to `max_steps`; returns the images per second."""
         options, counts = self.options, self.counts
-        self.model.train()
+        self._to_training()
         if hasattr(self.criterion, "begin_epoch"):  # what depends on the epoch, after a resumption as well
             self.criterion.begin_epoch(counts.epoch + 1)
         done = counts.step - counts.epoch * self.steps_per_epoch  # not 0 where training resumes within an epoch
@@ -157,6 +160,7 @@ class Trainer:
         self.train_loader.batch_sampler.set_epoch(counts.epoch, done)
         with EpochProgress(f"epoch {counts.epoch + 1}", self.steps_per_epoch, done) as progress:
             for batches in self.steps():
+                self._choose_size()
                 if self._agree_on(batches):
                     self.train_step(batches)
                     taken += 1
@@ -207,6 +211,25 @@ class Trainer:
         for logits, loss, alone in outputs:
             self.sums.update(logits, loss, alone)
 
+    def _to_training(self) -> None:
+        """Set the network to training mode: all of it, or in the first `frozen_epochs` its head alone."""
+        self.model.train()
+        before, frozen = self.body.is_frozen, self.counts.epoch < self.options.frozen_epochs
+        self.body.freeze(frozen)
+        if before != frozen:
+            what = f"the head alone is trained up to epoch {self.options.frozen_epochs}" if frozen else "all is trained"
+            self.say(f"epoch {self.counts.epoch + 1}: {what} (--frozen_epochs)")
+            if self.processes > 1:  # which has noted the parameters that get gradients
+                self.network = _data_parallel(self.model, self.device)
+
+    def _choose_size(self) -> None:
+        """Set the size of the images of the step under way, which is said where it is another."""
+        full = self.train_loader.dataset.transform.height_width
+        size = sizes.size_at(self.counts.step, self.total_steps, self.options.progressive_size, full)
+        if size != self.image_size:
+            self.image_size = size
+            self.say(f"image size {size[0]}x{size[1]} from step {self.counts.step + 1} of {self.total_steps} on")
+
     def _agree_on(self, batches: Sequence[Batch]) -> bool:
         """Whether all processes take this step: the one message between them before it.
 
@@ -255,7 +278,7 @@ class Trainer:
     def _evaluate_between(self, rate: float) -> None:
         """Evaluate within an epoch; the log has a fraction as its epoch then."""
         results = self._evaluate()
-        self.model.train()
+        self._to_training()
         entry = self._log_entry(round(self.counts.step / self.steps_per_epoch, 4), results, rate)
         self._keep_best(results)
         self.say(report.evaluation(self.counts.step, entry["loss"], results))
@@ -371,7 +394,8 @@ class Trainer:
             self.say(report.estimated(results, self.prior_source))
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        x = to_input(batch.images, self.device, next(self.model.parameters()).dtype)
+        images = sizes.resized(batch.images, self.image_size)  # --progressive_size
+        x = to_input(images, self.device, next(self.model.parameters()).dtype)
         x = x if batch.draws is None else augment_batch(x, batch.draws)  # --augment fast
         return x, batch.targets.to(self.device, non_blocking=True)
 
