@@ -4,18 +4,23 @@
     python benchmarks/tresnet_speed.py --repeats 3 --batch 4  # a quick look
     python benchmarks/tresnet_speed.py --cpu 0                # the GPU rows alone
 
+`benchmarks/gpu.py` runs the GPU rows with all else that is to be measured there, each with a limit of time.
+
 Expected on two idle cores of an AMD EPYC (Zen 5, AVX-512), TResNet-M 224: inference at batch 16 at least 1.2 times timm's
 rate, at batch 1 at least 1.4 times; a training step at batch 16 at least 1.15 times, in at most 0.65 of its memory.
 
-All peers of a row are in one process and take turns, step by step, in an order that turns round, so that a busy moment does not
-hit only one; a rate is the batch over the median step. Weights and images are random, the loss is binary cross-entropy, the
-optimizer SGD. Float32 and channels-last on a CPU; on a GPU bfloat16 autocast, and for the original NCHW and float16.
-Memory on a CPU is the highest anonymous memory of a process of its own during three steps, less what it held before the
-model was made; on a GPU the allocator's peak. Rows that this machine cannot give read "not measured".
+All peers of a row are in one process and take turns in an order that turns round, so that a busy moment does not hit only
+one; a rate is the batch over the median step. On a GPU a turn is 10 steps that the host waits for together; the time of a step
+that is waited for, and the host's own time until a step is queued, are in the file as well. Weights and images are random,
+the loss is binary cross-entropy, the optimizer SGD. Float32 and channels-last on a CPU; on a GPU bfloat16 autocast, and for the
+original NCHW and float16. Memory on a CPU is the highest anonymous memory of a process of its own during three steps, less what
+it held before the model was made; on a GPU what the allocator gave to the network and, at most, to a step of it. Rows that
+this machine cannot give read "not measured".
 Writes benchmarks/results/tresnet_speed.json and prints a table.
 """
 
 import argparse
+import gc
 import importlib.util
 import json
 import os
@@ -41,23 +46,32 @@ from csl.ops import blur_ref, get_abn_backend, resolve_backend, set_abn_backend,
 RESULTS = Path(__file__).parent / "results" / "tresnet_speed.json"
 CLASSES = 80
 ORIGINAL = "original"
+STAND_IN = "original, plain ABN"  # where the package inplace-abn is not installed
+QUEUED = 10
 
-# (what, model, size, batch, targets: {peer: (quantity, at least or at most)}). "timm" is the better of eager and compiled.
+# (what, model, size, batch, targets: {peer: {quantity: at least or at most}}).
 CPU_ROWS = [
     ("inference", "tresnet_m", 224, 1, {"timm": {"rate": 1.4}}),
     ("inference", "tresnet_m", 224, 16, {"timm": {"rate": 1.2}}),
     ("training", "tresnet_m", 224, 16, {"timm": {"rate": 1.15, "memory": 0.65}}),
 ]
+TRAINING = {"timm compiled": {"rate": 1.0, "memory": 0.65}, "timm": {"rate": 1.25}, ORIGINAL: {"rate": 1.7}}
 GPU_ROWS = [
     *(
-        ("training", name, size, batch, {"timm": {"rate": 1.3, "memory": 0.6}, ORIGINAL: {"rate": 2.0}})
-        for name, size, batch in (("tresnet_m", 224, 256), ("tresnet_m", 448, 96), ("tresnet_l", 448, 64))
+        ("training", name, size, batch, TRAINING)
+        for name, size, batch in (
+            ("tresnet_m", 224, 256),
+            ("tresnet_m", 224, 64),
+            ("tresnet_m", 448, 96),
+            ("tresnet_l", 448, 64),
+        )
     ),
     ("inference", "tresnet_m", 224, 256, {"timm": {"rate": 1.2}}),
     ("inference", "tresnet_l", 448, 256, {"timm": {"rate": 1.2}}),
 ]
 ABN_SHAPES = [(256, 64, 56, 56), (256, 128, 28, 28), (256, 1024, 14, 14)]
 ABN_TARGET = 0.7  # of the copy bandwidth
+MEMORY_ON_CPU = True  # a process for each peer
 
 
 class PlainSE(nn.Module):
@@ -80,13 +94,13 @@ class PlainBlur(nn.Module):
         return blur_ref(x)
 
 
-def as_original(model):
-    """The network with the compiled package's layers, and without what csl fuses."""
-    from inplace_abn import InPlaceABN as Packaged
-
+def as_original(model, packaged=True):
+    """The network with the compiled package's layers, if `packaged`, and without what csl fuses."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, InPlaceABN):
+            if packaged and isinstance(child, InPlaceABN):
+                from inplace_abn import InPlaceABN as Packaged
+
                 layer = Packaged(child.num_features, activation=child.activation, activation_param=child.slope)
                 layer.load_state_dict(child.state_dict(), strict=False)
                 setattr(parent, name, layer)
@@ -103,27 +117,30 @@ def build(peer, what, name, device):
         model = timm.create_model(name, num_classes=CLASSES)
     else:
         model = create_model(name, num_classes=CLASSES)
-        if peer == ORIGINAL:
-            model = as_original(model)
+        if peer in (ORIGINAL, STAND_IN):
+            model = as_original(model, peer == ORIGINAL)
     model = model.train(what == "training").to(device)
     if peer.startswith("csl") and what == "inference":
         model = fuse(model)
-    if peer != ORIGINAL:
+    if peer not in (ORIGINAL, STAND_IN):
         model = model.to(memory_format=torch.channels_last)
     return torch.compile(model) if peer.endswith("compiled") else model
 
 
 def stepper(peer, what, name, size, batch, device):
-    """A function that does one step of a peer and waits until it is done."""
+    """A function that does one step of a peer and, if not told otherwise, waits until it is done."""
     model = build(peer, what, name, device)
     x = torch.rand(batch, 3, size, size, device=device)
-    if peer != ORIGINAL:
+    original = peer in (ORIGINAL, STAND_IN)
+    if not original:
         x = x.contiguous(memory_format=torch.channels_last)
     targets = (torch.rand(batch, CLASSES, device=device) < 0.03).float()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-5) if what == "training" else None
-    half = torch.float16 if peer == ORIGINAL else torch.bfloat16
+    half = torch.float16 if original else torch.bfloat16
+    chosen = "torch" if peer == STAND_IN else get_abn_backend()
 
-    def step():
+    def step(wait=True):
+        set_abn_backend(chosen)
         with torch.autocast(device, dtype=half, enabled=device == "cuda"):
             if what == "inference":
                 with torch.inference_mode():
@@ -134,10 +151,15 @@ def stepper(peer, what, name, size, batch, device):
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if device == "cuda":
-            torch.cuda.synchronize()
+        if wait:
+            wait_for(device)
 
     return step
+
+
+def wait_for(device):
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def anonymous_mib():
@@ -170,120 +192,147 @@ def cpu_memory(*case):
     return peak - before
 
 
-def memory(peer, what, name, size, batch, device, step):
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return torch.cuda.max_memory_allocated() / 2**20
-    case = [peer, what, name, str(size), str(batch)]
-    out = subprocess.run([sys.executable, __file__, "--child", *case], check=True, stdout=subprocess.PIPE, text=True)
+def memory_in_a_process(*case):
+    out = subprocess.run(
+        [sys.executable, __file__, "--child", *map(str, case)], check=True, stdout=subprocess.PIPE, text=True
+    )
     return json.loads(out.stdout.splitlines()[-1])
 
 
+def built_on_gpu(case):
+    """A peer's step, and the MiB that its network and, at most, a step of it need; other networks may be there already."""
+    torch.backends.cudnn.benchmark = True  # every peer has the fastest convolutions
+    before = torch.cuda.memory_allocated()
+    step = stepper(*case, "cuda")
+    for _ in range(4):  # compiles, and chooses convolutions
+        step()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return step, (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def turn(step, device, steps):
+    """Seconds of each of some steps that are queued one after the other, and the host's part of them."""
+    start = time.perf_counter()
+    for _ in range(steps):
+        step(wait=False)
+    queued = time.perf_counter()
+    wait_for(device)
+    return (time.perf_counter() - start) / steps, (queued - start) / steps
+
+
 def measure(peers, what, name, size, batch, device, repeats):
-    """{peer: {"images_per_s", "seconds", "peak_mib"}}, the peers taking turns."""
+    """{peer: {"images_per_s", "peak_mib", "seconds", and on a GPU "host_seconds", "waited_seconds"}}, in turns."""
     steps, found = {}, {}
     for peer in peers:
-        step = stepper(peer, what, name, size, batch, device)
-        for _ in range(3 if device == "cuda" else 1):
-            step()
+        case = peer, what, name, size, batch
         found[peer] = {"peak_mib": None, "seconds": []}
-        if device == "cuda":  # alone on the device: the others are made anew for the timing
-            found[peer]["peak_mib"] = memory(peer, what, name, size, batch, device, step)
-        steps[peer] = step
         if device == "cuda":
-            del step, steps[peer]
-            torch.cuda.empty_cache()
-    if device == "cuda":
-        steps = {peer: stepper(peer, what, name, size, batch, device) for peer in peers}
-        for step in steps.values():
-            for _ in range(5):
-                step()
+            steps[peer], found[peer]["peak_mib"] = built_on_gpu(case)
+            found[peer] |= {"host_seconds": [], "waited_seconds": []}
+        else:
+            steps[peer] = stepper(*case, device)
+            steps[peer]()
     order = list(peers)
     for _ in range(repeats):
         for peer in order:
-            start = time.perf_counter()
-            steps[peer]()
-            found[peer]["seconds"].append(time.perf_counter() - start)
+            seconds, host = turn(steps[peer], device, QUEUED if device == "cuda" else 1)
+            found[peer]["seconds"].append(seconds)
+            if device == "cuda":
+                found[peer]["host_seconds"].append(host)
+                found[peer]["waited_seconds"].append(turn(steps[peer], device, 1)[0])
         order.append(order.pop(0))
     for values in found.values():
         values["images_per_s"] = batch / statistics.median(values["seconds"])
-    if device == "cpu" and what == "training":
-        del steps
+    del steps
+    if device == "cuda":  # what is compiled keeps its networks
+        torch._dynamo.reset()
+        gc.collect()
+        torch.cuda.empty_cache()
+    elif what == "training" and MEMORY_ON_CPU:
         for peer, values in found.items():
-            values["peak_mib"] = memory(peer, what, name, size, batch, device, None)
+            values["peak_mib"] = memory_in_a_process(peer, what, name, size, batch)
     return found
 
 
-def compare(device, what, name, size, batch, targets, repeats, compiled):
-    """One row: figures of every peer and the ratios that the targets are about."""
+def compare(device, what, name, size, batch, targets, repeats, compiled, stand_in=False):
+    """One row: figures of every peer, and the ratios of csl's faster form, eager or compiled, to each of the others.
+
+    With `stand_in` a row of training that is not compiled has one for the original where its package is not installed.
+    """
     row = {"device": device, "what": what, "model": name, "size": size, "batch": batch, "targets": targets}
     if device == "cuda" and not torch.cuda.is_available():
         return row | {"note": "not measured"}
     peers = ["csl", "timm"] + (["csl compiled", "timm compiled"] if compiled else [])
     if importlib.util.find_spec("inplace_abn") is not None:
         peers.append(ORIGINAL)
+    elif stand_in and what == "training" and not compiled:
+        peers.append(STAND_IN)
     row["peers"] = found = measure(peers, what, name, size, batch, device, repeats)
-
-    def rate(family):
-        return max(v["images_per_s"] for k, v in found.items() if k.split()[0] == family)
-
-    row["ratios"] = {
-        family: {"rate": rate("csl") / rate(family), "target": targets.get(family, {}).get("rate")}
-        for family in ("timm", ORIGINAL)
-        if any(k.split()[0] == family for k in found)
-    }
-    if found["csl"]["peak_mib"] and found["timm"]["peak_mib"]:
-        row["ratios"]["timm"]["memory"] = found["csl"]["peak_mib"] / found["timm"]["peak_mib"]
-        row["ratios"]["timm"]["memory_target"] = targets["timm"].get("memory")
+    row["csl"] = best = max(("csl", "csl compiled"), key=lambda peer: found.get(peer, {}).get("images_per_s", 0))
+    row["ratios"] = {}
+    for peer, values in found.items():
+        if peer.startswith("csl"):
+            continue
+        wanted = targets.get(ORIGINAL if peer == STAND_IN else peer, {})
+        ratio = {"rate": found[best]["images_per_s"] / values["images_per_s"], "target": wanted.get("rate")}
+        if found[best]["peak_mib"] and values["peak_mib"]:
+            ratio |= {"memory": found[best]["peak_mib"] / values["peak_mib"], "memory_target": wanted.get("memory")}
+        row["ratios"][peer] = ratio
     return row
 
 
-def seconds_on_gpu(function, repeats):
-    """Median time of a call by the device's own clock."""
+def median_seconds(function, device, repeats):
+    """Median time of a call, on a GPU by its own clock."""
     values = []
     for i in range(repeats + 3):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        function()
-        end.record()
-        torch.cuda.synchronize()
-        values += [start.elapsed_time(end) / 1e3] * (i >= 3)
+        if device == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            function()
+            end.record()
+            torch.cuda.synchronize()
+            seconds = start.elapsed_time(end) / 1e3
+        else:
+            begin = time.perf_counter()
+            function()
+            seconds = time.perf_counter() - begin
+        values += [seconds] * (i >= 3)
     return statistics.median(values)
 
 
-def feature_map(shape):
-    return torch.randn(shape, device="cuda", dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+def feature_map(shape, device):
+    return torch.randn(shape, device=device, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
 
 
-def abn_bandwidth(shape, repeats):
+def abn_bandwidth(shape, repeats, device="cuda"):
     """The kernels alone: bytes that must move (3 tensors forward, 5 backward) over the bandwidth of a copy."""
-    row = {"device": "cuda", "what": "abn kernels, bfloat16", "shape": shape, "targets": {"copy": ABN_TARGET}}
-    if not torch.cuda.is_available():
+    row = {"device": device, "what": "abn kernels, bfloat16", "shape": shape, "targets": {"copy": ABN_TARGET}}
+    if device == "cuda" and not torch.cuda.is_available():
         return row | {"note": "not measured"}
     from csl.ops import inplace_abn
 
-    x = feature_map(shape).requires_grad_()
+    x = feature_map(shape, device).requires_grad_()
     grad, out = torch.randn_like(x), torch.empty_like(x)
-    weight, bias = (torch.ones(shape[1], device="cuda", requires_grad=True) for _ in range(2))
+    weight, bias = (torch.ones(shape[1], device=device, requires_grad=True) for _ in range(2))
 
     def both():
         inplace_abn(x, weight, bias, None, None, True).backward(grad)
         x.grad = weight.grad = bias.grad = None
 
     size = x.numel() * x.element_size()
-    copy, abn = (n * size / seconds_on_gpu(f, repeats) for n, f in ((2, lambda: out.copy_(grad)), (8, both)))
+    copy, abn = (n * size / median_seconds(f, device, repeats) for n, f in ((2, lambda: out.copy_(grad)), (8, both)))
     return row | {"copy_gb_s": copy / 1e9, "abn_gb_s": abn / 1e9, "ratios": {"copy": {"rate": abn / copy}}}
 
 
-def neighbours(what, shape, repeats):
+def neighbours(what, shape, repeats, device="cuda"):
     """Forward and backward of what stands beside InPlace-ABN: csl's kernels against PyTorch's operators, eager."""
-    row = {"device": "cuda", "what": f"{what}, bfloat16", "shape": shape}
-    if not torch.cuda.is_available() or resolve_backend("auto", "cuda")[0] != "triton":
+    row = {"device": device, "what": f"{what}, bfloat16", "shape": shape}
+    if device == "cuda" and (not torch.cuda.is_available() or resolve_backend("auto", "cuda")[0] != "triton"):
         return row | {"note": "not measured"}
     layer = BlurPool(shape[1]) if what == "blur" else SqueezeExcite(shape[1], max(shape[1] // 4, 64))
-    layer = layer.to("cuda")
-    arguments = [feature_map(shape).requires_grad_() for _ in range(1 if what == "blur" else 2)]
+    layer = layer.to(device)
+    arguments = [feature_map(shape, device).requires_grad_() for _ in range(1 if what == "blur" else 2)]
     grad, chosen, seconds = torch.randn_like(layer(*arguments)), get_abn_backend(), {}
 
     def both():
@@ -293,7 +342,7 @@ def neighbours(what, shape, repeats):
 
     for backend in ("triton", "torch"):
         set_abn_backend(backend)
-        seconds[backend] = seconds_on_gpu(both, repeats)
+        seconds[backend] = median_seconds(both, device, repeats)
     set_abn_backend(chosen)
     return row | {"seconds": seconds, "ratios": {"torch": {"rate": seconds["torch"] / seconds["triton"]}}}
 
@@ -311,7 +360,8 @@ def show(row):
         wanted = f" (wanted {ratio['target']})" if ratio.get("target") else ""
         text = f"{place} csl / {family}: {ratio['rate']:.2f} x{wanted}"
         if "memory" in ratio:
-            text += f", memory {ratio['memory']:.2f} x (wanted at most {ratio['memory_target']})"
+            text += f", memory {ratio['memory']:.2f} x"
+            text += f" (wanted at most {ratio['memory_target']})" if ratio["memory_target"] else ""
         print(text, flush=True)
 
 
@@ -345,7 +395,7 @@ def main():
             repeats = args.repeats * (3 if batch == 1 else 1)
             batch = min(batch, args.batch or batch)
             compiled = device == "cuda" and bool(args.compile)
-            rows.append(compare(device, what, name, size, batch, targets, repeats, compiled))
+            rows.append(compare(device, what, name, size, batch, targets, repeats, compiled, device == "cuda"))
             show(rows[-1])
     for shape in ABN_SHAPES:
         rows.append(abn_bandwidth(shape, args.repeats))

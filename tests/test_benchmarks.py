@@ -3,7 +3,9 @@
 import argparse
 import importlib
 import importlib.util
+import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,47 @@ def test_review_loop_hides_labels_and_answers_some_at_random_with_the_truth(tmp_
     assert after.answers == 50
     assert (labels == 1).sum() == (before.labels.to_dense() == 1).sum() + 50
     assert (labels == true)[labels != -1].all()
+
+
+def test_the_stages_of_a_gpu_fit_into_three_calls_of_nine_minutes(monkeypatch):
+    benchmark, limits = load("gpu", monkeypatch), {1: 0, 2: 0, 3: 0}
+    for call, limit, _ in benchmark.STAGES.values():
+        limits[call] += limit
+    assert max(limits.values()) <= benchmark.CALL_SECONDS == 9 * 60
+
+
+def test_a_stage_of_a_gpu_is_ended_with_all_it_started_and_keeps_its_rows(tmp_path, monkeypatch):
+    benchmark, rows = load("gpu", monkeypatch), []
+    code = (
+        "import subprocess, sys, time\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print('{\"first\": 1}', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    start = time.perf_counter()
+    assert benchmark.run([sys.executable, "-c", code], 3, rows.append) == "cut short after 3 s"
+    assert time.perf_counter() - start < 300  # what it had started held its output open
+    assert benchmark.run([sys.executable, "-c", "print('{'); exit(3)"], 60, rows.append) == "failed (status 3)"
+    assert rows == [{"first": 1}]
+
+
+def test_the_stages_of_a_gpu_run_without_one(tmp_path, monkeypatch):
+    benchmark, out = load("gpu", monkeypatch), tmp_path / "gpu.json"
+    small = benchmark.sizes(dry=True)
+    rows = [row for stage in ("profile", "eager", "loss") for row in benchmark.STAGES[stage][2](small)]
+    assert [row["peer"] for row in rows[:2]] == ["csl", "timm"]
+    assert rows[2]["ratios"].keys() >= {"timm"}
+    assert rows[2]["ratios"]["timm"]["target"] == 1.25
+    assert "csl selective" in [row.get("loss") for row in rows[3:]]
+
+    def call(*more):
+        monkeypatch.setattr(sys, "argv", ["gpu.py", "--dry", "--stages", "probe", "--out", str(out), *more])
+        with pytest.raises(SystemExit) as ended:
+            benchmark.main()
+        assert not ended.value.code
+        return json.loads(out.read_text())["stages"]["probe"]
+
+    probe = call()
+    assert [row["what"] for row in probe["rows"]] == ["device", "InPlace-ABN", "loss", "copy", "product"]
+    assert probe["status"] == "done"
+    assert call("--resume") == probe  # as it was: nothing ran
