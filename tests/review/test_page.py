@@ -233,6 +233,41 @@ def test_a_late_answer_to_an_earlier_text_finds_nothing(served, context):
     assert not page.faults
 
 
+def test_a_key_for_each_value_of_an_attribute(drawn_run, tmp_path, context):
+    """The tenth by 0, and those after it by letters, none of which is another key."""
+    folder = shutil.copytree(drawn_run, tmp_path / "run")
+    file = folder / "garments" / "attributes.csv"
+    lines = pd.read_csv(file, dtype=str, keep_default_na=False)[["filename", "split"]]
+    lines["size"] = [str(row % 34) if row < 48 else "#N/A" for row in range(len(lines))]
+    lines.to_csv(file, index=False)
+    unknown = lines[(lines["size"] == "#N/A") & (lines["split"] == "train")]["filename"]
+    pd.DataFrame({"image": unknown, "class": "Size 0"}).to_csv(folder / "outputs" / "suggestions.csv", index=False)
+    server = Served(folder)
+    try:
+        page = tab(context, server)
+        shown = [button.inner_text().split() for button in page.query_selector_all("#values button")]
+        assert len(shown) == 34
+        keys = {words[2]: " ".join(words[:2]) for words in shown if len(words) == 3}
+        assert len(keys) == 32
+        assert not set("ynug/") & set(keys)
+        asked = [("1", "Size 0"), ("0", "Size 9"), ("a", "Size 10"), ("z", "Size 31")]
+        for key, name in asked:
+            assert keys[key] == name
+            image = at(page)[0]
+            page.keyboard.press(key)
+            page.wait_for_function("image => !$('about').textContent.startsWith(image)", arg=image)
+        saved(page)
+        assert [(k, a) for k, a in zip(server.answers()["class"], server.answers()["answer"], strict=True)] == [
+            (name, "yes") for _, name in asked
+        ]
+        page.keyboard.press("y")  # is still yes
+        saved(page)
+        assert list(server.answers()["class"])[-1] == "Size 0"
+        assert not page.faults
+    finally:
+        server.stop()
+
+
 ANSWER_BY_KEY = """
 async (count) => {  // press a key, wait until the next photo is decoded and drawn, and so on
   const frame = () => new Promise(requestAnimationFrame), start = performance.now();

@@ -5,6 +5,7 @@
 const $ = (id) => document.getElementById(id);
 const BATCH = 24, AHEAD = 10, PHOTOS_AHEAD = 4, AGAIN_MS = 1000;
 const KEYS = {y: "yes", n: "no", " ": "unsure"};
+const VALUE_KEYS = "1234567890abcdefhijklmopqrstvwxz";  // of an attribute: the letters are those that no other key is
 const kept = (name, other) => JSON.parse(sessionStorage.getItem(name) ?? JSON.stringify(other));
 const keep = (name, value) => sessionStorage.setItem(name, JSON.stringify(value));
 
@@ -143,8 +144,8 @@ function showValues({values}) {  // of the attribute: which it is says more than
   $("values").replaceChildren(...values.map(([name, word], place) => {
     const button = document.createElement("button"), key = document.createElement("kbd");
     button.textContent = name + " ";
-    key.textContent = place + 1;
-    if (place < 9) button.append(key);
+    key.textContent = VALUE_KEYS[place];
+    if (place < VALUE_KEYS.length) button.append(key);
     button.setAttribute("aria-pressed", word === "yes");
     button.onclick = () => pick(place);
     return button;
@@ -323,7 +324,7 @@ document.addEventListener("keydown", (event) => {
     for (const [one, word] of Object.entries(KEYS)) does[one] = () => answerCurrent(word);
     Object.assign(does, {ArrowLeft: $("previous").onclick, ArrowRight: $("next").onclick});
   }
-  if (!inGrid && /^[1-9]$/.test(key)) does[key] = () => pick(key - 1);
+  if (!inGrid && VALUE_KEYS.includes(key)) does[key] ??= () => pick(VALUE_KEYS.indexOf(key));
   if (!does[key]) return;
   event.preventDefault();
   does[key]();
