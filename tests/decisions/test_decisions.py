@@ -83,6 +83,18 @@ def test_probabilities_are_those_of_all_images_however_the_labels_were_collected
     assert off(complete.calibrated(p), probabilities) < 0.25 * off(p, probabilities)
 
 
+def test_answers_that_were_asked_for_mislead_where_they_count_as_collected():
+    """A hundred answers a class, to what scores highest: why `Annotations.as_collected` leaves them out."""
+    p, probabilities, truth = population(3000, 12)
+    collected = fpc(truth, 50)
+    with_answers = collected.copy()
+    for c in range(12):
+        asked = np.argsort(-np.where(collected[:, c] == -1, p[:, c], -1))[:100]
+        with_answers[asked, c] = truth[asked, c]
+    without, taken = (decide(p, LabelMatrix.from_dense(y)) for y in (collected, with_answers))
+    assert off(without.calibrated(p), probabilities) < off(taken.calibrated(p), probabilities)
+
+
 def macro_f1(p, truth, thresholds):
     return np.mean([f1_score(truth[:, c], p[:, c] > t) for c, t in enumerate(thresholds)])
 

@@ -172,3 +172,16 @@ def test_an_attribute_may_be_unsure_in_names_and_tables():
         pd.DataFrame({"x": [1, 2]}), np.stack([even, sure]), groups, attribute_values(classes, groups), decisions
     )
     assert table["Predicted Hue Type"].tolist() == ["unsure", "a"]
+
+
+def test_answers_to_what_was_unknown_move_no_threshold(weights, photos, tmp_path):
+    measured(weights, photos, tmp_path / "out", calibrate=True)
+    before = Predictor.load(weights, device="cpu", image_size=32).decisions
+    table = pd.read_csv(photos / "labels.csv", keep_default_na=False, dtype=str)
+    unknown = table[table["dark"] == "#N/A"]["filename"]
+    answers = pd.DataFrame({"image": "images/" + unknown, "class": "dark", "answer": "yes", "score": ""})
+    answers.assign(when="2026-11-27T10:00:00Z").to_csv(photos / "reviews.csv", index=False)
+    _, said = measured(weights, photos, tmp_path / "out", calibrate=True)
+    assert any(f"{len(unknown)} tell what was unknown" in line for line in said)
+    after = Predictor.load(weights, device="cpu", image_size=32).decisions
+    assert after == before

@@ -62,6 +62,24 @@ def test_answers_to_an_attribute(table, answers, neck):
     assert read_annotations(table, reviews="none").labels == plain.labels
 
 
+def test_labels_as_collected_are_those_without_what_answers_alone_tell(table):
+    plain = read_annotations(table)
+    assert plain.as_collected is plain.labels
+    write(
+        table / "reviews.csv", [("b.jpg", "Neck 1", "yes"), ("a.jpg", "Neck 0", "yes")]
+    )  # unknown; and known, corrected
+    found, expected = read_annotations(table), plain.labels.to_dense()
+    expected[plain.names.index("a.jpg"), plain.groups["neck"]] = [1, 0, 0]
+    np.testing.assert_array_equal(found.as_collected.to_dense(), expected)
+    assert (found.labels.to_dense() != expected).any()
+    rows = [plain.names.index("b.jpg")]
+    np.testing.assert_array_equal(found.select(rows).as_collected.to_dense(), expected[rows])
+    assert found.with_labels(plain.labels).as_collected is plain.labels
+    write(table / "reviews.csv", [("b.jpg", "Neck 1", "unsure")])
+    found = read_annotations(table)
+    assert found.as_collected is found.labels
+
+
 def test_what_is_said_of_answers(table):
     file = write(table / "answers.csv", [
         ("a.jpg", "Hat", "no"), ("b.jpg", "hat", "yes"), ("c.jpg", "hat", "no"), ("c.jpg", "Neck 1", "unsure"),

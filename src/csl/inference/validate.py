@@ -141,7 +141,7 @@ def _of_network(predictor, annotations, result):
 
 def _calibrate(predictor, annotations, result, goal, prior):
     """Decisions in the network's order of classes, by a class prior [C] in that of the annotations."""
-    columns, labels = _of_network(predictor, annotations, result)
+    columns, labels = _of_network(predictor, annotations.with_labels(annotations.as_collected), result)
     order = np.argsort(columns)
     prior = None if prior is None else prior[order]
     same = (order == np.arange(len(order))).all()  # then without a copy, for which memory may have no room

@@ -56,6 +56,8 @@ class Annotations:
         no_photos: the note that says what was looked for, where no image was found; else "".
         columns: what each column of a table was taken for; () where there is no table.
         notes: what was decided or is unusual about the file, one line each.
+        collected: LabelMatrix [N, C] without what answers of people alone tell (`csl.labels.reviews`): these were asked for,
+            and are not known for the reasons that the others are. None where that is nothing.
         answers: how many answers of people are among the labels (`csl.labels.reviews`).
         roots: the folders, links resolved, one of which an image must lie in when it is opened; () for anywhere.
 
@@ -80,6 +82,7 @@ class Annotations:
     columns: tuple[ColumnSummary, ...] = ()
     notes: tuple[str, ...] = ()
     answers: int = 0
+    collected: LabelMatrix | None = None
 
     def __post_init__(self):
         if self.keys is None:
@@ -128,6 +131,7 @@ class Annotations:
             self,
             images=self.images.select(rows) if hasattr(self.images, "select") else [self.images[row] for row in rows],
             labels=self.labels.select(rows),
+            collected=None if self.collected is None else self.collected.select(rows),
             table=None if self.table is None else self.table.iloc[rows].reset_index(drop=True),
             weights=None if self.weights is None else self.weights[rows],
         )
@@ -141,7 +145,12 @@ class Annotations:
 
     def with_labels(self, labels: LabelMatrix) -> "Annotations":
         """The same images and classes with other labels [N, C], such as those that `simulate` returns."""
-        return dataclasses.replace(self, labels=labels)
+        return dataclasses.replace(self, labels=labels, collected=None)
+
+    @property
+    def as_collected(self) -> LabelMatrix:
+        """The labels [N, C] that say how labels became known, and so how frequent a class is: without `answers`."""
+        return self.labels if self.collected is None else self.collected
 
     def described(self) -> str:
         """One line: the file, its `summary`, and how many images were left out."""

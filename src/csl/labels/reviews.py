@@ -171,7 +171,7 @@ def with_reviews(annotations: Annotations, file: str | Path, folder: str | Path)
             "expected answers to these data, or --reviews none"
         )
     used = np.flatnonzero((rows >= 0) & (columns >= 0))
-    labels, counts = _overlaid(annotations, [reviews[k] for k in used], rows[used], columns[used])
+    labels, collected, counts = _overlaid(annotations, [reviews[k] for k in used], rows[used], columns[used])
     said = [f"{counts[what]:,} {words}" for what, words in _WORDS.items() if counts[what]]
     said += [f"{len(everything) - len(reviews):,} are answered again"] if len(everything) > len(reviews) else []
     elsewhere = int(((rows < 0) & (columns >= 0)).sum())
@@ -179,7 +179,10 @@ def with_reviews(annotations: Annotations, file: str | Path, folder: str | Path)
     if strangers:
         said.append(f"{len(strangers):,} are of other classes ({few_names(list(dict.fromkeys(strangers)))})")
     note = f"{file}: {len(everything):,} answers" + (f": {', '.join(said)}" if said else "")
-    return replace(annotations, labels=labels, answers=len(used), notes=(*annotations.notes, note))
+    if not counts["new"] or not any(count.any() for count in collected.counts()[:2]):
+        collected = None  # all is as it was collected, or only answers tell anything
+    notes = (*annotations.notes, note)
+    return replace(annotations, labels=labels, collected=collected, answers=len(used), notes=notes)
 
 
 _WORDS = {
@@ -191,7 +194,8 @@ _WORDS = {
 
 
 def _overlaid(annotations, reviews, rows, columns):
-    """The labels with answers, each of a row and a class, the oldest first; and how many of each kind there are."""
+    """The labels with answers, each of a row and a class, the oldest first; these less what was unknown; and how many answers
+    of each kind there are."""
     counts = dict.fromkeys(_WORDS, 0)
     labels, group_of = annotations.labels, np.full(len(annotations.classes), None, dtype=object)
     for group in several_values(annotations.groups).values():
@@ -199,15 +203,17 @@ def _overlaid(annotations, reviews, rows, columns):
     changed = np.unique(rows)
     order = np.argsort(rows, kind="stable")  # of one image the oldest first
     starts = np.searchsorted(rows[order], changed)
-    parts, most = [], max(1, _BLOCK // max(labels.num_classes, 1))
+    parts, without, most = [], [], max(1, _BLOCK // max(labels.num_classes, 1))
     for start in range(0, len(changed), most):
         some = slice(start, start + most)
         dense = labels[changed[some]]  # int8 [R, C]
+        unknown = dense == UNANNOTATED
         ends = [*starts[some][1:], starts[some.stop] if some.stop < len(starts) else len(order)]
         for row, first, end in zip(dense, starts[some], ends, strict=True):
             _answer(row, [(reviews[k].answer, int(columns[k])) for k in order[first:end]], group_of, counts)
         parts.append(LabelMatrix.from_dense(dense, labels.fill))
-    return labels.with_rows(changed, parts), counts
+        without.append(LabelMatrix.from_dense(np.where(unknown, UNANNOTATED, dense), labels.fill))
+    return labels.with_rows(changed, parts), labels.with_rows(changed, without), counts
 
 
 def _answer(labels, answers, group_of, counts):

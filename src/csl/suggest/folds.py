@@ -93,6 +93,7 @@ def fit_folds(
     groups: Mapping[str, slice] | None = None,
     say: Callable[[str], None] = lambda line: None,
     l2: tuple[float, ...] = L2,
+    collected: Tensor | None = None,
 ) -> Folded:
     """Train the heads and the maps.
 
@@ -105,6 +106,7 @@ def fit_folds(
         groups: for attributes, the slice of classes of each.
         say: prints one line.
         l2: weights of L2 of the heads to choose from.
+        collected: int8 [n, C] the labels that say how labels became known, which answers to suggestions do not; None for y.
 
     Raises:
         InputError: fewer than two images a fold, or no positive known.
@@ -125,7 +127,8 @@ def fit_folds(
         f"{folds} folds of the {len(rows):,} images with known labels, {features.shape[1]:,} features, L2 {l2[best]:g}: "
         f"cross-entropy of known labels {loss[best]:.4f}"
     )
-    return _with_maps(rows, features, y, fold, standardised, [of_fold[best] for of_fold in heads], seed, groups, say)
+    heads = [of_fold[best] for of_fold in heads]
+    return _with_maps(rows, features, y, fold, standardised, heads, seed, groups, say, collected)
 
 
 def fit_calibrated(
@@ -136,12 +139,13 @@ def fit_calibrated(
     seed: int,
     groups: Mapping[str, slice] | None = None,
     say: Callable[[str], None] = lambda line: None,
+    collected: Tensor | None = None,
 ) -> Folded:
     """The same of scores by networks that were not trained on the images: a head is the calibration of each class.
 
     Args:
         logits: float32 [n, C], which take the place of features.
-        rows, y, folds, seed, groups, say: as `fit_folds`.
+        rows, y, folds, seed, groups, say, collected: as `fit_folds`.
 
     Raises:
         InputError: as `fit_folds`.
@@ -149,7 +153,7 @@ def fit_calibrated(
     fold, _ = _divided(rows, y, folds, seed)
     heads = [Calibrated(logits[fold != k], y[fold != k]) for k in range(folds)]
     say(f"{folds} folds of the {len(rows):,} images with known labels, scored by runs that were not trained on them")
-    return _with_maps(rows, logits, y, fold, nn.Identity(), heads, seed, groups, say)
+    return _with_maps(rows, logits, y, fold, nn.Identity(), heads, seed, groups, say, collected)
 
 
 class Calibrated(nn.Module):
@@ -184,25 +188,26 @@ def _divided(rows, y, folds, seed):
     return folds_of(len(rows), folds, seed), bool((y == 0).any())
 
 
-def _with_maps(rows, features, y, fold, standardised, heads, seed, groups, say):
+def _with_maps(rows, features, y, fold, standardised, heads, seed, groups, say, collected):
     """Heads that are there already, with maps on them, and the choice between both."""
     with torch.no_grad():
         every = torch.stack([head(standardised(features)) for head in heads])  # [K, n, C]
     z = every[fold, torch.arange(len(rows))]
-    there, absent = (y == 1).any(0), (y == 0).any(0)
+    told = y if collected is None else collected
+    there, absent = (told == 1).any(0), (told == 0).any(0)
     prior, odds, delta = None, torch.zeros(y.shape[1]), torch.zeros(y.shape[1])
-    of_known = PartialSelectiveLoss("ignore" if absent.any() else "negative", gamma_neg=0.0, gamma_unann=0.0)
+    of_known = PartialSelectiveLoss("ignore" if (y == 0).any() else "negative", gamma_neg=0.0, gamma_unann=0.0)
     if absent.any():
-        prior = estimate_prior(z, y)
-        shares = annotated_shares(prior, shares_of(y))
+        prior = estimate_prior(z, told)
+        shares = annotated_shares(prior, shares_of(told))
         odds = torch.where(there & absent, torch.log(shares[0] / shares[1]), 0.0).float()
         delta = annotation_delta(*shares).float()
 
-    def create(part):
-        return of_known if prior is None else AnnotationLoss(prior=prior, known=shares_of(part))
-
-    numbers = range(len(heads))
-    relations = [fit_relations(z[fold != k], y[fold != k], create(y[fold != k]), seed, groups) for k in numbers]
+    relations = []
+    for k in range(len(heads)):
+        inside = fold != k
+        loss = of_known if prior is None else AnnotationLoss(prior=prior, known=shares_of(told[inside]))
+        relations.append(fit_relations(z[inside], y[inside], loss, seed, groups))
     folded = Folded(rows, fold.numpy(), standardised, heads, relations, prior, odds, delta)
     _, t = folded.logits(rows, features, y)
     by_image, by_labels = (_precision(logits, y) for logits in (z, t + odds))

@@ -21,7 +21,11 @@ def folded_of(material: Material) -> Folded:
     rows, features, known = material.sample()
     options = material.options
     fit = fit_calibrated if material.earlier else fit_folds
-    return fit(rows, features, known, options.folds, options.seed, material.annotations.groups, material.say)
+    annotations = material.annotations
+    collected = torch.from_numpy(annotations.as_collected[rows])  # int8 [n, C]
+    return fit(
+        rows, features, known, options.folds, options.seed, annotations.groups, material.say, collected=collected
+    )
 
 
 def questions(known: np.ndarray, p: np.ndarray, groups: Mapping[str, slice] | None) -> np.ndarray:

@@ -86,7 +86,7 @@ def summarise(
 
 def _decide(data, run, scores, prior, say):
     """Calibrate the network on its validation scores, and keep the thresholds in `best.ckpt`."""
-    labels = data.val.labels.select(scores.indices)
+    labels = data.val.as_collected.select(scores.indices)
     if (why := undecidable(labels, prior)) is not None:
         say(f"thresholds: none of its own for a class ({why})")
         return
