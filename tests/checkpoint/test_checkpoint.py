@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from csl import InputError, checkpoint
 from csl.errors import MachineError
 from csl.models import create_model
+from csl.models.recognition import recognise
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_safetensors_with_and_without_metadata(state, tmp_path):
 def test_tensors_tell_network_and_head(name, head):
     with torch.device("meta"):
         state = create_model(name, num_classes=11, head=head, num_groups=4).state_dict()
-    assert checkpoint.recognise(state) == (name, head, 11, 4 if head == "ml_decoder" else None)
+    assert recognise(state) == (name, head, 11, 4 if head == "ml_decoder" else None)
 
 
 def test_backbone_loads_all_but_the_head_and_counts(state, tmp_path):

@@ -6,6 +6,7 @@ import torch
 
 from csl import InputError, checkpoint
 from csl.models import create_model, truncate
+from csl.models.recognition import recognise
 from csl.models.summary import measure
 
 
@@ -111,7 +112,7 @@ def test_every_backbone_takes_every_head(name, size, head):
     with torch.no_grad():
         logits = net(images(size, size))
     assert logits.shape == (1, 11)
-    assert checkpoint.recognise(net.state_dict()) == (None, head, 11, 4 if head == "ml_decoder" else None)
+    assert recognise(net.state_dict()) == (None, head, 11, 4 if head == "ml_decoder" else None)
     assert not any("pixel" in key for key in net.state_dict())
 
 

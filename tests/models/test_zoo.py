@@ -10,6 +10,7 @@ from csl import InputError, checkpoint
 from csl import __main__ as tools
 from csl.inference.sources import checkpoint_path
 from csl.models import CONFIGS, HEADS, create_model, zoo
+from csl.models.recognition import recognise
 
 NAME = "csl_opim_86.72"
 
@@ -34,7 +35,7 @@ def test_the_whole_family_is_recognised_and_loads_strictly(name, head):
         with torch.device("meta"):
             net = create_model(name, num_classes, head=head, num_groups=groups)
             state = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
-            found, found_head, classes, queries = checkpoint.recognise(state)
+            found, found_head, classes, queries = recognise(state)
             again = create_model(found, classes, head=found_head, num_groups=queries)
             checkpoint.load_weights(again, checkpoint.Checkpoint(Path("file"), state))
         assert (found_head, classes) == (head, num_classes)

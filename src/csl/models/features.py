@@ -5,7 +5,6 @@ Both keep the parameter names of the whole network, so that `state_dict()` is th
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,27 +19,6 @@ STAGES = ("conv1", "layer1", "layer2", "layer3", "layer4")
 _BRANCH = {BasicBlock: ("conv1", "conv2", "se"), Bottleneck: ("conv1", "conv2", "se", "conv3")}
 
 
-@dataclass(frozen=True)
-class FeatureInfo:
-    """What the maps of a `FeatureExtractor` are, with the methods of timm's class of that name."""
-
-    names: tuple[str, ...]
-    widths: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    def channels(self) -> list[int]:
-        """Channels of each map."""
-        return list(self.widths)
-
-    def reduction(self) -> list[int]:
-        """Pixels of the image a side of each map's pixel covers."""
-        return list(self.strides)
-
-    def module_name(self) -> list[str]:
-        """The layer that each map comes from."""
-        return list(self.names)
-
-
 class FeatureExtractor(nn.Module):
     """A TResNet's body that returns the maps after its stages; what lies behind the last of them is left out.
 
@@ -48,22 +26,27 @@ class FeatureExtractor(nn.Module):
         model: whose layers are used, and shared.
         out_indices: ascending indices in `STAGES`.
 
+    Attributes:
+        feature_info: timm's `FeatureInfo` of the maps: their channels, strides (`reduction`) and layers.
+
     Raises:
         InputError: other indices.
     """
 
     def __init__(self, model: TResNet, out_indices: Sequence[int] = (1, 2, 3, 4)):
         super().__init__()
+        from timm.models import FeatureInfo  # takes seconds, and other networks do without
+
         indices = tuple(out_indices)
         if not indices or list(indices) != sorted(set(indices)) or not set(indices) <= set(range(len(STAGES))):
             raise InputError(f"out_indices {indices}: expected ascending numbers from 0 (stem) to 4 (last stage)")
         names = tuple(STAGES[i] for i in indices)
         self.body = _up_to(model.body, names[-1:])
-        self.feature_info = FeatureInfo(
-            tuple(f"body.{name}" for name in names),
-            tuple(_width(getattr(model.body, name)) for name in names),
-            tuple(SIZE_STEP * 2 ** max(i - 1, 0) for i in indices),
-        )
+        facts = [
+            {"module": f"body.{STAGES[i]}", "num_chs": _width(layer), "reduction": SIZE_STEP * 2 ** max(i - 1, 0)}
+            for i, layer in ((i, getattr(model.body, STAGES[i])) for i in indices)
+        ]
+        self.feature_info = FeatureInfo(facts, list(range(len(facts))))
         self._names = names
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -33,6 +33,7 @@ from csl.preparation.augmentation import augmented, copy_generator
 from csl.preparation.balance import original_copies, sampling_weights, value_indices
 from csl.preparation.photos import Images, find_source, progress, read_photos, readable
 from csl.preparation.split import SEED, grouped_split, kept_together
+from csl.ranges import check_ranges
 
 BALANCES = ("sampler", "original", "none")
 
@@ -98,16 +99,15 @@ def prepare_attributes(
         raise InputError(f"--balance {balance}: unknown, expected one of {', '.join(BALANCES)}")
     if on_bad_image not in ("stop", "skip"):
         raise InputError(f"--on_bad_image {on_bad_image}: expected stop or skip")
-    if val_split is not None and not 0 < val_split < 1:
-        raise InputError(f"--val_split {val_split:g}: expected a share of more than 0 and less than 1")
+    check_ranges({"val_split": val_split})
     colour_of(background)  # raises InputError
     data = existing(data)
     csv, images, files = find_source(data, images)
     out = Path(out) if out is not None else data if data.is_dir() else csv.parent
     side_file = csv.parent / SIDE_FILE
-    _check_outputs(
-        out, [*_OUTPUTS, *([SIDE_FILE] if side_file.is_file() and out.resolve() != csv.parent.resolve() else [])]
-    )
+    side_files = [SIDE_FILE] if side_file.is_file() else []
+    moved = side_files if out.resolve() != csv.parent.resolve() else []
+    _check_outputs(out, [*_OUTPUTS, *moved])
     photos = read_photos(csv, images, options, follow_links, files)
     _check_weight(photos, balance)
     workers = default_workers() if workers is None else workers
@@ -128,45 +128,37 @@ def prepare_attributes(
         _write_copies(photos, copies, draft / _COPIES_FOLDER, seed, workers, background)
         said = TableOptions(**{name: value for name, value in options.items() if value}).over_file(csv)
         _write_tables(photos, splits, numbers, seen if balance == "sampler" else None, draft, said.roles, say)
-        if side_file.is_file():
-            shutil.copyfile(side_file, draft / SIDE_FILE)
-        sizes_needed = _sizes(train)
-        facts = {"source": photos.annotations.source, "balance": balance, "seed": seed, "images": len(splits)}
+        for name in side_files:
+            shutil.copyfile(side_file, draft / name)
         folders = dict.fromkeys((photos.annotations.folder, *photos.annotations.folders))
-        facts["photos"] = [os.path.relpath(folder, out) for folder in folders]
-        facts["options"] = said.given() | {
-            "attributes": {**said.attributes, **sizes_needed},
-            "roles": _roles(photos, said),
+        facts = {
+            "source": photos.annotations.source,
+            "balance": balance,
+            "seed": seed,
+            "images": len(splits),
+            "photos": [os.path.relpath(folder, out) for folder in folders],
+            "options": said.given()
+            | {"attributes": {**said.attributes, **_sizes(train)}, "roles": _roles(photos, said)},
         }
         write_json(draft / RECORD, facts)
         _check_result(draft)
         counts = value_counts(train, seen)
-        caption = (
-            f"{len(rows):,} training images"
-            + {
-                "sampler": ", and as they are drawn by weight",
-                "original": f", {int(seen.sum()):,} with augmented copies",
-                "none": "",
-            }[balance]
-        )
+        how = {"sampler": ", and as they are drawn by weight", "original": f", {seen.sum():,.0f} with augmented copies"}
+        caption = f"{len(rows):,} training images{how.get(balance, '')}"
         with tried(out / "distribution.png"):
             draw_distribution(counts, train.groups, caption).save(draft / "distribution.png")
         say(counts.to_string(index=False, max_rows=100))
         _replace_outputs(draft, out, facts)
-        if side_file.is_file() and out.resolve() != csv.parent.resolve():
-            (draft / SIDE_FILE).replace(out / SIDE_FILE)
-    unknown = (values < 0).mean(axis=1)  # [N]
-    shares = f"{100 * unknown.mean():.1f} % before, {100 * np.average(unknown, weights=seen):.1f} % after"
-    if balance == "original":
-        say(
-            f"{numbers.sum():,} augmented copies of {len(copies):,} images beside the {len(rows):,}; "
-            f"unknown attributes: {shares}"
-        )
-    elif balance == "sampler":
-        say(
-            f"train.py draws by the column {WEIGHT!r}, from {seen.min():.2f} to {seen.max():.2f}; "
-            f"unknown attributes: {shares}"
-        )
+        for name in moved:
+            (draft / name).replace(out / name)
+    done = {
+        "original": f"{numbers.sum():,} augmented copies of {len(copies):,} images beside the {len(rows):,}",
+        "sampler": f"train.py draws by the column {WEIGHT!r}, from {seen.min():.2f} to {seen.max():.2f}",
+    }
+    if balance in done:
+        unknown = (values < 0).mean(axis=1)  # [N]
+        shares = f"{100 * unknown.mean():.1f} % before, {100 * np.average(unknown, weights=seen):.1f} % after"
+        say(f"{done[balance]}; unknown attributes: {shares}")
     say(f"{out}: {', '.join(name for name in _OUTPUTS if (out / name).exists())}")
     trained = [] if background == "none" else ["--background", background]
     say(f"next: {command('train', '--data', out, *trained)}")
