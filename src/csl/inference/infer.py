@@ -186,11 +186,7 @@ def _score(predictor, images, roots, options, results, shown, keep, naming):
         for index, probabilities in zip(scored.indices.tolist(), scored.probabilities, strict=True):
             found = name_scores(probabilities, classes, predictor.groups, threshold, top_k, decisions)
             rows[index] = {PREDICTIONS: _rows(part[index], found)}
-            numbers = range(len(classes)) if options.heatmap and not shown.ready else ()  # for names, which may repeat
-            numbers = (
-                name_scores(probabilities, numbers, predictor.groups, threshold, top_k, decisions) if numbers else []
-            )
-            shown.add(part[index], found, [p.name for p in numbers])
+            shown.add(part[index], found)
         if keep and rows:
             for index, row in zip(rows, keep.rows(first + scored.indices, scored.probabilities), strict=True):
                 rows[index][ATTRIBUTES] = [row]
@@ -258,9 +254,9 @@ class _Shown:
         self.say, self._results, self._predictor, self._options, self._roots = say, results, predictor, options, roots
         # The picture of a job that goes on was drawn before.
         self.ready = results.draft(PICTURE).exists() or not distributed.is_main()
-        self._images, self._found, self._numbers, self.bad = [], [], [], 0
+        self._images, self._found, self.bad = [], [], 0
 
-    def add(self, image, found, numbers):
+    def add(self, image, found):
         if self.ready:
             return
         names = [f"{p.name} {p.score:.2f}" for p in found[:SHOWN_NAMES]]
@@ -268,7 +264,6 @@ class _Shown:
         self.say(printable(f"{image}: {', '.join(names) or 'no predictions'}"))
         self._images.append(image)
         self._found.append(found)
-        self._numbers.append(numbers[:SHOWN_MAPS])
         if len(self._images) == SHOWN_IMAGES:
             self.draw()
 
@@ -289,10 +284,10 @@ class _Shown:
 
     def _draw_maps(self):
         predictor, found = self._predictor, []
-        for image, named, numbers in zip(self._images, self._found, self._numbers, strict=True):
-            maps = predictor.heat_maps(image, numbers, self._roots) if numbers else []
-            words = [f"{p.name}  {p.score:.2f}" for p in named[: len(numbers)]]
-            found.append(list(zip(words, maps, strict=True)))
+        for image, named in zip(self._images, self._found, strict=True):
+            named = named[:SHOWN_MAPS]
+            maps = predictor.heat_maps(image, [p.number for p in named], self._roots) if named else []
+            found.append([(f"{p.name}  {p.score:.2f}", heat) for p, heat in zip(named, maps, strict=True)])
         page = draw_heat_maps(self._images, found, self._roots, predictor.background)
         page.save(self._results.draft(HEAT_MAPS))
 

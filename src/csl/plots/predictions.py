@@ -91,11 +91,10 @@ def judge(sheet: Sheet, image: int) -> list[tuple[str, int, float]]:
     "missed". By kind in that order, missed before unknown, then by falling probability.
     """
     probabilities, targets = sheet.probabilities[image], sheet.targets[image]
-    num_classes = len(sheet.classes)
-    found = name_scores(probabilities, range(num_classes), sheet.groups, sheet.threshold, top_k=num_classes)
-    predicted = {prediction.name: prediction.score for prediction in found}
+    found = name_scores(probabilities, sheet.classes, sheet.groups, sheet.threshold, top_k=len(sheet.classes))
+    predicted = {prediction.number: prediction.score for prediction in found}
     kind = {POSITIVE: "true", NEGATIVE: "false"}
-    judged = [(kind.get(int(targets[c]), "unknown"), int(c), score) for c, score in predicted.items()]
+    judged = [(kind.get(int(targets[c]), "unknown"), c, score) for c, score in predicted.items()]
     judged += [("missed", int(c), float(probabilities[c])) for c in np.flatnonzero(targets == POSITIVE)
                if c not in predicted]  # fmt: skip
     order = list(KINDS)

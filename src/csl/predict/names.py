@@ -1,7 +1,7 @@
 """Scores to names of classes, and to the columns of an attribute table."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,13 @@ class Prediction:
         name: name of the class.
         score: probability in [0, 1].
         attribute: the attribute whose value the class is, None for other classes.
+        number: the class, from 0; of an attribute that is unsure its likeliest value.
     """
 
     name: str
     score: float
     attribute: str | None = None
+    number: int | None = field(default=None, compare=False)
 
 
 def name_scores(
@@ -56,10 +58,10 @@ def name_scores(
         single[group] = False
         best, score, sure = _best_value(attribute, probabilities[group], decisions)
         name = classes[group.start + best] if sure else f"{attribute} {UNSURE}"
-        predictions.append(Prediction(name, score, attribute))
+        predictions.append(Prediction(name, score, attribute, group.start + best))
     over = np.flatnonzero(single & (probabilities > threshold))
     over = over[np.argsort(-probabilities[over], kind="stable")][:top_k].tolist()
-    return predictions + [Prediction(classes[c], float(probabilities[c])) for c in over]
+    return predictions + [Prediction(classes[c], float(probabilities[c]), number=c) for c in over]
 
 
 def _best_value(attribute, probabilities, decisions):
