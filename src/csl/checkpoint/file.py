@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from csl.errors import InputError, in_words, printable, shown
 from csl.labels.class_set import ClassSet
+from csl.labels.matching import few
 from csl.machine.archive import check_archive, check_sums
 from csl.machine.file_kinds import is_safetensors, other_kind
 from csl.machine.files import replacing
@@ -234,7 +235,7 @@ def _read_torch(path):
         content, replaced = load_inert(path)
     except Exception as error:  # of many types: `load_inert`
         raise InputError(f"{path}: not a checkpoint, or a damaged one ({in_words(error, 120)})") from error
-    names = few_keys([printable(name)[:80] for name in replaced])
+    names = few([printable(name)[:80] for name in replaced], 4)
     return content, [f"objects in it that are no tensors and plain values stay unread ({names})"] if replaced else []
 
 
@@ -263,7 +264,7 @@ def _split(content, path, weights_key, notes):
     ours = content.get("format") == FORMAT
     if not states:
         keys = sorted(printable(key) if isinstance(key, str) else shown(key) for key in content)
-        raise InputError("; ".join([f"{path}: keys {few_keys(keys)}, expected a state dict of tensors", *notes]))
+        raise InputError("; ".join([f"{path}: keys {few(keys, 4)}, expected a state dict of tensors", *notes]))
     if ours and weights_key is None:
         which, key = ("EMA", "ema.state") if content.get("best_weights") == "ema" else ("model's", "model")
         if key not in states:
@@ -272,7 +273,7 @@ def _split(content, path, weights_key, notes):
         key = choose_state(states, weights_key, path)
         others = [f"{other!r}" for other in states if other != key]
         if others or key not in ("", "model", "state_dict"):
-            also = f" (also there: {few_keys(others)}; --weights_key KEY chooses)" if others else ""
+            also = f" (also there: {few(others, 4)}; --weights_key KEY chooses)" if others else ""
             notes.insert(0, f"weights of {key!r} taken{also}")
     extra = {k: v for k, v in content.items() if k != key and not isinstance(v, StandIn)} if key else {}
     if not ours and extra.get("format") != DESCRIPTION_FORMAT:
@@ -332,9 +333,4 @@ def _class_set(extra, num_classes, path):
 
 def counted(keys: Sequence[str], what: str) -> str:
     """`12 missing (a, b, c, d, ...)`: how many keys there are of a kind, and the first of them."""
-    return f"{len(keys)} {what} ({few_keys(keys)})"
-
-
-def few_keys(keys: Sequence[str], most: int = 4) -> str:
-    """The first keys of a list."""
-    return ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")
+    return f"{len(keys)} {what} ({few(keys, 4)})"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
-from csl.checkpoint.file import Checkpoint, counted, few_keys, read, take_off
+from csl.checkpoint.file import Checkpoint, counted, read, take_off
 from csl.errors import InputError
 from csl.labels.class_set import ClassSet
-from csl.labels.matching import few_names, same_names
+from csl.labels.matching import few, few_names, same_names
 from csl.machine.image_size import height_width
 from csl.models import (
     CONFIGS,
@@ -128,7 +128,7 @@ def load_backbone(model: nn.Module, checkpoint: Checkpoint, class_set: ClassSet 
     return (
         f"{checkpoint.origin or checkpoint.path}: {len(fits) + len(head)} tensors loaded, {skipped} skipped"
         f"{'' if head else ' (the head among them)'}, "
-        f"{len(missing)} missing{f': {few_keys(missing)}' if missing else ''}{_other_slopes(model, checkpoint)}{kept}"
+        f"{len(missing)} missing{f': {few(missing, 4)}' if missing else ''}{_other_slopes(model, checkpoint)}{kept}"
     )
 
 
