@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,24 +89,15 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
     elif options.th is None and not _values_alone(predictor):
         say(f"threshold: {threshold:g} of every score; validate.py --calibrate makes one for each class")
 
-    annotations = None
-    if options.pic_path is not None:
-        images = find_images(options.pic_path, say, options.follow_links)
-        confine = Path(options.pic_path).is_dir() and not options.follow_links
-        roots = (os.path.realpath(options.pic_path),) if confine else ()
-    elif not predictor.config and options.data is None:
-        raise InputError(
-            f"--pic_path: not given, and {path} is of no run whose images could be shown; expected an image"
-        )
-    else:
-        classes_of_run, groups = predictor.classes, predictor.groups
-        annotations, _ = annotations_for(options, "val", predictor.config, classes_of_run, groups, path)
-        for note in annotations.notes:
-            say(f"val: {note}")
-        if not options.all_val_inference:
-            annotations = annotations.select(range(min(SHOWN_IMAGES, len(annotations))))
-            say(f"no --pic_path: the first {len(annotations)} validation images of {annotations.source}")
-        images, roots = annotations.images, annotations.roots
+    named_by = partial(
+        name_scores,
+        classes=classes,
+        groups=predictor.groups,
+        threshold=threshold,
+        top_k=options.top_k,
+        decisions=decisions,
+    )
+    images, roots, annotations = _images(options, predictor, path, say)
     keep = _keep_attributes(options, annotations, predictor, decisions)
     output = (
         Path(options.output) if options.output else destination(options.path_dest, path) / "results" / "predictions.csv"
@@ -119,7 +111,7 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
             done = sum(distributed.gather_objects(results.done))
             say(f"{done:,} of {len(images):,} images were done before: going on in {results.folder}")
         shown = _Shown(results, predictor, options, roots, say)
-        _score(predictor, images, roots, options, results, shown, keep, (classes, threshold, options.top_k, decisions))
+        _score(predictor, images, roots, options, results, shown, keep, named_by)
         named = results.finish()
     if not named:
         raise InputError(
@@ -135,6 +127,25 @@ def infer(options: InferenceOptions, say: Callable[[str], None] = print) -> Path
         say(f"{len(images) - named:,} bad images left out, named in {results.path(f'{BAD}.csv')}")
     say(f"{named:,} images; results in {output.parent}: {', '.join(written)}")
     return output.parent
+
+
+def _images(options, predictor, path, say):
+    """The images that are asked for, the folders that they must lie in, and their annotations, None of any photos."""
+    if options.pic_path is not None:
+        images = find_images(options.pic_path, say, options.follow_links)
+        confine = Path(options.pic_path).is_dir() and not options.follow_links
+        return images, (os.path.realpath(options.pic_path),) if confine else (), None
+    if not predictor.config and options.data is None:
+        raise InputError(
+            f"--pic_path: not given, and {path} is of no run whose images could be shown; expected an image"
+        )
+    annotations, _ = annotations_for(options, "val", predictor.config, predictor.classes, predictor.groups, path)
+    for note in annotations.notes:
+        say(f"val: {note}")
+    if not options.all_val_inference:
+        annotations = annotations.select(range(min(SHOWN_IMAGES, len(annotations))))
+        say(f"no --pic_path: the first {len(annotations)} validation images of {annotations.source}")
+    return annotations.images, annotations.roots, annotations
 
 
 def _check(options, open_images):
@@ -170,21 +181,18 @@ def _values_alone(predictor):
     return sum(group.stop - group.start for group in groups) == len(predictor.classes)
 
 
-def _score(predictor, images, roots, options, results, shown, keep, naming):
-    """Score the images that are left and write their rows as they come."""
-    classes, threshold, top_k, decisions = naming
+def _score(predictor, images, roots, options, results, shown, keep, named_by):
+    """Score the images that are left, name them by a function of their scores, and write their rows as they come."""
     first = results.images.start + results.done
     left = range(first, results.images.stop)
     if not left:
         return
-    part = (
-        images.select(np.arange(left.start, left.stop)) if hasattr(images, "select") else images[left.start : left.stop]
-    )
+    part = images[left.start : left.stop]
     progress = _Progress(len(left), shown.say)
     for scored in predictor.stream(part, options.batch_size, options.workers, roots):
         rows = {}  # image -> table -> rows
         for index, probabilities in zip(scored.indices.tolist(), scored.probabilities, strict=True):
-            found = name_scores(probabilities, classes, predictor.groups, threshold, top_k, decisions)
+            found = named_by(probabilities)
             rows[index] = {PREDICTIONS: _rows(part[index], found)}
             shown.add(part[index], found)
         if keep and rows:
