@@ -106,11 +106,6 @@ class Checkpoint:
         return self.architecture.num_classes
 
     @property
-    def num_groups(self) -> int | None:
-        """`architecture.num_groups`."""
-        return self.architecture.num_groups
-
-    @property
     def classes(self) -> list[str] | None:
         """Class names (MIDs for OpenImages), None where the file has none."""
         return self.class_set and self.class_set.classes

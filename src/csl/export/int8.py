@@ -4,6 +4,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,10 @@ def quantise(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     merged = _leaky_to_relu(_unshared(onnx.load(str(source))))
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _no_advice():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), ExitStack() as after:
         warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)  # ONNX Runtime's quantiser logs advice on the root logger
+        after.callback(logging.disable, logging.NOTSET)
         prepared = Path(folder, "prepared.onnx")
         onnx.save(merged, str(prepared))
         reader = _Reader(batches)
@@ -129,13 +132,3 @@ def _sensitive(graph):
     else:
         head = range(matrices[-1], len(graph.node)) if matrices else ()
     return [graph.node[i].name for i in (*convolutions[:1], *head)]
-
-
-class _no_advice:
-    """ONNX Runtime's quantiser logs advice on the root logger."""
-
-    def __enter__(self):
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *_):
-        logging.disable(logging.NOTSET)

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,8 @@ def set_aside(files: Sequence[str | Path]) -> Path | None:
 def earlier_folder(files: Sequence[Path]) -> Path:
     """The path of a folder, not there yet, for earlier files: `earlier-` and the time of the newest, beside them."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(max(file.lstat().st_mtime for file in files)))
-    aside, number = files[0].parent / f"earlier-{stamp}", 1
-    while aside.exists():
-        number += 1
-        aside = files[0].parent / f"earlier-{stamp}-{number}"
-    return aside
+    names = (f"earlier-{stamp}{f'-{number}' if number > 1 else ''}" for number in count(1))
+    return next(aside for aside in (files[0].parent / name for name in names) if not aside.exists())
 
 
 def remove_stale(folder: str | Path) -> list[Path]:

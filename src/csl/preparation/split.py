@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from csl.errors import InputError
 from csl.labels.paths import SPLITS
@@ -58,8 +59,5 @@ def kept_together(splits: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, i
         The new split [N] and the number of images that moved.
     """
     place = np.array([SPLITS.index(split) for split in splits])
-    _, number = np.unique(groups, return_inverse=True)
-    first = np.full(number.max() + 1, len(SPLITS))
-    np.minimum.at(first, number, place)
-    moved = np.array(SPLITS, dtype=object)[first[number]]
+    moved = np.array(SPLITS, dtype=object)[pd.Series(place).groupby(groups).transform("min")]
     return moved, int((moved != splits).sum())
