@@ -94,3 +94,40 @@ def test_classes_that_are_called_by_numbers_are_a_header(tmp_path, header):
     found = read(tmp_path, f"{header}\n{ROWS}")
     assert found.classes == header.split(",")[1:]
     assert found.labels.to_dense().tolist() == LABELS
+
+
+LISTED = [[1, 0, 1], [0, 1, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "00.jpg,cat,red\n01.jpg,dog\n02.jpg,cat,dog,red\n",
+        "00.jpg\tcat,red\n01.jpg\tdog\n02.jpg\tcat,dog,red\n",
+        "TRAIN,gs://b/00.jpg,cat,red\nTRAIN,gs://b/01.jpg,dog\nTRAIN,gs://b/02.jpg,cat,dog,red\n",
+    ],
+)
+def test_without_a_header_labels_may_follow_the_name(tmp_path, text):
+    found = read(tmp_path, text)
+    columns = [found.classes.index(name) for name in ("cat", "dog", "red")]
+    assert found.labels.to_dense()[:, columns].tolist() == LISTED
+
+
+def test_tabs_separate_what_commas_only_fill(tmp_path):
+    found = read(tmp_path, "filename\tsize, in cm\tcat, black\n00.jpg\t1,5\t1\n01.jpg\t2,5\t0\n02.jpg\t3,5\t1\n")
+    assert (found.classes, found.labels.to_dense().tolist()) == (["cat, black"], [[1], [0], [1]])
+
+
+def test_deepfashions_header_says_less_than_its_rows_hold(tmp_path):
+    text = "3\nimage_name  attribute_labels\n00.jpg   1 -1 1\n01.jpg  -1  1 0\n02.jpg  1 1 1\n"
+    found = read(tmp_path, text, "list_attr_img.txt")
+    assert found.classes == ["class 0", "class 1", "class 2"]
+    assert found.labels.to_dense().tolist() == [[1, -1, 1], [-1, 1, 0], [1, 1, 1]]
+
+
+def test_percents_are_shares(tmp_path):
+    text = "filename,cat,dog\n00.jpg,80%,5 %\n01.jpg,20%,100%\n02.jpg,,50%\n"
+    with pytest.raises(InputError, match="'cat' holds numbers between 0 and 1.*--vote_threshold"):
+        read(tmp_path, text)
+    found = read_annotations(tmp_path, vote_threshold=0.5)
+    assert found.labels.to_dense().tolist() == [[1, 0], [0, 1], [-1, 1]]

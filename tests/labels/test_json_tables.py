@@ -165,3 +165,44 @@ def test_json_lines_of_boxes_and_of_named_classes(tmp_path, kind):
 def test_errors_name_the_file(tmp_path, content, message):
     with pytest.raises(InputError, match=message):
         read_annotations(write(tmp_path, content, ["1.jpg"]) / "export.json")
+
+
+FORMS = {
+    "an object of answers": [{"image": "a.jpg", "is": {"cat": True, "dog": False}}, {"image": "b.jpg", "is": {"dog": True}}],
+    "wrapped": {"version": 1, "data": [{"image": "a.jpg", "cat": 1, "dog": 0}, {"image": "b.jpg", "dog": 1}]},
+    "columns of pandas": {"image": {"0": "a.jpg", "1": "b.jpg"}, "cat": {"0": 1, "1": None}, "dog": {"0": 0, "1": 1}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_other_ways_to_write_records(tmp_path, form):
+    (tmp_path / "labels.json").write_text(json.dumps(FORMS[form]))
+    for path in (tmp_path, tmp_path / "labels.json"):
+        found = read_annotations(path)
+        assert (found.classes, found.labels.to_dense().tolist()) == (["cat", "dog"], [[1, 0], [-1, 1]])
+
+
+def test_records_under_the_name_of_their_split(tmp_path):
+    content = {"train": [{"image": "a.jpg", "tags": ["cat"]}], "val": [{"image": "b.jpg", "tags": ["cat", "dog"]}]}
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    found = read_annotations(tmp_path, split="val")
+    assert (found.classes, found.labels.to_dense().tolist()) == (["cat", "dog"], [[1, 1]])
+
+
+def test_imaterialists_challenge(tmp_path):
+    images = [{"imageId": str(k), "url": f"https://x.y/{k}.jpg"} for k in (1, 2)]
+    annotations = [{"imageId": "1", "labelId": ["66", "95"]}, {"imageId": "2", "labelId": ["66"]}]
+    (tmp_path / "train.json").write_text(json.dumps({"images": images, "annotations": annotations, "license": {}}))
+    found = read_annotations(tmp_path)
+    assert (found.classes, found.labels.to_dense().tolist()) == (["66", "95"], [[1, 1], [1, 0]])
+
+
+def test_vertex_names_the_class_of_each_annotation(tmp_path):
+    lines = [
+        {"imageGcsUri": f"gs://b/{k}.jpg", "classificationAnnotations": [{"displayName": name} for name in names],
+         "dataItemResourceLabels": {"aiplatform.googleapis.com/ml_use": use}}
+        for k, (names, use) in enumerate([(["cat", "dog"], "training"), (["dog"], "test")])
+    ]  # fmt: skip
+    (tmp_path / "import.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = read_annotations(tmp_path, split="test")
+    assert (found.classes, found.labels.to_dense().tolist()) == (["cat", "dog"], [[0, 1]])

@@ -5,6 +5,8 @@ from PIL import Image
 
 from csl.errors import InputError, NoSplit
 from csl.labels import read_annotations
+from csl.labels.inspection import inspect
+from csl.labels.options import DataOptions
 
 CLASSES = ("Bald", "Young")
 SPLITS = {"train": range(1, 7), "val": range(7, 9), "test": range(9, 11)}
@@ -157,3 +159,40 @@ def test_photos_of_one_name_in_two_folders_are_asked_about(tmp_path):
     assert read_annotations(tmp_path, images=tmp_path / "full").images == [
         str(tmp_path / f"full/{k}.jpg") for k in "ab"
     ]
+
+
+def test_a_file_a_split_by_any_name_and_one_that_says_its_split(tmp_path):
+    text = "file,cat,dog\n{0}1.jpg,1,0\n{0}2.jpg,0,1\n"
+    for split in ("train", "val"):
+        (tmp_path / f"faces_label_{split}.csv").write_text(text.format(split[0]))
+    for split in ("train", "val"):
+        assert [image[-6:] for image in read_annotations(tmp_path, split=split).images] == [
+            f"{split[0]}1.jpg",
+            f"{split[0]}2.jpg",
+        ]
+    with pytest.raises(NoSplit):
+        read_annotations(tmp_path, split="test")
+    for file in tmp_path.iterdir():
+        file.unlink()
+    (tmp_path / "train.csv").write_text(
+        "fname,labels,is_valid\n1.jpg,a b,False\n2.jpg,a,True\n3.jpg,b,False\n4.jpg,a b c,False\n"
+    )
+    assert len(read_annotations(tmp_path, split="val", roles={"labels": "list"})) == 1
+    assert len(read_annotations(tmp_path, split="train", roles={"labels": "list"})) == 3
+
+
+def test_a_table_of_validation_alone_is_inspected(tmp_path):
+    (tmp_path / "valid.csv").write_text("file,cat\n1.jpg,1\n2.jpg,0\n")
+    for name, split in (("valid.csv", "val"), ("test.csv", "test")):
+        (tmp_path / "valid.csv").replace(tmp_path / name)
+        report, _ = inspect(DataOptions(data=str(tmp_path / name)))
+        assert {one: part["images"] for one, part in report["splits"].items()} == {split: 2}
+        (tmp_path / name).replace(tmp_path / "valid.csv")
+
+
+@pytest.mark.parametrize("name", ["StudyInstanceUID", "Uid"])
+def test_the_only_column_of_words_no_one_twice_names_the_images(tmp_path, name):
+    rows = "".join(f"1.2.{k}.7,{k % 2},p{k // 2}\n" for k in range(20))
+    (tmp_path / "train.csv").write_text(f"{name},ETT,PatientID\n{rows}")
+    found = read_annotations(tmp_path / "train.csv")
+    assert (found.classes, len(found)) == (["ETT"], 20)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from csl.errors import InputError
 from csl.labels.matching import few
+from csl.labels.paths import split_name
 from csl.labels.photos import clean_name
 from csl.machine.files import parse_json
 from csl.machine.image_formats import is_image_name
@@ -20,6 +21,9 @@ SUFFIX = ".json"
 _HEAD = 1 << 20  # bytes that the first record is looked for in
 _NAMES, _LABELS = "image", "labels"
 _FIRST_KEY = re.compile(r'\s*\{\s*"((?:[^"\\]|\\.)*)"\s*:')
+_FIRST_CELLS = re.compile(r'"([^"]*)"\s*:\s*\{\s*"0"\s*:\s*"?([^",}]*)')  # of each column, as pandas writes them
+_FIRST_LIST = re.compile(r'\s*\{(?:\s*"\w+"\s*:\s*(?:"[^"]*"|[\w.+-]+)\s*,)*\s*"(\w+)"\s*:\s*\[\s*(?=\{)')
+_WRAPPERS = ("data", "records", "rows")
 _OF_LABELS = re.compile(r"choices|taxonomy|[a-z]*labels")  # keys of Label Studio's values
 _ANSWERS = {"yes", "no", "true", "false", "y", "n"}  # of which the question is the class
 
@@ -38,6 +42,11 @@ def first_record(path: Path) -> dict[str, Any]:
         text = stream.read(_HEAD).decode("utf-8-sig", "replace")
     if '"imageId"' in text and '"labelId"' in text and text.lstrip()[:1] == "{":
         return {_NAMES: "", _LABELS: ""}
+    if named := _FIRST_LIST.match(text):
+        holds = named[1].lower() in _WRAPPERS or split_name(named[1])
+        return json.JSONDecoder().raw_decode(text, named.end())[0] if holds else {}
+    if re.match(r'\s*\{\s*"[^"]*"\s*:\s*\{\s*"0"\s*:', text):
+        return dict(_FIRST_CELLS.findall(text))
     if key := _FIRST_KEY.match(text):
         named = is_image_name(key[1]) or (key[1] in ("classes", "labels") and re.search(r'"labels"\s*:\s*\{', text))
         return {_NAMES: key[1], _LABELS: ""} if named else {}
@@ -52,7 +61,7 @@ def read_records(path: Path, text: str) -> Records:
     Raises:
         InputError: it is no JSON, or none of these forms.
     """
-    content = parse_json(text.encode(), path)
+    content = _records_in(parse_json(text.encode(), path))
     if isinstance(content, dict):
         return _by_name(path, content)
     if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
@@ -60,6 +69,27 @@ def read_records(path: Path, text: str) -> Records:
     if any(map(_is_task, content)):
         return _of_tasks(path, content)
     return Records(_min(content) if any("annotation_id" in one for one in content) else content, [], {})
+
+
+def _records_in(content):
+    """The records of `{"data": [{...}]}` and of `{"train": [{...}], "val": [{...}]}`, and those of pandas' columns,
+    `{"image": {"0": "1.jpg"}, "cat": {"0": 1}}`; other content as it is."""
+    if not isinstance(content, dict) or not content:
+        return content
+    lists = {
+        key: one for key, one in content.items() if isinstance(one, list) and all(isinstance(r, dict) for r in one)
+    }
+    if len(lists) == len(content) and all(map(split_name, lists)):
+        return [{"split": key} | row for key, rows in lists.items() for row in rows]
+    if len(held := [key for key in lists if key.lower() in _WRAPPERS and lists[key]]) == 1:
+        return lists[held[0]]
+    columns = list(content.values())
+    if (
+        all(isinstance(one, dict) and one.keys() == columns[0].keys() for one in columns)
+        and next(iter(columns[0]), "") == "0"
+    ):
+        return [{name: column[k] for name, column in content.items()} for k in columns[0]]
+    return content
 
 
 def _by_name(path, content):

@@ -218,15 +218,18 @@ OPENIMAGES = Layout(  # the official CSVs; for CSL's data.csv, which is known by
     [
         f"{prefix}{{split}}-annotations-human-imagelabels{suffix}.csv"
         for suffix in ("", "-boxable")
-        for prefix in ("oidv6-", "")
+        for prefix in ("oidv6-", "oidv7-", "")
     ]
     + ["{split}/labels/classifications.csv"],  # of FiftyOne
     _is_verified,
     {"": ["{split}", ".", "../{split}", "..", "images/{split}", "images", "../images/{split}", "../images"]},
-    _ONE_NAME | {"val": ("validation",)},
+    _ONE_NAME | {"val": ("validation", "val")},
 )
 OPENIMAGES_BOXES = OPENIMAGES._replace(
-    files=[*(f"{prefix}{{split}}-annotations-bbox.csv" for prefix in ("oidv6-", "")), "{split}/labels/detections.csv"]
+    files=[
+        *(f"{prefix}{{split}}-annotations-bbox.csv" for prefix in ("oidv6-", "oidv7-", "")),
+        "{split}/labels/detections.csv",
+    ]
 )
 LVIS = Layout(
     "LVIS",

@@ -21,7 +21,8 @@ _OF_LABELS = re.compile(
     r"label|tag|class|categor|attribut|finding|disease|diagnos|patholog|concept|keyword|genre|object|klasse|merkmal",
     re.I,
 )
-_FEWEST_VOTES = 3  # columns, and rows of different votes
+_FEWEST_VOTES = 3  # columns
+_FEWEST_ROWS = 4  # of different votes
 _YES_NO = kinds.YES | kinds.NO
 
 
@@ -129,9 +130,10 @@ def _numbered(table, options, image):
         if roles != {"list"}:
             numbers = all(number(text) is not None for text in every)
             repeated = len(every) < sum(map(len, cells))
-            if not repeated or every <= _YES_NO or (numbers and not _OF_LABELS.search(base)):
+            is_list = _is_list(table, names)
+            if not repeated or every <= _YES_NO or (numbers and not (is_list and _OF_LABELS.search(base))):
                 continue
-            if not _is_list(table, names):
+            if not is_list:
                 raise InputError(
                     f"{table.path}: columns {few_names(names)} hold the same words, as a list or as answers of several people; "
                     f"expected --roles '{names[0]}..{names[-1]}=list', or '{names[0]}..{names[-1]}=attribute'"
@@ -183,7 +185,7 @@ def _votes(table, options, image):
     counts = (
         np.stack([table.frame[name].map(lambda text: integer(text.strip())) for name in names], axis=1) if names else []
     )
-    if len(names) < _FEWEST_VOTES or len(np.unique(counts, axis=0)) < _FEWEST_VOTES:
+    if len(names) < _FEWEST_VOTES or len(np.unique(counts, axis=0)) < _FEWEST_ROWS:
         return []
     total = set(counts.sum(axis=1).tolist())
     if len(total) > 1 or min(total) < 2 or counts.min() < 0:

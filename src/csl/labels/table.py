@@ -26,7 +26,11 @@ UNKNOWN = frozenset(
         "missing", "undefined", "not available", "not known", "not applicable", "not specified", "unspecified", "n.a.", "n. a.",
         "n.a", "n/d", "-/-", "---", "tbd", "t.b.d.", "not sure", "unsure", "k.a.", "k. a.", "keine angabe", "unbekannt",
         "inconnu", "inconnue", "desconocido", "desconocida", "sconosciuto", "sconosciuta", "onbekend", "desconhecido",
-        "desconhecida", "\N{MINUS SIGN}",
+        "desconhecida", "\N{MINUS SIGN}", "not annotated", "unannotated", "not labeled", "not labelled", "unlabeled",
+        "unlabelled", "undecided", "uncertain", "can't tell", "cannot tell", "not assessed", "no data", "nodata",
+        "nicht bekannt", "keine daten", "sin datos", "неизвестно", "нет данных", "不明", "未知", "#wert!", "#nv", "#bezug!",
+        "#zahl!", "#nom?", "#valeur!", "#n/d", "#valore!", "#¡valor!", "#¿nombre?", "#valor!", "#nome?", "#waarde!", "#н/д",
+        "#знач!",
     }
 )  # fmt: skip
 """What is written for a label that nobody knows, in lower case."""
@@ -41,6 +45,7 @@ _SUMS = frozenset(
 """What begins a row of sums below a table, in lower case."""
 _MOST_SUMS = 3  # such rows
 
+_PERCENT = re.compile(r"\d{1,3}([.,]\d+)?\s*%")
 _DECIMAL = re.compile(r"[+-]?\d+(,\d+)?")
 _OF_LABELS = re.compile(r"label|tag|class|categor|klasse|kategorie|etikett|genre|annotation", re.IGNORECASE)
 
@@ -48,6 +53,11 @@ _CLOCK_TICK = 2 * 10**9  # nanoseconds, that of the coarsest file system
 
 
 _NOTHING = Cells([], [], [], [])
+
+
+def is_unknown(text: str) -> bool:
+    """Whether a cell says that nobody knows."""
+    return text.lower().replace("_", " ") in UNKNOWN
 
 
 class Table:
@@ -109,21 +119,27 @@ class Table:
         return Table(self.path, frame, self.lines[rows], self.notes, self.about)
 
     def with_points(self, lists: Collection[str]) -> "Table":
-        """The table with points for decimal commas. A column has these where something else separates the columns, all of its
-        known cells are numbers, and neither it is among `lists` nor its name speaks of labels."""
-        if self.about.separator == ",":
-            return self
-        columns = []
+        """The table with points for decimal commas, and shares for percents. A column has decimal commas where something else
+        separates the columns, all of its known cells are numbers, and neither it is among `lists` nor its name speaks of
+        labels."""
+        columns, percents = [], []
         for name in self.columns:
             _, texts = self.known(name)
+            if texts and all(map(_PERCENT.fullmatch, texts)):
+                percents.append(name)
+            if self.about.separator == ",":
+                continue
             numbers = any("," in text for text in texts) and all(map(_DECIMAL.fullmatch, texts))
             if numbers and name not in lists and not _OF_LABELS.search(name):
                 columns.append(name)
-        if not columns:
+        if not columns and not percents:
             return self
         frame = self.frame.assign(**{name: self.frame[name].str.replace(",", ".") for name in columns})
-        note = f"{self.path.name}: numbers with decimal commas: {few_names(columns)} (--roles NAME=list where they are labels)"
-        return Table(self.path, frame, self.lines, [*self.notes, note], self.about)
+        frame = frame.assign(**{name: frame[name].map(_share) for name in percents})
+        said = {"numbers with decimal commas": columns, "percents, read as shares": percents}
+        notes = [f"{self.path.name}: {what}: {few_names(names)}" for what, names in said.items() if names]
+        notes = [f"{note} (--roles NAME=list where they are labels)" if "commas" in note else note for note in notes]
+        return Table(self.path, frame, self.lines, [*self.notes, *notes], self.about)
 
     def without_sums(self, image: str) -> "Table":
         """The table without the last rows that name no image in that column, but "Total" or nothing."""
@@ -149,7 +165,7 @@ class Table:
         The texts stand in the order in which they first appear.
         """
         codes, texts = pd.factorize(self.text(column))
-        is_known = np.array([text.lower() not in UNKNOWN for text in texts], dtype=bool)
+        is_known = np.array([not is_unknown(text) for text in texts], dtype=bool)
         place = np.where(is_known, np.cumsum(is_known) - 1, -1)
         texts = [text for text, known in zip(texts, is_known, strict=True) if known]
         return (place[codes] if len(place) else codes).astype(np.int64), texts
@@ -157,7 +173,7 @@ class Table:
     def unknown(self, column: str) -> dict[str, int]:
         """How often each spelling of an unknown cell occurs, most often first; blank cells under ""."""
         counts = pd.Series(self.text(column)).value_counts()
-        return {str(text): int(count) for text, count in counts.items() if str(text).lower() in UNKNOWN}
+        return {str(text): int(count) for text, count in counts.items() if is_unknown(str(text))}
 
     def weights(self, column: str) -> np.ndarray:
         """The sampling weights in a column, float32 [N].
@@ -174,6 +190,10 @@ class Table:
                 f"number (an attribute needs another name, or --ignore_columns {column})"
             )
         return weights
+
+
+def _share(text):
+    return f"{float(text.strip()[:-1].replace(',', '.')) / 100:.6g}" if _PERCENT.fullmatch(text.strip()) else text
 
 
 @lru_cache(maxsize=2)

@@ -13,8 +13,8 @@ from csl.errors import InputError, in_words
 from csl.labels.paths import read_text
 from csl.labels.trust import check_class_names
 
-TRAINABLE = ("oidv6-classes-trainable.txt", "classes-trainable.txt")
-DESCRIPTIONS = ("oidv6-class-descriptions.csv", "class-descriptions.csv", "classes.csv")
+TRAINABLE = ("oidv6-classes-trainable.txt", "oidv7-classes-trainable.txt", "classes-trainable.txt")
+DESCRIPTIONS = ("oidv6-class-descriptions.csv", "oidv7-class-descriptions.csv", "class-descriptions.csv", "classes.csv")
 
 MID_TO_CLASSES = "mid_to_classes.pth"
 

@@ -117,7 +117,7 @@ def _split_of(file):
     """The split that an official file, or the folder of one of FiftyOne's, is named after, or None."""
     if file.name in _FIFTYONE:
         return split_name(file.parent.parent.name)
-    return split_name(file.stem.removeprefix("oidv6-").partition("-")[0])
+    return split_name(re.sub("^oidv[67]-", "", file.stem).partition("-")[0])
 
 
 def _is_csl(file):
