@@ -109,7 +109,9 @@ def compare(options: CompareOptions, say: Callable[[str], None] = print) -> Path
         columns.append(Column(f"AP {name}", f"average precision of {name}, %", "percent", precision.ap))
     for name, difference in zip(names[1:], differences, strict=True):
         columns += [
-            Column(f"{name} −", f"AP of {name} less that of {names[0]}, points", "change", difference.by_class),
+            Column(
+                f"{name} − {names[0]}", f"AP of {name} less that of {names[0]}, points", "change", difference.by_class
+            ),
             Column("±", "half the width of the 90 % interval of this difference", "percent", difference.half_by_class),
         ]
     columns += [

@@ -61,7 +61,7 @@ def review(options: ReviewOptions, say: Callable[[str], None] = print) -> None:
         server.run(sockets=[listener])
     counts = session.counts()
     say(f"{counts['total'] - counts['left']:,} questions answered, {counts['left']:,} left; the answers are in {file}")
-    say(f"to train with them: {command('train', '--data', str(data.data))}")
+    say(f"to train with them: {command('train', '--data', str(data.data), '--path_dest', f'{run}_reviewed')}")
 
 
 def _run_and_data(options):
