@@ -4,7 +4,8 @@
   the map (Selvaraju et al., Grad-CAM, arXiv 1610.02391, eq. 1 and 2). Behind global average pooling and linear layers w is the
   row of the class in the last layer: the class activation map of Zhou et al., arXiv 1512.04150.
 - ML-Decoder: the attention of the class's query to the places of the map, the mean over heads (Ridnik et al., arXiv
-  2111.12933). Classes that share a query share the map.
+  2111.12933), as far as it is more than `EVEN` times that of a query to which all places are alike: it sums to one even where
+  the query looks at nothing. Classes that share a query share the map.
 - Networks of tokens (ViT): the attention A of the last block weighed by its gradient, the mean over heads of relu(dlogit/dA A)
   (Chefer et al., arXiv 2103.15679, eq. 5), from the token that is classified, or from all where they are averaged.
 """
@@ -20,6 +21,9 @@ from csl.models.backbones import TimmWithHead, normalised
 from csl.models.fusion import FusedTResNet
 from csl.models.heads import MLDecoderHead
 from csl.models.tresnet import TResNet
+
+EVEN = 1.1
+"""Times equal attention to all places, over which a query of ML-Decoder is said to look at one."""
 
 _OURS = (TResNet, FusedTResNet, TimmWithHead)
 
@@ -83,7 +87,7 @@ def _queries(head, features, classes):
         handle.remove()
     of_query = decoder.duplicate_pooling.shape[2]
     chosen = weights[0, [c // of_query for c in classes]]
-    return chosen.reshape(-1, *features.shape[2:])
+    return (chosen * chosen.shape[1] - EVEN).relu().reshape(-1, *features.shape[2:])
 
 
 def _of_timm(model, x, classes):
