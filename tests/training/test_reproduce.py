@@ -95,7 +95,12 @@ def test_the_command_makes_the_same_settings_again(made, capsys):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"data": "a b/it's $HOME; rm -rf *", "ignore_columns": ["a b", "c"], "image_size": (64, 48)},
+        {
+            "data": "a b/it's $HOME; rm -rf *",
+            "ignore_columns": ["a b", "c"],
+            "image_size": (64, 48),
+            "progressive_size": (32, 24),
+        },
         {"data": "-x", "gamma_neg": -1.5, "lr": 1e-7, "deterministic": True, "keep_unlabelled_images": True, "seed": 0},
         with_recipe("csl_coco_rps", {"data": "coco"}),
         with_recipe("nuswide_tutorial", {"data": "nus"}),

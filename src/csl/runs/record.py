@@ -37,7 +37,10 @@ FREE = frozenset(
 """Settings that a resumed run may change. Data may have moved: its fingerprint is compared. Batch and schedule are
 compared on their own, as another number of processes may make the same batch in another way."""
 
-_SIZES = 10_000  # images whose size is looked at, spread over the data set
+SIZES = ("image_size", "progressive_size")
+"""Settings that are a side, or height x width."""
+
+_LOOKED_AT = 10_000  # images whose size is looked at, spread over the data set
 _BLOCK = 1 << 22  # labels at a time
 
 
@@ -117,7 +120,7 @@ def _meanings(settings):
     for name in ("ignore_columns", "columns", "no_label"):
         if isinstance(meant.get(name), list):
             meant[name] = sorted(map(str, meant[name]))
-    for name in ("image_size", "progressive_size"):
+    for name in SIZES:
         if isinstance(size := meant.get(name), int):
             meant[name] = [size, size]
     scheme = meant.get("simulate_partial_type")
@@ -193,7 +196,7 @@ def _flag(name, value):
     if value is None:  # where the default is something else: the original's word for it
         return [f"--{name}=none"]
     if isinstance(value, list | tuple):
-        joined = ("x" if name == "image_size" else ",").join(map(str, value))
+        joined = ("x" if name in SIZES else ",").join(map(str, value))
         return [f"--{name}={joined}"]
     text = str(value)
     return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
@@ -247,7 +250,7 @@ def fingerprint(annotations: Annotations) -> dict[str, Any]:
     read.
     """
     count = len(annotations)
-    rows = np.unique(np.linspace(0, count - 1, min(count, _SIZES)).astype(np.int64)) if count else []
+    rows = np.unique(np.linspace(0, count - 1, min(count, _LOOKED_AT)).astype(np.int64)) if count else []
     sizes = np.array([_size(annotations.images[int(row)]) for row in rows], dtype="<i8")
     return {
         "images": count,
