@@ -1,7 +1,7 @@
 """What a user waits for: the time to the mAP of the recipe, with less to train, in both precisions, beside a plain loop.
 
     python benchmarks/time_to_map.py                             # drawn garments: about 80 minutes on two idle cores
-    python benchmarks/time_to_map.py --data DIR                  # and 8,000 product photos: about 100 minutes more
+    python benchmarks/time_to_map.py --data DIR                  # and 5,000 product photos: about 110 minutes more
     python benchmarks/time_to_map.py --minutes 9                 # begins no row after 9 minutes; call it again to go on
     python benchmarks/time_to_map.py --quick                     # a minute, 80 photos: writes no file
 
@@ -55,7 +55,7 @@ WAYS = {
     "timm": None,
 }
 PRECISIONS = {"float32": "off", "bf16": "bf16"}
-PHOTOS = {"train": 8000, "val": 2000}
+PHOTOS = {"train": 5000, "val": 1500}
 
 
 def config_of(case, folder):
@@ -75,7 +75,7 @@ def train_csl(case, folder):
     from csl.training.experiment import train
 
     config = config_of(case, folder)
-    best = train(config, lambda line: print(f"  {line}", file=sys.stderr, flush=True))
+    best = train(config, lambda line: None if "\n" in line else print(f"  {line}", file=sys.stderr, flush=True))
     run, images, points, seconds = RunFolder(config.path_dest), 0, [], 0.0
     for line in run.log.read_text().splitlines():
         entry = json.loads(line)
