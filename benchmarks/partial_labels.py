@@ -13,8 +13,9 @@ protocol hides labels of the training photos, of which a fifth is held out. On t
 each of its settings (weight of L2; exponent of known negatives where the method has one): the same number of epochs, starting
 weights and order. The settings are chosen by what a user has, the estimated mAP on the held-out photos
 (`csl.metrics.estimated_average_precision`), never by hidden labels; "auto" is the choice among the methods of `AUTO` and
-their settings by the same number. What is reported is the mAP of that choice on the validation photos, by all labels that
-are known there.
+their settings by the same number; "auto, hidden layer" is that or, where the number is higher, the same loss with a hidden
+layer in place of the linear head, as `train.py --probe` chooses. What is reported is the mAP of that choice on the validation
+photos, by all labels that are known there.
 
 The prior, of the criterion and of the annotation loss, is that of `train.py --probe` (`csl.training.probe.priors_by_heads`).
 With one positive an image no negative is known: then it is the mean number of labels an image (here from the truth; a person
@@ -55,8 +56,9 @@ from csl.metrics import estimated_average_precision, mean_average_precision
 from csl.models.exclusive import exclusive_groups
 from csl.predict.scoring import to_input
 from csl.training.annotation import shares_of
+from csl.training.hidden import fit_hidden
 from csl.training.linear import fit_heads, folds_of
-from csl.training.probe import FOLDS, L2, priors_by_heads
+from csl.training.probe import FOLDS, HIDDEN_L2, L2, priors_by_heads
 
 RESULTS = Path(__file__).parent / "results" / "partial_labels.json"
 NETWORK, PIXELS = "tf_efficientnet_lite0", 96
@@ -124,6 +126,9 @@ METHODS = {
     "all labels known": (partial(mode, "negative"), (0.0, 1.0)),
 }
 WITH_GROUPS = {"softmax of attributes": (softmax, (0.0, 1.0))}  # for data that has attributes of several values
+HIDDEN = {
+    f"{name}, hidden layer": name for name in ("annotation", "csl")
+}  # in place of the linear head; the same exponent
 AUTO = ("annotation", "csl", "ignore, exponent chosen", "negative", *WITH_GROUPS)
 # Without a known negative these learn that every class is always there.
 OF_KNOWN_NEGATIVES = {"ignore", "ignore, exponent chosen", "partial BCE", "SPA"}
@@ -216,8 +221,11 @@ def priors_of(x, y, truth, seed):
     return {"estimated": estimated.prior, "published": published, "images": len(x)}
 
 
-def run(data, protocol, seed, method):
-    """The row of one method: its settings by the criterion, and the mAP that they have."""
+def run(data, protocol, seed, method, rows=()):
+    """The row of one method: its settings by the criterion, and the mAP that they have.
+
+    With a hidden layer the exponent is that of the linear head, whose row is among `rows`.
+    """
     held = torch.from_numpy(generator("held out", seed).random(len(data.x)) < HELD_OUT)
     hidden = hide(data, *PROTOCOLS[protocol][1:], seed)
     # Once for all methods; that of all labels is chosen among with what the protocol leaves of them, too.
@@ -225,14 +233,21 @@ def run(data, protocol, seed, method):
         data.priors[protocol, seed] = priors_of(data.x[~held], hidden[~held], data.y, seed)
     priors, known = data.priors[protocol, seed], shares_of(hidden[~held])
     y, groups = data.y if method == "all labels known" else hidden, ()
-    create, exponents = (METHODS | WITH_GROUPS)[method]
+    linear = HIDDEN.get(method, method)
+    create, exponents = (METHODS | WITH_GROUPS)[linear]
+    fit, weights = (fit_heads, L2) if method == linear else (fit_hidden, HIDDEN_L2)
+    if method in HIDDEN:
+        key = (protocol, linear, seed)
+        exponents = [row["gamma_neg"] for row in rows if (row["protocol"], row["method"], row["seed"]) == key]
+        if not exponents:
+            raise SystemExit(f"{protocol}, seed {seed}: {method} needs the row of {linear}")
     if method in WITH_GROUPS:
         groups = exclusive_groups(data.groups)
         create = partial(create, groups=groups)
     candidates = []
     for gamma in exponents:
-        heads = fit_heads(data.x[~held], y[~held], create(gamma, priors, known), L2, seed, groups)
-        for l2, head in zip(L2, heads, strict=True):
+        heads = fit(data.x[~held], y[~held], create(gamma, priors, known), weights, seed, groups)
+        for l2, head in zip(weights, heads, strict=True):
             with torch.no_grad():
                 held_out, measured = head(data.x[held]), head(data.x_val)
             estimates = estimated_average_precision(held_out, hidden[held], priors["estimated"])
@@ -263,6 +278,10 @@ def with_auto(rows):
         chosen = max(among, key=lambda r: r["estimated_mAP"])
         best = max(c["mAP"] for r in among for c in r["candidates"])
         rows.append(chosen | {"method": "auto", "regret": best - chosen["mAP"]})
+        for hidden in [r for r in rows if (r["protocol"], r["seed"]) == (protocol, seed)]:
+            if HIDDEN.get(hidden["method"]) == chosen["method"]:
+                taken = max(chosen, hidden, key=lambda r: r["estimated_mAP"])
+                rows.append(taken | {"method": "auto, hidden layer", "regret": max(best, hidden["mAP"]) - taken["mAP"]})
     return rows
 
 
@@ -271,7 +290,7 @@ def show(rows):
     by = {(r["protocol"], r["method"], r["seed"]): r for r in with_auto(rows)}
     for protocol in PROTOCOLS:
         print(f"\n{protocol}")
-        for method in ("auto", *WITH_GROUPS, *METHODS):
+        for method in ("auto", "auto, hidden layer", *HIDDEN, *WITH_GROUPS, *METHODS):
             seeds = [s for p, m, s in by if (p, m) == (protocol, method)]
             if not seeds:
                 continue
@@ -339,7 +358,11 @@ def main():
     parser.add_argument("--weights", help=f"safetensors file for timm's {NETWORK}")
     parser.add_argument("--protocols", nargs="+", default=list(PROTOCOLS), choices=PROTOCOLS, help="(default all)")
     parser.add_argument(
-        "--methods", nargs="+", default=[*WITH_GROUPS, *METHODS], choices=[*WITH_GROUPS, *METHODS], help="(default all)"
+        "--methods",
+        nargs="+",
+        default=[*WITH_GROUPS, *METHODS, *HIDDEN],
+        choices=[*WITH_GROUPS, *METHODS, *HIDDEN],
+        help="(default all)",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="what to write, and to go on from")
@@ -366,7 +389,7 @@ def main():
                     continue
                 data = loaded[name] = loaded.get(name) or load(name, args)
                 start = time.perf_counter()
-                row = run(data, protocol, seed, method)
+                row = run(data, protocol, seed, method, result["rows"])
                 result["rows"].append(row | {"seconds": time.perf_counter() - start})
                 args.results.write_text(json.dumps(result, indent=1) + "\n")
                 print(f"{protocol} seed {seed} {method}: mAP {row['mAP']:.2f}", flush=True)

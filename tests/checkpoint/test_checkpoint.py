@@ -74,7 +74,7 @@ def test_safetensors_with_and_without_metadata(state, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tresnet_m", "tresnet_l", "tresnet_xl", "tresnet_l_v2"])
-@pytest.mark.parametrize("head", ["linear", "bottleneck", "ml_decoder", "boostlu"])
+@pytest.mark.parametrize("head", ["linear", "bottleneck", "hidden", "ml_decoder", "boostlu"])
 def test_tensors_tell_network_and_head(name, head):
     with torch.device("meta"):
         state = create_model(name, num_classes=11, head=head, num_groups=4).state_dict()

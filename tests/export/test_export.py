@@ -29,7 +29,7 @@ FAMILIES = {  # narrow and shallow ones of each family: basic blocks first, and 
     "xl": TResNetConfig((1, 2, 2, 2), width=0.25 * 1.3),
     "l_v2": TResNetConfig((1, 1, 2, 1), width=0.25, basic_stages=0, stem_slope=1e-6, slope=1e-6),
 }
-HEADS = [("linear", None), ("bottleneck", None), ("ml_decoder", 3), ("boostlu", None)]
+HEADS = [("linear", None), ("bottleneck", None), ("hidden", None), ("ml_decoder", 3), ("boostlu", None)]
 
 
 @pytest.fixture(scope="module")

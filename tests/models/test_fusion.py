@@ -12,7 +12,7 @@ from csl.models import create_model, fuse
 from csl.models.abn import InPlaceABN
 from csl.models.tresnet import CONFIGS, TResNet, TResNetConfig
 
-HEADS = [("linear", {}), ("bottleneck", {}), ("ml_decoder", {"num_groups": 4}), ("boostlu", {})]
+HEADS = [("linear", {}), ("bottleneck", {}), ("hidden", {}), ("ml_decoder", {"num_groups": 4}), ("boostlu", {})]
 
 
 def close(ours, reference, tolerance=1e-4):

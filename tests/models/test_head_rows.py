@@ -39,7 +39,7 @@ def same_logits(new, old, classes, kept, before=OLD):
 
 
 NETWORKS = [("test_resnet", "linear"), ("test_resnet", "bottleneck"), ("test_resnet", "ml_decoder"),
-            ("test_resnet", "boostlu"), ("test_vit", "linear"), ("tresnet_m", "linear"),
+            ("test_resnet", "hidden"),            ("test_resnet", "boostlu"), ("test_vit", "linear"), ("tresnet_m", "linear"),
             ("convnext_atto", "linear")]  # fmt: skip
 
 

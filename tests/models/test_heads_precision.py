@@ -16,7 +16,7 @@ def scored(module, x, dtype=torch.bfloat16):
         return module(x)
 
 
-@pytest.mark.parametrize("name", ["linear", "bottleneck", "ml_decoder", "boostlu"])
+@pytest.mark.parametrize("name", ["linear", "bottleneck", "hidden", "ml_decoder", "boostlu"])
 def test_low_precision_merges_no_scores(name):
     torch.manual_seed(0)
     head = create_head(name, 32, CLASSES).eval()

@@ -68,7 +68,7 @@ def _add_network(g):
         help="weights to start from, their head for classes of the same names; auto: published ones, if to be had; or none",
     )
     g.shared("weights_key")
-    g.add("--head", metavar="HEAD", help="linear, bottleneck, ml_decoder or boostlu (docs/losses.md)")
+    g.add("--head", metavar="HEAD", help="linear, bottleneck, hidden, ml_decoder or boostlu (docs/losses.md)")
     g.add("--dropout", type=float, metavar="P", help="before the classifier of a timm model")
     g.add("--image_size", type=parsing.size, metavar="PX", help="images are resized to this side, or HEIGHTxWIDTH")
     g.add("--progressive_size", type=parsing.size, metavar="PX",
@@ -85,7 +85,7 @@ def _add_network(g):
     g.add(
         "--probe",
         action="store_true",
-        help="freeze the network: choose loss and prior, and train a linear head on its features, in minutes",
+        help="freeze the network: choose loss and prior, and train a head on its features, in minutes",
     )
 
     g.add(

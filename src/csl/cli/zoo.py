@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         "--image_size", type=parsing.size, metavar="PX", help="side, or HEIGHTxWIDTH (the weights'; else 224)"
     )
     g.add_argument("--num_classes", type=int, metavar="C", help="classes of a network's head (80)")
-    g.add_argument("--head", metavar="HEAD", help="a network's head: linear, bottleneck, ml_decoder or boostlu")
+    g.add_argument("--head", metavar="HEAD", help="a network's head: linear, bottleneck, hidden, ml_decoder or boostlu")
     g.add_argument("--layer", metavar="NAME", help="a TResNet only up to this layer, such as layer4.0.conv1")
     return p
 

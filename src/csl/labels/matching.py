@@ -116,9 +116,12 @@ def with_classes(annotations: Annotations, classes: Sequence[str]) -> Annotation
         )
     if others:
         notes.append(f"{annotations.source} has {len(others)} other classes, left out: {few_names(others)}")
-    labels = annotations.labels.rearranged(columns, len(wanted))
+    labels, collected = (
+        None if matrix is None else matrix.rearranged(columns, len(wanted))
+        for matrix in (annotations.labels, annotations.collected)
+    )
     notes = (*annotations.notes, *notes)
-    return dataclasses.replace(annotations, labels=labels, classes=wanted, keys=None, notes=notes)
+    return dataclasses.replace(annotations, labels=labels, collected=collected, classes=wanted, keys=None, notes=notes)
 
 
 def _folded(names):

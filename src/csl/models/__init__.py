@@ -41,7 +41,7 @@ def create_model(
             knows.
         num_classes: C, 1 or more.
         bottleneck_head: short for head="bottleneck".
-        head: "linear", "bottleneck", "ml_decoder" or "boostlu". A timm model's linear head is its own classifier.
+        head: "linear", "bottleneck", "hidden", "ml_decoder" or "boostlu". A timm model's linear head is its own classifier.
         num_groups: queries of the ML-Decoder head.
         dropout: before the classifier of a timm model, in [0, 1).
         features_only: no head; the network maps images to a list of maps [B, C_i, H / stride_i, W / stride_i], and has

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from csl.errors import InputError, in_words
 from csl.machine.image_size import height_width
-from csl.models.heads import create_head, in_float32
+from csl.models.heads import create_head, in_float32, with_hidden_layer
 from csl.models.recurrent import without_steps
 
 Size = int | tuple[int, int]
@@ -28,17 +28,17 @@ def create_timm(
 ) -> nn.Module:
     """A timm model whose forward takes RGB in [0, 1] and applies the mean and std it was made for.
 
-    The statistics are buffers outside the state dict. With the linear head, which is timm's own, its keys are timm's;
-    with another they are timm's under `body.` beside those of the head. A network whose layers depend on the size of the
-    images (`own_size`) is made for `image_size`, or for its own.
+    The statistics are buffers outside the state dict. With the linear head, which is timm's own, and with a hidden layer in
+    its place, its keys are timm's; with another they are timm's under `body.` beside those of the head. A network whose layers
+    depend on the size of the images (`own_size`) is made for `image_size`, or for its own.
 
     Raises:
         InputError: a name that timm does not know, a size that the network cannot be made for, or dropout before a head that
             has its own or none.
     """
-    if head == "linear":
-        made = _create(name, image_size, num_classes=num_classes, drop_rate=dropout)
-        return _normalised(_with_classifier(made), name)
+    if head in ("linear", "hidden"):
+        made = _with_classifier(_create(name, image_size, num_classes=num_classes, drop_rate=dropout))
+        return _normalised(with_hidden_layer(made, name) if head == "hidden" else made, name)
     if dropout:
         raise InputError(f"--dropout {dropout}: expected 0 with --head {head}")
     made = _with_statistics(_create(name, image_size, num_classes=0), name)

@@ -31,7 +31,7 @@ class Architecture:
 
     Attributes:
         name: "tresnet_m", ... or a network of timm.
-        head: "linear", "bottleneck", "ml_decoder" or "boostlu".
+        head: "linear", "bottleneck", "hidden", "ml_decoder" or "boostlu".
         num_classes: outputs of the head.
         num_groups: queries of an ML-Decoder head; None for its default.
     """

@@ -19,9 +19,9 @@ def kept_rows(
 ) -> tuple[dict[str, Tensor], set[int]]:
     """The tensors of a new head with the rows that a trained one has for the same classes; rows of other classes stay.
 
-    In a linear or bottleneck head a class has a row of the last layer, and what is before it is kept as it is. In ML-Decoder
-    it has a column of a query, which it may share with other classes: it is kept, with the query, where the classes that are
-    kept of a new query come from one query of the old head.
+    In a linear or bottleneck head, or one with a hidden layer, a class has a row of the last layer, and what is before it is
+    kept as it is. In ML-Decoder it has a column of a query, which it may share with other classes: it is kept, with the query,
+    where the classes that are kept of a new query come from one query of the old head.
 
     Args:
         new: the state dict of the network, with the values that its head starts from.
@@ -43,7 +43,7 @@ def kept_rows(
         before, after = old[key], new[key].clone()
         shapes = before.shape[:1], after.shape[:1]
         if (
-            "embedding_generator" not in key
+            not any(part in key for part in ("embedding_generator", "hidden_layer"))
             and shapes == ((counts[1],), (counts[0],))
             and before[0].shape == after[0].shape
         ):

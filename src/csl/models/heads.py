@@ -5,29 +5,36 @@ Parameter names are those of the published files, so that their state dicts load
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from csl.errors import InputError
 from csl.models.exclusive import exclusive_logits
 
 BOTTLENECK_FEATURES = 512
 """Width of the bottleneck head, as in the published OpenImages weights."""
 
 
+HIDDEN_FEATURES = 512
+"""Width of the hidden layer of that head."""
+
 BOOST = 5.0
 """What BoostLU multiplies positive cells of a class-activation map by, as in the paper."""
 
 
-HEADS = ("linear", "bottleneck", "ml_decoder", "boostlu")
+HEADS = ("linear", "bottleneck", "hidden", "ml_decoder", "boostlu")
 
 
 def create_head(name: str, features: int, num_classes: int, num_groups: int | None = None) -> nn.Module:
     """The head of that name in `HEADS`: features [B, F, H, W] to logits [B, C]; `num_groups` is ML-Decoder's."""
     if name == "ml_decoder":
         return MLDecoderHead(features, num_classes, num_groups)
+    if name == "hidden":
+        return LinearHead(features, num_classes, HiddenLayer)
     return {"bottleneck": BottleneckHead, "boostlu": BoostLUHead}.get(name, LinearHead)(features, num_classes)
 
 
@@ -63,11 +70,52 @@ def in_float32(layer: type[nn.Module]) -> type[nn.Module]:
     return Classifier if layer is nn.Linear else type(f"{layer.__name__}InFloat32", (_InFloat32, layer), {})
 
 
-class LinearHead(nn.Sequential):
-    """Global average pooling and one linear layer: keys `fc.weight`, `fc.bias`."""
+class HiddenLayer(nn.Sequential):
+    """A hidden layer before the last one: [B, F] -> 512, ReLU, dropout of a half in training, -> [B, C].
+
+    It stands in the place of the linear layer of any network: keys `hidden_layer.*` and `last_layer.*` under that one's name.
+    """
 
     def __init__(self, features: int, num_classes: int):
-        super().__init__(OrderedDict(pool=GlobalAveragePool(), fc=Classifier(features, num_classes)))
+        hidden, last = nn.Linear(features, HIDDEN_FEATURES), Classifier(HIDDEN_FEATURES, num_classes)
+        super().__init__(OrderedDict(hidden_layer=hidden, relu=nn.ReLU(), dropout=nn.Dropout(0.5), last_layer=last))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, F] -> [B, C]; outside of training in float32, as `Classifier`."""
+        if self.training or x.device.type == "meta":
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.hidden_layer.weight.dtype))
+
+
+def last_layers(model: nn.Module) -> list[Classifier]:
+    """The linear layers that a network of `csl.models.create_model` ends in."""
+    return [layer for layer in model.modules() if isinstance(layer, Classifier)]
+
+
+def replace_layer(model: nn.Module, layer: nn.Module, other: nn.Module) -> None:
+    """Put another layer in the place of one of a network's."""
+    model.set_submodule(next(name for name, module in model.named_modules() if module is layer), other)
+
+
+def with_hidden_layer(model: nn.Module, name: str) -> nn.Module:
+    """The network of that name with a `HiddenLayer` in the place of the linear layer that it ends in.
+
+    Raises:
+        InputError: it ends in none, or in several.
+    """
+    layers = last_layers(model)
+    if len(layers) != 1:
+        raise InputError(f"--head hidden: {name} ends in {len(layers)} linear layers for its classes, expected one")
+    replace_layer(model, layers[0], HiddenLayer(layers[0].in_features, layers[0].out_features))
+    return model
+
+
+class LinearHead(nn.Sequential):
+    """Global average pooling and one linear layer, keys `fc.weight`, `fc.bias`; or another layer in its place."""
+
+    def __init__(self, features: int, num_classes: int, layer: Callable[[int, int], nn.Module] = Classifier):
+        super().__init__(OrderedDict(pool=GlobalAveragePool(), fc=layer(features, num_classes)))
 
 
 class BottleneckHead(nn.Sequential):

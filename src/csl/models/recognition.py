@@ -28,4 +28,7 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str | None, str, int | None,
     for key, head in (("head.fc.FC.bias", "bottleneck"), ("head.cam.bias", "boostlu"), ("head.fc.bias", "linear")):
         if key in state:
             return name, head, len(state[key]), None
-    return name, "linear", None, None
+    last = next(
+        (key for key in state if key.endswith("last_layer.bias")), None
+    )  # under the name of the layer it replaces
+    return name, "linear" if last is None else "hidden", None if last is None else len(state[last]), None

@@ -52,7 +52,7 @@ class TResNet(nn.Module):
     Args:
         config: one of `CONFIGS`.
         num_classes: C.
-        head: "linear", "bottleneck", "ml_decoder" or "boostlu".
+        head: "linear", "bottleneck", "hidden", "ml_decoder" or "boostlu".
         num_groups: queries of the ML-Decoder head; None for min(100, C).
     """
 

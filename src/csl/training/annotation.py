@@ -32,7 +32,7 @@ def table(train: Annotations, prior: Tensor, interval: tuple[Tensor, Tensor] | N
         prior: [C] the frequency of each class.
         interval: [C] its lower and upper ends. Shares and delta have an interval then, too: what follows from these ends.
     """
-    known = shares_known(train.labels)
+    known = shares_known(train.as_collected)
     columns = {"class": list(train.classes)} | _model(prior, known)
     if interval is not None:
         ends = [_model(end, known) for end in interval]

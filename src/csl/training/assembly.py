@@ -103,7 +103,7 @@ def _prior_source(config, run):
 
 def _shares_known(config, data):
     """What a loss of the annotation model knows of the labels beside the prior; None for any other: counting takes its time."""
-    return annotation.shares_known(data.train.labels) if "known" in settings_of_loss(config.loss) else None
+    return annotation.shares_known(data.train.as_collected) if "known" in settings_of_loss(config.loss) else None
 
 
 def resume_if(resume: bool, trainer: Trainer, say: Say) -> None:

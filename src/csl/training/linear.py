@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from csl.machine.draws import generator
@@ -44,36 +45,66 @@ def fit_heads(
     Args:
         x: float32 [N, F], standardised.
         y: int8 [N, C] in {1, 0, -1}.
-        criterion: (logits [B, C], targets [B, C]) to a sum over the images, as the losses of `csl.losses` are. Each head has a
-            copy of its own, for one that changes with the epoch or remembers images.
+        criterion: (logits [B, C], targets [B, C]) to a sum over the images, as the losses of `csl.losses` are.
         l2: [L] weights of the sum of squared weights of a head, beside the mean over the images.
         seed: of the order of the images.
         groups: of classes that exclude each other (`csl.models.exclusive`).
     """
-    weight = torch.zeros(len(l2), y.shape[1], x.shape[1], requires_grad=True)  # [L, C, F]
-    bias = torch.full((len(l2), 1, y.shape[1]), -2.0, requires_grad=True)  # [L, 1, C]: most labels are absent
-    decay = torch.tensor(l2)  # [L]
+    weight = torch.zeros(len(l2) * y.shape[1], x.shape[1], requires_grad=True)  # [L C, F]
+    bias = torch.full((len(l2) * y.shape[1],), -2.0, requires_grad=True)  # [L C]: most labels are absent
+    decay = torch.tensor(l2).repeat_interleave(y.shape[1])  # [L C]
+
+    def forward(x):
+        return F.linear(x, weight, bias).unflatten(1, (len(l2), -1)).transpose(0, 1)  # [L, B, C]
+
+    def penalty():
+        return decay @ weight.square().sum(1)
+
+    descend([weight, bias], forward, penalty, RATE / x.shape[1] ** 0.5, x, y, [criterion] * len(l2), seed, groups)
+    heads = zip(weight.detach().chunk(len(l2)), bias.detach().chunk(len(l2)), strict=True)
+    return [linear_head(w, b, groups) for w, b in heads]
+
+
+def descend(
+    parameters: Sequence[Tensor],
+    forward: Callable[[Tensor], Tensor],
+    penalty: Callable[[], Tensor],
+    rate: float,
+    x: Tensor,
+    y: Tensor,
+    criteria: Sequence[nn.Module],
+    seed: int,
+    groups: Sequence[slice] = (),
+) -> None:
+    """Train heads side by side by AdamW under one cycle of the rate.
+
+    Args:
+        parameters: of all of the heads.
+        forward: features [B, F] to the logits [L, B, C] of L heads.
+        penalty: () to what is added to the mean over the images of the losses, a scalar.
+        rate: the highest learning rate.
+        criteria: L losses, of which each head has a copy of its own, for one that changes with the epoch or remembers images.
+        x, y, seed, groups: as `fit_heads` takes them.
+    """
     steps_per_epoch = -(-len(x) // BATCH)
     epochs = max(EPOCHS, -(-LEAST_STEPS // steps_per_epoch))
-    rate = RATE / x.shape[1] ** 0.5
-    optimizer = torch.optim.AdamW([weight, bias], lr=rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps_per_epoch, pct_start=0.1)
-    rng, criteria = generator("order", seed, 0), [copy.deepcopy(criterion) for _ in l2]
+    rng, criteria = generator("order", seed, 0), [copy.deepcopy(one) for one in criteria]
     for epoch in range(epochs):
         for one in criteria:
             if hasattr(one, "begin_epoch"):
                 one.begin_epoch(epoch + 1)
         for rows in torch.from_numpy(rng.permutation(len(x))).split(BATCH):
-            logits = x[rows] @ weight.transpose(1, 2) + bias  # [L, B, C]
-            targets = (y[rows], rows) if getattr(criterion, "by_image", False) else (y[rows],)
+            logits = forward(x[rows])  # [L, B, C]
             logits = exclusive_logits(logits.flatten(0, 1), groups).view(logits.shape)
-            loss = sum(one(each, *targets) for one, each in zip(criteria, logits, strict=True)) / len(rows)
-            loss = loss + (decay * weight.square().sum((1, 2))).sum()
+            loss = penalty()
+            for one, each in zip(criteria, logits, strict=True):
+                loss = loss + one(each, y[rows], *[rows] * getattr(one, "by_image", False)) / len(rows)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-    return [linear_head(w, b[0], groups) for w, b in zip(weight.detach(), bias.detach(), strict=True)]
 
 
 def linear_head(weight: Tensor, bias: Tensor, groups: Sequence[slice] = ()) -> Classifier:
@@ -97,18 +128,20 @@ def cross_fitted(
     seed: int,
     fold: Tensor,
     groups: Sequence[slice] = (),
+    fit: Callable[..., list[nn.Module]] = fit_heads,
 ) -> Tensor:
     """Logits [L, N, C] of every image by heads that were not trained on it.
 
     Args:
-        x, y, l2, seed, groups: as `fit_heads` takes them.
+        x, y, l2, seed, groups: as `fit` takes them.
         create: (labels [n, C] of the images that heads are trained on) to their loss.
         fold: [N], each of which is left out by one head for each weight of L2.
+        fit: trains them, `fit_heads` or another with its arguments.
     """
     logits = torch.empty(len(l2), *y.shape)
     for number in fold.unique():
         out = fold == number
-        heads = fit_heads(x[~out], y[~out], create(y[~out]), l2, seed, groups)
+        heads = fit(x[~out], y[~out], create(y[~out]), l2, seed, groups)
         with torch.no_grad():
             logits[:, out] = torch.stack([head(x[out]) for head in heads])
     return logits

@@ -103,5 +103,5 @@ def _estimate_on(images, trainer, stage, folder):
     if scores is not None:
         p = torch.from_numpy(scores.probabilities[0])  # [N, C]
         logits = torch.logit(p, eps=torch.finfo(p.dtype).eps)
-        prior, *ends = estimate_prior_interval(logits, images.labels[scores.indices])
+        prior, *ends = estimate_prior_interval(logits, images.as_collected[scores.indices])
         write_prior(folder.estimated_prior, images.classes, prior, tuple(ends))

@@ -1,4 +1,4 @@
-"""A probe: a frozen network, whose features are made once, and the linear head that learns the most from partial labels.
+"""A probe: a frozen network, whose features are made once, and the head that learns the most from partial labels.
 
 Which loss that is, the class prior, and the weight of L2 are chosen on the training images alone, by what is known of
 them: `FOLDS` heads each score the images that they were not trained on, and the estimated average precision of these scores
@@ -25,17 +25,21 @@ from csl.losses.options import LossOptions, settings_of
 from csl.machine.files import replacing
 from csl.metrics import cross_entropy, estimated_average_precision, mean_average_precision
 from csl.models.exclusive import Groups
-from csl.models.heads import Classifier
+from csl.models.heads import Classifier, HiddenLayer, last_layers
 from csl.predict.features import with_features
 from csl.predict.scoring import show_bar
 from csl.prior import PriorEstimate, estimate_prior_interval
 from csl.training.annotation import shares_of
-from csl.training.linear import Standardised, cross_fitted, fit_heads, folds_of, linear_head
+from csl.training.hidden import fit_hidden
+from csl.training.linear import Standardised, cross_fitted, fit_heads, folds_of
 
 FOLDS = 3
 L2 = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 EXPONENTS = (0.0, 1.0)
 """Of known negatives, to choose from."""
+
+HIDDEN_L2 = (1e-4, 1e-3)
+"""For a hidden layer, which has dropout beside it."""
 
 SAME = 1e-3
 """Median of |delta| up to which heads with the annotation loss are the same as those that leave un-annotated entries out."""
@@ -65,12 +69,14 @@ class Candidate:
         loss: one of `LOSSES`, or the name of another that was given.
         gamma_neg: exponent of known negatives; None for that of the loss that was given.
         l2: weight of the sum of squared weights.
+        head: "linear" or "hidden".
         score: the criterion on out-of-fold scores, in percent; NaN where it is undefined.
     """
 
     loss: str
     gamma_neg: float | None
     l2: float
+    head: str = "linear"
     score: float = float("nan")
 
     @property
@@ -84,7 +90,7 @@ class Probed:
     """What a probe found out.
 
     Attributes:
-        head: the linear head of the best candidate, trained on all images, for features as the network makes them.
+        head: that of the best candidate, trained on all images, for features as the network makes them.
         best: the candidate.
         candidates: all of them, with their scores.
         estimate: the class prior by label-shift EM on out-of-fold scores; None where no negative is known.
@@ -92,7 +98,7 @@ class Probed:
         predicted: float32 [C] the mean prediction of `head`.
     """
 
-    head: Classifier
+    head: Classifier | HiddenLayer
     best: Candidate
     candidates: list[Candidate]
     estimate: PriorEstimate | None
@@ -103,11 +109,6 @@ class Probed:
     def prior(self) -> Tensor | None:
         """float32 [C] the class prior, without its interval."""
         return None if self.estimate is None else self.estimate.prior
-
-
-def last_layers(model: nn.Module) -> list[Classifier]:
-    """The linear layers that a network of `csl.models.create_model` ends in."""
-    return [layer for layer in model.modules() if isinstance(layer, Classifier)]
 
 
 def last_layer(model: nn.Module, name: str, flag: str = "--probe") -> Classifier:
@@ -184,8 +185,10 @@ def probe(
     groups: Sequence[slice] = (),
     exponents: Sequence[float] = EXPONENTS,
     given: LossOptions | None = None,
+    hidden: bool = False,
+    collected: LabelMatrix | None = None,
 ) -> Probed:
-    """Choose a loss and a weight of L2 for a linear head, and train it.
+    """Choose a loss and a weight of L2 for a linear head, and train it; or one with a hidden layer and the same loss.
 
     Args:
         features: float32 [N, F] of the training images.
@@ -195,6 +198,9 @@ def probe(
         groups: of classes that exclude each other, of which the head gives softmax probabilities.
         exponents: of known negatives, to choose from.
         given: the loss of the head, so that there is the weight of L2 alone to choose; None for any of `LOSSES`.
+        hidden: whether a hidden layer may be better.
+        collected: [N, C] the labels without answers to questions, from which the prior, the shares that are annotated and the
+            criterion are estimated; None for `labels`.
 
     Raises:
         InputError: no positive is known, or fewer images than folds.
@@ -204,11 +210,15 @@ def probe(
         raise InputError("--probe: no positive label is known in the training images, expected some")
     if len(y) < 2 * FOLDS:
         raise InputError(f"--probe: {len(y)} training images, expected {2 * FOLDS} or more")
+    unasked = y if collected is None else torch.from_numpy(collected.to_dense())
+    if not ((unasked == 1).any() and (unasked == 0).any()):  # the answers are all that is known on one side
+        unasked = y
+    known = None if unasked is y else shares_of(unasked)
     standardised = Standardised(features)
     x, fold = standardised(features), folds_of(len(y), FOLDS, seed)
     estimate = prior = predicted = known_alone = None
     if (y == 0).any():
-        estimate, predicted, known_alone = priors_by_heads(x, y, seed, fold, groups)
+        estimate, predicted, known_alone = priors_by_heads(x, y, seed, fold, groups, unasked)
         prior = estimate.prior
         say(
             f"probe: prior by label-shift EM on out-of-fold scores, {prior.sum():.2f} labels an image (mean prediction "
@@ -224,18 +234,29 @@ def probe(
         if options == KNOWN_ALONE and known_alone is not None:
             logits = known_alone
         else:
-            logits = cross_fitted(x, y, _creating(options, prior, predicted, groups), L2, seed, fold, groups)
-        tried += [Candidate(name, gamma, l2, _score(one, y, prior)) for l2, one in zip(L2, logits, strict=True)]
+            logits = cross_fitted(x, y, _creating(options, prior, predicted, groups, known), L2, seed, fold, groups)
+        tried += [
+            Candidate(name, gamma, l2, score=_score(one, unasked, prior)) for l2, one in zip(L2, logits, strict=True)
+        ]
     best = max(tried, key=lambda one: one.score)
-    create = _creating(losses[best.loss, best.gamma_neg], prior, predicted, groups)
-    (head,) = fit_heads(x, y, create(y), [best.l2], seed, groups)
+    create = _creating(losses[best.loss, best.gamma_neg], prior, predicted, groups, known)
+    if hidden:
+        logits = cross_fitted(x, y, create, HIDDEN_L2, seed, fold, groups, fit_hidden)
+        scores = [_score(one, unasked, prior) for one in logits]
+        tried += [replace(best, head="hidden", l2=l2, score=s) for l2, s in zip(HIDDEN_L2, scores, strict=True)]
+        say(f"probe: {max(scores):.2f} with a hidden layer, {best.score:.2f} without")
+        best = max(tried, key=lambda one: one.score)
+    (head,) = (fit_hidden if best.head == "hidden" else fit_heads)(x, y, create(y), [best.l2], seed, groups)
     mean = torch.sigmoid(head(x)).mean(0).detach()
+    first = head.hidden_layer if best.head == "hidden" else head
+    weight, bias = standardised.folded_into(first)
+    first.load_state_dict({"weight": weight, "bias": bias})
     by = "mAP with un-annotated as negative" if prior is None else "estimated mAP"
     of_loss = {one.loss: max(other.score for other in tried if other.loss == one.loss) for one in tried}
     say(f"probe: {by} on out-of-fold scores: " + ", ".join(f"{loss} {score:.2f}" for loss, score in of_loss.items()))
     of_negatives = "" if best.gamma_neg is None else f"exponent {best.gamma_neg:g} of known negatives, "
-    say(f"probe: {best.loss}, {of_negatives}L2 {best.l2:g}")
-    return Probed(linear_head(*standardised.folded_into(head), groups), best, tried, estimate, predicted, mean)
+    say(f"probe: {best.loss}, {of_negatives}{best.head} head, L2 {best.l2:g}")
+    return Probed(head, best, tried, estimate, predicted, mean)
 
 
 def write_candidates(path: Path, candidates: list[Candidate]) -> None:
@@ -245,7 +266,7 @@ def write_candidates(path: Path, candidates: list[Candidate]) -> None:
 
 
 def priors_by_heads(
-    x: Tensor, y: Tensor, seed: int, fold: Tensor, groups: Groups = ()
+    x: Tensor, y: Tensor, seed: int, fold: Tensor, groups: Groups = (), unasked: Tensor | None = None
 ) -> tuple[PriorEstimate, Tensor, Tensor]:
     """The frequency of each class by label-shift EM on out-of-fold scores, and the published mean prediction.
 
@@ -259,19 +280,23 @@ def priors_by_heads(
         seed: of the order of the images.
         fold: [N] the fold of each image.
         groups: of classes that exclude each other.
+        unasked: int8 [N, C] labels without answers to questions, None for `y`: heads learn from the answers, but by which
+            process labels are known is seen without them.
 
     Returns:
         The estimate with its interval; the published prior, float32 [C] in (0, 1); and the logits [L, N, C] of the heads that
         leave un-annotated entries out (`KNOWN_ALONE`), for each weight of L2.
     """
+    unasked = y if unasked is None else unasked
+    known = None if unasked is y else shares_of(unasked)
     known_alone = cross_fitted(x, y, _creating(KNOWN_ALONE, None, None, groups), L2, seed, fold, groups)
     best = min(known_alone, key=lambda one: cross_entropy(torch.sigmoid(one).numpy(), y.numpy()))
-    first, predicted = estimate_prior_interval(best, y), torch.sigmoid(best).mean(0)
-    if annotation_delta(*annotated_shares(first.prior, shares_of(y))).abs().median() < SAME:
+    first, predicted = estimate_prior_interval(best, unasked), torch.sigmoid(best).mean(0)
+    if annotation_delta(*annotated_shares(first.prior, shares_of(unasked))).abs().median() < SAME:
         return first, predicted, known_alone
-    by_first = _creating(LossOptions(loss="annotation", gamma_neg=0.0), first.prior, None, groups)
+    by_first = _creating(LossOptions(loss="annotation", gamma_neg=0.0), first.prior, None, groups, known)
     logits = cross_fitted(x, y, by_first, L2, seed, fold, groups)
-    second = estimate_prior_interval(max(logits, key=lambda one: _score(one, y, first.prior)), y)
+    second = estimate_prior_interval(max(logits, key=lambda one: _score(one, unasked, first.prior)), unasked)
     both = (torch.sigmoid((torch.logit(a) + torch.logit(b)) / 2) for a, b in zip(first, second, strict=True))
     return PriorEstimate(*both), predicted, known_alone
 
@@ -285,11 +310,11 @@ def _names(with_prior, others, exponents):
     return [(name, gamma) for name in names for gamma in of_negatives]
 
 
-def _creating(options, prior, predicted, groups):
-    """(labels of the images that are trained on) -> the loss."""
+def _creating(options, prior, predicted, groups, known=None):
+    """(labels of the images that are trained on) -> the loss; `known` [2, C] are other shares known than theirs."""
     used = predicted if options.partial_loss_mode == "selective" else prior
     used = used if "prior" in settings_of(options.loss) else None
-    return lambda y: options.create_loss(used, shares_of(y), tuple(y.shape), groups)
+    return lambda y: options.create_loss(used, shares_of(y) if known is None else known, tuple(y.shape), groups)
 
 
 def _score(logits, y, prior):

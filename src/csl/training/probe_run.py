@@ -23,6 +23,7 @@ from csl.losses.options import LossOptions
 from csl.machine import distributed
 from csl.machine.draws import generator
 from csl.models import create_model, zoo
+from csl.models.heads import last_layers, replace_layer
 from csl.predict.scoring import Scores, autocast_dtype, choose_device
 from csl.prior import write_prior
 from csl.runs.config import TrainConfig
@@ -30,7 +31,7 @@ from csl.runs.folder import RunFolder
 from csl.training import annotation, selection
 from csl.training.data import Data, Say
 from csl.training.optim import contiguous_state
-from csl.training.probe import Probed, features_of, kept_features, last_layer, last_layers, probe, write_candidates
+from csl.training.probe import Probed, features_of, kept_features, last_layer, probe, write_candidates
 from csl.training.refit import refit_rows
 from csl.training.start import network_name
 from csl.training.state import facts_of_classes
@@ -87,7 +88,8 @@ def look(
         say(f"probe: {MOST_IMAGES:,} of {len(train):,} training images")
         train = train.select(np.sort(generator("held out", config.seed).permutation(len(train))[:MOST_IMAGES]))
     x, rows = _features(config, train, model, layer, run, "train", say)
-    found = probe(x, train.labels.select(rows), config.seed, say, layer.exclusive, (0.0,), given)
+    train = train.select(rows)
+    found = probe(x, train.labels, config.seed, say, layer.exclusive, (0.0,), given, collected=train.collected)
     folder = RunFolder(run.prior)
     folder.path.mkdir(parents=True, exist_ok=True)
     _write(found, found.predicted if found.published is None else found.published, folder, data.train)
@@ -120,15 +122,17 @@ def train_head(
     layer = last_layer(model, config.model_name)
     model.to(choose_device(config.device), memory_format=torch.channels_last)
     x, rows = _features(config, data.train, model, layer, run, "train", say)
-    found = probe(x, data.train.labels.select(rows), config.seed, say, layer.exclusive)
-    layer.load_state_dict(found.head.state_dict())
+    train = data.train.select(rows)
+    found = probe(x, train.labels, config.seed, say, layer.exclusive, hidden=True, collected=train.collected)
     x_val, rows_val = _features(config, data.val, model, layer, run, "val", say)
-    model.cpu()
+    replace_layer(model.cpu(), layer, found.head)
     if config.refit_head:
-        _refit(layer, (x, data.train.labels.select(rows)), (x_val, data.val.labels.select(rows_val)), say)
-    numbers, scores = _measured(layer, x_val, rows_val, data)
+        (last,) = last_layers(found.head)
+        before = nn.Sequential(*found.head.children())[:-1].eval()  # of a linear head nothing
+        _refit(last, (before(x), train.labels), (before(x_val), data.val.labels.select(rows_val)), say)
+    numbers, scores = _measured(found.head, x_val, rows_val, data)
     best = {"epoch": 0, "step": 0, "weights": "model", **numbers}
-    _write_best(run, model, data, description, best)
+    _write_best(run, model, data, description | {"head": found.best.head}, best)
     _write(found, found.predicted, run, data.train)
     write_prior(run.val_prior, data.val.classes, torch.from_numpy(scores.probabilities[0].mean(0)))
     run.append_log({"epoch": 0, "step": 0, **{f"{name}_model": value for name, value in numbers.items()}})
