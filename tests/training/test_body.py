@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csl import InputError, TrainConfig, train
-from csl.checkpoint import head_filter
+from csl.checkpoint.network import head_filter
 from csl.models import create_model
 from csl.training.body import Body
 

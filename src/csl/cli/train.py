@@ -146,7 +146,7 @@ def _add_optimisation(g):
           default="30; auto: by the images")  # fmt: skip
     g.add("--stop_epoch", type=int, metavar="N", help="train this many of them")
     g.add("--max_steps", type=int, metavar="N", help="stop after this many steps")
-    g.add("--frozen_epochs", type=int, metavar="N", help="train the head alone for this many of them at first")
+    g.add("--frozen_epochs", type=int, metavar="N", help="train the head alone for this many epochs at first")
     g.add("-b", "--batch_size", type=int, metavar="B", help="images at a time, in each process of torchrun")
     g.add("--grad_accum", type=int, metavar="N", help="batches per step in each process, whose gradients add up")
     g.add("--lr", type=float, metavar="LR", help="highest learning rate, never rescaled by the processes",
