@@ -11,9 +11,9 @@ disassembled; elsewhere their launches end in nothing, and all else runs on the 
   of the selective loss, 4 x 80, alone.
 - Python: microseconds of a layer's forward and backward on a tensor of 512 values, the least of many rounds; BatchNorm2d and
   leaky_relu_ beside it, whose arithmetic on the CPU is in their number.
-- instructions: SASS of the main loop over the elements that a thread loads in it, of bfloat16 channels-last; of a kernel
-  without a loop, all of its instructions over the elements of a thread. Registers and spilled bytes of a thread, the most of
-  any variant.
+- instructions: SASS of the main loop over the elements that a thread loads of each tensor in it, of bfloat16 channels-last; of
+  a kernel without a loop, all of its instructions over the elements of a thread. Registers and spilled bytes of a thread, the
+  most of any variant.
 - memory: MiB an image of feature maps that autograd keeps for backward, weights not among them.
 
 Writes benchmarks/results/gpu_counts.json and prints a table.
@@ -142,11 +142,11 @@ def python_us(layer):
     grad, leaves = torch.rand_like(x), [x, *layer.parameters()]
     run, triton.runtime.jit.JITFunction.run = triton.runtime.jit.JITFunction.run, lambda *args, **options: None
     rounds = []
-    for _ in range(100):
+    for _ in range(500):
         start = time.perf_counter()
-        for _ in range(30):
+        for _ in range(3):
             torch.autograd.grad(layer(x), leaves, grad)
-        rounds.append((time.perf_counter() - start) / 30 * 1e6)
+        rounds.append((time.perf_counter() - start) / 3 * 1e6)
     triton.runtime.jit.JITFunction.run = run
     return min(rounds)
 
@@ -166,15 +166,15 @@ def sass(cubin):
 
 
 def loops(instructions):
-    """The bodies of loops that read global memory, the shortest first."""
+    """The bodies of loops that read global memory: of those that read the most, the shortest first."""
     bodies = []
     for address, operation, operands in instructions:
         target = re.search(r"0x([0-9a-f]+)", operands) if operation.startswith("BRA") else None
         if target and int(target[1], 16) < address:
             body = [i for i in instructions if int(target[1], 16) <= i[0] <= address]
-            if any(i[1].startswith(("LDG.", "LDGSTS.")) for i in body):
+            if bytes_loaded(body):
                 bodies.append(body)
-    return sorted(bodies, key=len)
+    return sorted(bodies, key=lambda body: (-bytes_loaded(body), len(body)))
 
 
 def bytes_loaded(body):
@@ -203,7 +203,8 @@ def kernels(archs):
             bodies = loops(instructions)
             tile = constants.get("BLOCK", constants.get("BLOCK_P", 0) * constants.get("BLOCK_C", 0))
             if name in LOADED and bodies:
-                tensors = LOADED[name] + bool(constants.get("JOINED"))
+                joined = "joined_ptr" in kernel.arg_names and "joined_ptr" not in constants
+                tensors = LOADED[name] + (joined or bool(constants.get("JOINED")))
                 elements = bytes_loaded(bodies[0]) / tensor.element_size() / tensors
                 row["instructions_an_element"] = len(bodies[0]) / elements
             elif tile and name not in LOADED:

@@ -46,28 +46,31 @@ def launches():
     """Every kernel of the package, in the shapes, types and layouts of training on a GPU."""
     from csl.ops import SelectiveOptions, abn_triton, blur_pool_triton, excitation_triton, selective_triton
 
-    x = torch.zeros(2, 64, 8, 8, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    vector, attention = torch.zeros(64), torch.zeros(2, 64, dtype=torch.bfloat16)
+    x = torch.zeros(2, 64, 60, 60, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    attention = torch.zeros(2, 64, dtype=torch.bfloat16)
+    vector, batches = torch.zeros(64), torch.zeros((), dtype=torch.int64)
     for images in (x, x.contiguous().float()):
         abn_triton.statistics(images)
-        for slope in (1e-3, 1.0):
-            abn_triton.backward_sums(images, images, vector, vector, slope)
-            abn_triton.backward_input(images, images, vector, vector, vector, torch.zeros(2, 64), slope)
-            abn_triton.normalise(images, vector, vector, vector, slope)
-        abn_triton.normalise(images, vector, vector, vector, 1.0, images)
-        blur_pool_triton.blur_backward(blur_pool_triton.blur(images), 8, 8)
+        made = abn_triton.prepare(images, vector, vector, vector, batches, 0.1, 1e-5)
+        abn_triton.backward_sums(images, images, vector, 1e-3)
+        for slope, inverse, joined in ((1e-3, 3, None), (1.0, 1, None), (1.0, 1, images)):
+            abn_triton.normalise(images, made, vector, slope, joined)
+            abn_triton.backward(images, images, vector, vector, made, inverse, 1e-3, slope, joined)
+        blur_pool_triton.blur_backward(blur_pool_triton.blur(images), 60, 60)
         excitation_triton.join(images, attention, images)
         for joined in (images, None):
             excitation_triton.backward_sums(images, images, joined)
-    logits, targets = torch.zeros(4, 80, dtype=torch.bfloat16), torch.zeros(4, 80, dtype=torch.int8)
+    logits, targets = torch.zeros(4, 9605, dtype=torch.bfloat16), torch.zeros(4, 9605, dtype=torch.int8)
     for mode, scope in (
         ("selective", "batch"),
         ("selective", "sample"),
         ("ignore_normalize_classes", "batch"),
         (None, "batch"),
     ):
-        options = SelectiveOptions(mode, 0.05, 0.0, 1.0, 4.0, topk_scope=scope, focal_gradient=mode is None)
-        selective_triton.on_gpu(logits, targets, torch.zeros(80), options)
+        options = SelectiveOptions(
+            mode, 0.05, 0.0, 1.0, 4.0, likelihood_topk=200, topk_scope=scope, focal_gradient=mode is None
+        )
+        selective_triton.on_gpu(logits, targets, torch.zeros(9605), options)
 
 
 if __name__ == "__main__":

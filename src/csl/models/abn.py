@@ -65,8 +65,6 @@ class InPlaceABN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same shape."""
-        if self.training:
-            self.num_batches_tracked += 1
         return inplace_abn(
             x,
             self.weight,
@@ -80,6 +78,7 @@ class InPlaceABN(nn.Module):
             self.slope,
             self._group(),
             self.overwrite,
+            self.num_batches_tracked,
         )
 
     def after_pointwise(
@@ -94,7 +93,6 @@ class InPlaceABN(nn.Module):
         x [B, I, H, W], the convolution's weight [C, I, 1, 1], a shortcut [B, C, H, W] for addition and ReLU, and two factors
         of x, to [B, C, H, W].
         """
-        self.num_batches_tracked += 1
         return pointwise_abn(
             x,
             conv_weight,
@@ -107,6 +105,7 @@ class InPlaceABN(nn.Module):
             shortcut,
             self._group(),
             factors,
+            self.num_batches_tracked,
         )
 
     def _group(self):

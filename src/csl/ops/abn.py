@@ -18,7 +18,7 @@ a convolution's output that nobody else wants; a compiled graph plans its memory
 """
 
 import functools
-from collections.abc import Callable
+from types import ModuleType
 
 import torch
 import torch.distributed as dist
@@ -65,6 +65,7 @@ def inplace_abn(
     slope: float = 0.01,
     group: dist.ProcessGroup | None = None,
     overwrite: bool = False,
+    batches: Tensor | None = None,
 ) -> Tensor:
     """Normalise x [B, C, ...] over all but its channels, scale, shift and activate; backward needs the output alone.
 
@@ -83,6 +84,7 @@ def inplace_abn(
             weight and bias are this process's share.
         overwrite: the output may take x's memory, which then is no longer x. A view, a leaf that needs a gradient and what
             is not dense are left as they are all the same, and so is every x in a graph that is being compiled.
+        batches: [] int64, counted up in place when `training`, or None.
 
     Returns:
         [B, C, ...] in x's dtype and memory format.
@@ -96,17 +98,31 @@ def inplace_abn(
     group = group if training else None
     backend = backend_for(x.device.type)
     overwrite = overwrite and _replaceable(x, backend, group)
+    if backend == "triton":
+        return _InParts.apply(
+            x,
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            batches,
+            training,
+            momentum,
+            eps,
+            slope,
+            backend,
+            group,
+            overwrite,
+        )
+    if training and batches is not None:
+        batches += 1
     if backend == "inplace-abn":
         return _packaged(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, group, overwrite)
-    if backend == "torch" and group is None:
+    if group is None:
         return _InPlaceABN.apply(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, overwrite)
-    if training:
-        with torch.no_grad():
-            mean, var, count = batch_statistics(x, backend, group)
-            update_running(running_mean, running_var, mean, var, count, momentum)
-    else:
-        mean, var, count = running_mean, running_var, None
-    return _InParts.apply(x, weight, bias, mean, torch.rsqrt(var + eps), count, eps, slope, backend, group, overwrite)
+    return _InParts.apply(
+        x, weight, bias, running_mean, running_var, None, training, momentum, eps, slope, backend, group, overwrite
+    )
 
 
 def scale_of(weight: Tensor, eps: float) -> Tensor:
@@ -133,73 +149,130 @@ def update_running(
         running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
 
 
-def batch_statistics(x: Tensor, backend: str, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, int | Tensor]:
-    """Mean and biased variance [C] of the batch, or of the group's batches together, and the number of values."""
-    x = x.detach()
-    statistics = parts_of(backend)[0](x)  # [2, C]
-    count = x.numel() // x.shape[1]
-    if group is None:
-        return *statistics, count
-    local = torch.cat([statistics.flatten(), statistics.new_full((1,), count)]).double()
-    gathered = [torch.empty_like(local) for _ in range(group.size())]
-    dist.all_gather(gathered, local, group=group)
-    gathered = torch.stack(gathered)  # [ranks, 2 C + 1]
-    means, variances = gathered[:, :-1].unflatten(1, (2, -1)).unbind(1)
-    counts = gathered[:, -1:]
-    total = counts.sum()
-    mean = (counts * means).sum(0) / total
-    var = (counts * (variances + (means - mean).square())).sum(0) / total  # Chan's merge
-    return mean.to(statistics.dtype), var.to(statistics.dtype), total.to(statistics.dtype)
+def constants(mean: Tensor, var: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """What normalisation needs of each channel: mean, 1 / std, (|w| + eps) / std and 1 / (|w| + eps), [4, C]."""
+    invstd = torch.rsqrt(var + eps)
+    scale = scale_of(weight.to(invstd.dtype), eps)
+    return torch.stack([mean, invstd, scale * invstd, scale.reciprocal()])
 
 
-def parts_of(backend: str) -> tuple[Callable[..., Tensor], ...]:
+def prepare(
+    x: Tensor,
+    weight: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    batches: Tensor | None,
+    momentum: float,
+    eps: float,
+    backend: str,
+    group: dist.ProcessGroup | None,
+) -> tuple[Tensor, float | Tensor]:
+    """`constants` of the batch x, or of the group's batches together, and one over the number of values of a channel.
+
+    Running statistics are moved, and `batches` is counted up.
+    """
+    parts = parts_of(backend)
+    if _in_one(backend, group):
+        made = parts.prepare(x, weight, running_mean, running_var, batches, momentum, eps)
+        return made, x.shape[1] / x.numel()
+    if batches is not None:
+        batches += 1
+    count, mean, m2 = parts.statistics(x)  # [C] each
+    if group is not None:
+        local = torch.stack([count, mean, m2]).double()
+        gathered = [torch.empty_like(local) for _ in range(group.size())]
+        dist.all_gather(gathered, local, group=group)
+        counts, means, m2s = torch.stack(gathered, 1)  # [ranks, C] each
+        total = counts.sum(0)
+        centre = (counts * means).sum(0) / total
+        m2s = (m2s + counts * (means - centre).square()).sum(0)  # Chan's merge
+        count, mean, m2 = (t.to(mean.dtype) for t in (total, centre, m2s))
+    var = m2 / count
+    update_running(running_mean, running_var, mean, var, count, momentum)
+    return constants(mean, var, weight, eps), 1 / count
+
+
+def gradients(
+    dy: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    made: Tensor,
+    inverse: int,
+    share: float | Tensor,
+    slope: float,
+    backend: str,
+    group: dist.ProcessGroup | None,
+    joined: Tensor | None = None,
+    needed: bool = True,
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    """Gradients of the input (None where it is not needed), weight and bias, and before the ReLU that made `joined`.
+
+    Args:
+        dy, y: [B, C, ...] the output and its gradient; where `joined` is given, dy is that of relu(output + shortcut).
+        bias: [C], what the output is at xhat = 0.
+        made: `constants`; `inverse` is the row [C] that makes xhat of the output less bias.
+        share: one over the number of values of a channel, 0 where the statistics are fixed.
+    """
+    parts = parts_of(backend)
+    if _in_one(backend, group):
+        return parts.backward(dy, y, weight, bias, made, inverse, share, slope, joined, needed)
+    dz = dy if joined is None else torch.ops.aten.threshold_backward(dy, joined, 0)
+    first, second = parts.backward_sums(dz, y, bias, slope)  # [C] each
+    factor, inverse = made[2], made[inverse]
+    second = second * inverse
+    dweight, dbias = (second * sign_of(weight)).to(weight.dtype), first.to(weight.dtype)
+    if not needed:
+        return None, dweight, dbias, dz
+    if group is not None:
+        first, second = sums = torch.stack([first, second])
+        dist.all_reduce(sums, group=group)
+    coefficients = torch.stack([factor, factor * (first * share), factor * inverse * (second * share)])
+    return parts.backward_input(dz, y, bias, coefficients, slope), dweight, dbias, dz
+
+
+def parts_of(backend: str) -> ModuleType:
     """statistics, normalise, backward_sums and backward_input of a backend; as operators where a graph is captured."""
     if backend == "torch":
-        parts = abn_torch
-        return parts.statistics, parts.normalise, parts.backward_sums, parts.backward_input
-    from csl.ops import abn_triton as parts  # importing Triton takes a second
-
+        return abn_torch
+    # Importing Triton takes a second.
     if torch.compiler.is_compiling():
-        return parts.statistics_op, parts.normalise_op, parts.backward_sums_op, parts.backward_input_op
-    return parts.statistics, parts.normalise, parts.backward_sums, parts.backward_input
+        from csl.ops import abn_operators as parts
+    else:
+        from csl.ops import abn_triton as parts
+    return parts
+
+
+def _in_one(backend, group):
+    """Whether nothing steps in between a backend's parts, so that `abn_triton` has a whole direction in one function."""
+    return backend == "triton" and group is None and not torch.compiler.is_compiling()
 
 
 class _InParts(torch.autograd.Function):
-    """Normalisation by given statistics. Their gradient is in dx where `count`, the values per channel, is not None."""
+    """By the parts of a backend."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, invstd, count, eps, slope, backend, group, overwrite):
-        scale = scale_of(weight.to(invstd.dtype), eps)  # [C]
-        normalise = parts_of(backend)[1]
+    def forward(
+        ctx, x, weight, bias, running_mean, running_var, batches, training, momentum, eps, slope, backend, group, overwrite
+    ):  # fmt: skip
+        if training:
+            made, share = prepare(x, weight, running_mean, running_var, batches, momentum, eps, backend, group)
+        else:
+            made, share = constants(running_mean, running_var, weight, eps), 0.0
         if overwrite:
-            y = normalise(x, mean, scale * invstd, bias, slope, overwrite=True)
+            y = parts_of(backend).normalise(x, made, bias, slope, overwrite=True)
             ctx.mark_dirty(x)
         else:
-            y = normalise(x, mean, scale * invstd, bias, slope)
-        ctx.save_for_backward(y, weight, bias, invstd)
-        ctx.count, ctx.eps, ctx.slope, ctx.backend, ctx.group = count, eps, slope, backend, group
+            y = parts_of(backend).normalise(x, made, bias, slope)
+        ctx.save_for_backward(y, weight, bias, made)
+        ctx.settings = share, slope, backend, group
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
-        y, weight, bias, invstd = ctx.saved_tensors
-        _, _, backward_sums, backward_input = parts_of(ctx.backend)
-        scale = scale_of(weight.to(invstd.dtype), ctx.eps)  # [C]
-        inverse = scale.reciprocal()
-        sums = backward_sums(dy, y, bias, inverse, ctx.slope)  # [2, C]
-        dweight, dbias = (sums[1] * sign_of(weight)).to(weight.dtype), sums[0].to(bias.dtype)
-        dx = None
-        if ctx.needs_input_grad[0]:
-            if ctx.count is None:
-                means = torch.zeros_like(sums)
-            else:
-                if ctx.group is not None:
-                    sums = sums.clone()
-                    dist.all_reduce(sums, group=ctx.group)
-                means = sums / ctx.count
-            dx = backward_input(dy, y, bias, inverse, scale * invstd, means, ctx.slope)
-        return dx, dweight, dbias, *[None] * 8
+        dx, dweight, dbias, _ = gradients(dy, *ctx.saved_tensors, 3, *ctx.settings, needed=ctx.needs_input_grad[0])
+        return dx, dweight, dbias, *[None] * 10
 
 
 def _packaged(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, group, overwrite):

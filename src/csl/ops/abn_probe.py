@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from csl.ops import abn_torch, abn_triton, blur_pool_triton, excitation_triton
+from csl.ops import abn, blur_pool_triton, excitation_triton
 
 
 def compare_kernels(device: torch.device) -> None:
@@ -13,19 +13,34 @@ def compare_kernels(device: torch.device) -> None:
         Exception: whatever a missing compiler, driver or package raises; AssertionError where the numbers differ.
     """
     with torch.autocast(device.type, enabled=False):
-        pairs = zip(_one_step(abn_triton, device), _one_step(abn_torch, device), strict=True)
+        pairs = [
+            pair
+            for layout in (torch.contiguous_format, torch.channels_last)
+            for pair in zip(*(_one_step(backend, layout, device) for backend in ("triton", "torch")), strict=True)
+        ]
         for kernels, plain in (*pairs, *_other_kernels(device)):
             torch.testing.assert_close(kernels, plain, rtol=1e-4, atol=1e-4)
 
 
-def _one_step(parts, device):
-    """A small forward and backward by the parts of a backend: statistics, output, sums and input gradient."""
-    x = torch.linspace(-2, 3, 96, dtype=torch.float32, device=device).sin().view(2, 3, 4, 4) * 3  # [B, C, H, W]
-    factor, bias = torch.tensor([[0.5, 1.0, 2.0], [0.1, -0.2, 0.0]], dtype=torch.float32, device=device)
-    statistics = parts.statistics(x)
-    y = parts.normalise(x, statistics[0], factor, bias, 1e-2)
-    sums = parts.backward_sums(x.cos(), y, bias, 1 / factor, 1e-2)
-    return statistics, y, sums, parts.backward_input(x.cos(), y, bias, 1 / factor, factor, sums / 32, 1e-2)
+def _one_step(backend, layout, device):
+    """A small forward and backward on a backend, of a leaky layer and of one that ends a block: all that they compute."""
+    x = torch.linspace(-2, 3, 5100, dtype=torch.float32, device=device).sin().view(2, 3, 25, 34) * 3 + 5  # [B, C, H, W]
+    x = x.contiguous(memory_format=layout)
+    weight, bias = torch.tensor([[0.5, -1.0, 2.0], [0.1, -0.2, 0.0]], dtype=torch.float32, device=device)
+    parts = abn.parts_of(backend)
+    found = [parts.statistics(x), parts.backward_sums(x.cos(), x, bias, 1e-2)]
+    for slope, shortcut in ((1e-2, None), (1.0, x.cos())):
+        running = torch.zeros(3, device=device), torch.ones(3, device=device)
+        batches = torch.zeros((), dtype=torch.int64, device=device)
+        made, share = abn.prepare(x, weight, *running, batches, 0.1, 1e-5, backend, None)
+        y = parts.normalise(x, made, bias, slope, shortcut)
+        recovered = (y, bias, 3) if shortcut is None else (x, made[0], 1)  # output, bias, row
+        gradients = abn.gradients(
+            y.cos(), recovered[0], weight, recovered[1], made, recovered[2], share, slope, backend, None,
+            None if shortcut is None else y,
+        )  # fmt: skip
+        found += [*running, batches, made, y, *gradients]
+    return found
 
 
 def _other_kernels(device):

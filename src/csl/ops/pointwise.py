@@ -26,10 +26,11 @@ from torch.autograd.function import once_differentiable
 
 from csl.errors import InputError
 from csl.ops.abn import (
-    batch_statistics,
+    gradients,
     inplace_abn,
     inplace_abn_ref,
     parts_of,
+    prepare,
     scale_of,
     sign_of,
     update_running,
@@ -66,6 +67,7 @@ def pointwise_abn(
     shortcut: Tensor | None = None,
     group: dist.ProcessGroup | None = None,
     factors: tuple[Tensor, Tensor] | None = None,
+    batches: Tensor | None = None,
 ) -> Tensor:
     """Convolve x [B, I, H, W] by 1x1, normalise with the batch's statistics and, where given, add a shortcut and apply ReLU.
 
@@ -80,6 +82,7 @@ def pointwise_abn(
         shortcut: [B, C, H, W], or None for neither addition nor ReLU.
         group: the processes whose batches are normalised as one, or None for this one alone.
         factors: two tensors whose product is x, which others keep in any case: then x is made again from them, and not kept.
+        batches: [] int64, counted up in place, or None.
 
     Returns:
         [B, C, H, W] in x's dtype.
@@ -99,13 +102,16 @@ def pointwise_abn(
     backend = backend_for(device)
     way = _way(x, conv_weight, weight, backend, group)
     if way == "covariance":
+        if batches is not None:
+            batches += 1
         return _FromCovariance.apply(*layer)
     if way == "again":
-        return _Convolved.apply(*layer, backend, group)
+        return _Convolved.apply(*layer, batches, backend, group)
     z = F.conv2d(x, conv_weight.to(x.dtype))
     y = inplace_abn(
-        z, weight, bias, running_mean, running_var, True, momentum, eps, "identity", group=group, overwrite=True
-    )
+        z, weight, bias, running_mean, running_var, True, momentum, eps, "identity", group=group,
+        overwrite=True, batches=batches,
+    )  # fmt: skip
     return y if shortcut is None else F.relu_(y + shortcut)
 
 
@@ -176,43 +182,32 @@ class _Convolved(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, x, conv_weight, weight, bias, running_mean, running_var, momentum, eps, shortcut, first, second, backend, group
+        ctx, x, conv_weight, weight, bias, running_mean, running_var, momentum, eps, shortcut, first, second, batches,
+        backend, group,
     ):  # fmt: skip
         z = F.conv2d(x, conv_weight.to(x.dtype))  # [B, C, H, W]
-        mean, var, count = batch_statistics(z, backend, group)
-        update_running(running_mean, running_var, mean, var, count, momentum)
-        invstd = torch.rsqrt(var + eps)
-        normalise = parts_of(backend)[1]
+        made, share = prepare(z, weight, running_mean, running_var, batches, momentum, eps, backend, group)
         # Plain operations and a compiled graph have no use for z's memory.
         options = {} if backend == "torch" or torch.compiler.is_compiling() else {"overwrite": True}
-        factor = scale_of(weight.to(invstd.dtype), eps) * invstd
-        y = normalise(z, mean, factor, bias, 1.0, shortcut, **options)
-        ctx.save_for_backward(first, second, conv_weight, weight, mean, invstd, y if shortcut is not None else None)
-        ctx.count, ctx.eps, ctx.backend, ctx.group = count, eps, backend, group
+        y = parts_of(backend).normalise(z, made, bias, 1.0, shortcut, **options)
+        ctx.save_for_backward(first, second, conv_weight, weight, made, y if shortcut is not None else None)
+        ctx.settings = share, 1.0, backend, group
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
-        first, second, conv_weight, weight, mean, invstd, y = ctx.saved_tensors
+        first, second, conv_weight, weight, made, y = ctx.saved_tensors
         x = first if second is None else first * second
-        _, _, backward_sums, backward_input = parts_of(ctx.backend)
-        dz = dy if y is None else torch.ops.aten.threshold_backward(dy, y, 0)
         narrow = conv_weight.to(x.dtype)
         z = F.conv2d(x, narrow)
-        # xhat is (z - mean) / std: what these parts recover from an output, with the mean for its bias.
-        sums = backward_sums(dz, z, mean, invstd, 1.0)  # [2, C]
-        dweight, dbias = (sums[1] * sign_of(weight)).to(weight.dtype), sums[0].to(weight.dtype)
-        if ctx.group is not None:
-            sums = sums.clone()
-            dist.all_reduce(sums, group=ctx.group)
-        factor = scale_of(weight.to(invstd.dtype), ctx.eps) * invstd
-        dconv = backward_input(dz, z, mean, invstd, factor, sums / ctx.count, 1.0)
+        # xhat is (z - mean) / std: what is recovered from an output, with the mean for its bias and 1 / std for 1 / scale.
+        dconv, dweight, dbias, dz = gradients(dy, z, weight, made[0], made, 1, *ctx.settings, joined=y)
         dx, dmatrix, _ = torch.ops.aten.convolution_backward(
             dconv, x, narrow, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
         )
         dshortcut = None if y is None else dz
-        return dx, dmatrix.to(conv_weight.dtype), dweight, dbias, *[None] * 4, dshortcut, *[None] * 4
+        return dx, dmatrix.to(conv_weight.dtype), dweight, dbias, *[None] * 4, dshortcut, *[None] * 5
 
 
 def _rows(x):
