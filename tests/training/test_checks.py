@@ -87,6 +87,7 @@ NEEDED = {"epr": "k=2", "role": "k=2"}  # options without which there is no such
 
 ELSEWHERE = {
     "compile": "models/test_backends.py::test_training_compiled_is_the_same_training",  # takes a minute
+    "cuda_graph": "training/test_gpu_training.py::test_a_graphed_step_is_the_same_step",
     "probe": "training/test_probe.py::test_a_probe_leaves_a_network_that_scores_as_it_says",  # flags of `BASE` are refused
 }
 
@@ -145,7 +146,7 @@ NEVER = """
     loss data follow_links on_bad_image num_classes debug_mode simulate_partial_type seed model_name model_path head
     image_size augment batch_size grad_accum workers device amp cache epochs max_steps lr schedule weight_decay optimizer
     ema_decay print_freq save_every eval_every skip_nonfinite path_dest resume deterministic compile background
-    probe select_by reviews refit_head
+    probe select_by reviews refit_head cuda_graph
 """
 FLAGS = {f.name for f in fields(TrainConfig)}
 

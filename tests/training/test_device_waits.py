@@ -3,6 +3,7 @@
 PyTorch's "meta" device stands for a GPU here. It has shapes and no values: whatever would wait for a value raises.
 """
 
+import copy
 from contextlib import nullcontext
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from csl import InputError
 from csl.data.dataset import ImageDataset
 from csl.data.loader import create_loader
 from csl.data.transforms import EvalTransform, TrainTransform
@@ -18,10 +20,12 @@ from csl.losses import LOSSES, create_loss, options_of
 from csl.losses.groups import GroupLoss
 from csl.machine.host_copy import HostCopy
 from csl.models import create_model
+from csl.models.graphing import GraphedNetwork
 from csl.predict import scoring
-from csl.runs.config import TrainOptions
+from csl.runs.config import TrainConfig, TrainOptions
 from csl.runs.folder import RunFolder
-from csl.training import finite, trainer
+from csl.training import finite, progress, trainer
+from csl.training.experiment import train
 from csl.training.state import EpochSums
 
 META = torch.device("meta")
@@ -64,6 +68,7 @@ def events(monkeypatch):
 
     monkeypatch.setattr(finite, "HostCopy", Noted)
     monkeypatch.setattr(scoring, "HostCopy", Noted)
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 1e9)  # a line of progress holds the mean loss
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it has no precision for "meta"
     monkeypatch.setattr(trainer, "on_device", lambda loader, device: (batch.to(device) for batch in loader))
     # PyTorch's fused Adam has no form for "meta".
@@ -194,3 +199,37 @@ def test_mixed_images_leave_the_prior_alone(events):
         assert (sums.images, sums.prior.samples) == (4, 3)
         if device == "cpu":
             assert torch.equal(sums.prior.value(), logits[[0, 2, 3]].sigmoid().sum(0).double().div(3).float())
+
+
+@pytest.mark.parametrize(
+    ("settings", "beside"), [({}, "cpu"), ({"grad_accum": 2, "batch_size": 2}, "cpu, --grad_accum")], ids=str
+)
+def test_a_graph_is_refused_where_there_is_none(garments, tmp_path, settings, beside):
+    config = TrainConfig(
+        data=str(garments), path_dest=str(tmp_path), model_name="test_resnet", image_size=32, workers=0, device="cpu",
+        epochs=1, loss="csl", cuda_graph=True, **{"batch_size": 8} | settings,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=f"^--cuda_graph: not with {beside}; expected one GPU and one batch a step$"):
+        train(config, lambda line: None)
+    assert not any(tmp_path.glob("*.ckpt"))
+
+
+def test_recording_leaves_the_running_statistics_alone(monkeypatch):
+    """What surrounds the recording, which a GPU alone can do: here it is a module that has been warmed up."""
+    recorded = []
+
+    def make(whole, args):
+        for _ in range(3):
+            whole(*args)
+        recorded.append(args[0].shape)
+        return whole
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
+    plain = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    model = copy.deepcopy(plain)
+    network = GraphedNetwork(model)
+    for size in (4, 2, 4):
+        x = torch.rand(size, 3, 5, 5)
+        assert torch.equal(network(x), plain(x))
+    assert recorded == [(4, 3, 5, 5)]
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), plain.buffers(), strict=True))

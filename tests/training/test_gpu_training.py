@@ -1,5 +1,6 @@
 """Training on a GPU: as good as on a CPU, the same bits from the same seed, and no memory lost on the way."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from csl import InputError
 from csl.garments import make_garments
 from csl.models import create_model
+from csl.models.graphing import GraphedNetwork
 from csl.models.tresnet import TResNet, TResNetConfig
 from csl.runs.config import TrainConfig
 from csl.training.experiment import train
@@ -75,6 +78,51 @@ def test_a_step_equals_the_cpus():
         gradients.append([p.grad.cpu().clone() for p in model.parameters()])
     for on_cpu, on_gpu in zip(*gradients, strict=True):
         assert (on_gpu - on_cpu).norm() <= 5e-3 * on_cpu.norm() + 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, None])
+def test_a_graphed_step_is_the_same_step(dtype):
+    """Losses, gradients and running statistics of steps in a graph, one of them of a smaller batch, and of others."""
+    torch.backends.cudnn.deterministic = True
+    try:
+        found = []
+        for graphed in (False, True):
+            model, optimizer, x, targets = fresh()
+            network, seen = GraphedNetwork(model) if graphed else model, []
+            for size in (8, 8, 4, 8):
+                with torch.autocast("cuda", dtype or torch.bfloat16, dtype is not None, cache_enabled=not graphed):
+                    logits = network(x[:size])
+                loss = F.binary_cross_entropy_with_logits(logits.float(), targets[:size])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                seen += [loss.detach().clone(), *(p.grad.clone() for p in model.parameters())]
+                optimizer.step()
+            found.append([*seen, *(value.clone() for value in model.state_dict().values())])
+    finally:
+        torch.backends.cudnn.deterministic = False
+    for plain, graphed in zip(*found, strict=True):
+        torch.testing.assert_close(graphed, plain)
+
+
+def test_a_network_that_looks_at_its_values_is_refused_in_a_graph():
+    class Looks(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x) if x.sum().item() > 0 else x
+
+    with pytest.raises(InputError, match="--cuda_graph: this network cannot be recorded"):
+        GraphedNetwork(Looks(3, 3).cuda())(torch.rand(2, 3, device="cuda"))
+
+
+def test_a_graphed_training_ends_where_another_does(tmp_path):
+    data, found = make_garments(tmp_path / "set", num_train=44, num_val=8, size=64, progress=False), []
+    for cuda_graph in (False, True):
+        config = TrainConfig(
+            data=str(data), path_dest=str(tmp_path / str(cuda_graph)), model_name="tresnet_m", image_size=64, batch_size=8,
+            epochs=2, lr=1e-4, augment="none", workers=0, device="cuda", cuda_graph=cuda_graph, amp="off", loss="csl",
+        )  # fmt: skip
+        train(config, lambda line: None)
+        found.append([json.loads(line)["loss"] for line in (tmp_path / str(cuda_graph) / "log.jsonl").open()])
+    assert found[1] == pytest.approx(found[0], rel=1e-2)
 
 
 def test_memory_of_a_step_is_within_the_target_of_timms():

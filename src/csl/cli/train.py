@@ -120,9 +120,7 @@ def _add_loss(g):
         _add_setting(g, f"alpha_{what}", float, "A", f"weight of {kind} labels")
     _add_setting(g, "clip", float, "M", "probability margin of negatives")
     _add_setting(g, "likelihood_topk", int, "K", "selective: most likely un-annotated labels ignored per image")
-    _add_setting(
-        g, "topk_scope", str, "SCOPE", "selective: batch ignores the K x B most likely of the batch; sample: K each"
-    )
+    _add_setting(g, "topk_scope", str, "SCOPE", "selective: batch ignores the K x B most likely of it; sample: K each")
     g.add(
         "--prior_path",
         type=parsing.mode,
@@ -159,6 +157,11 @@ def _add_optimisation(g):
     g.add("--abn", metavar="NAME", help="what runs InPlace-ABN: auto (Triton on a GPU), triton, torch, inplace-abn")
     g.add("--sync_abn", action="store_true", help="InPlace-ABN's statistics are taken over all of torchrun's processes")
     g.shared("compile")
+    g.add(
+        "--cuda_graph",
+        action="store_true",
+        help="launch a step as a whole: for small batches on one GPU",
+    )
 
 
 def _add_run(g):

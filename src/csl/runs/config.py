@@ -28,6 +28,7 @@ class TrainOptions:
     ema_decay: float = 0.9997
     amp: str = "auto"
     compile: bool = False
+    cuda_graph: bool = False
     on_bad_image: str = "stop"
     skip_nonfinite: int = 0
     save_every: int | None = None

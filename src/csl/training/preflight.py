@@ -80,6 +80,18 @@ def check_backends(model: nn.Module, config: TrainConfig, say: Say) -> None:
         )
     if config.compile:
         check_compiler(device)
+    if config.cuda_graph:
+        several = {
+            "--compile": config.compile,
+            "--grad_accum": config.grad_accum > 1,
+            "--progressive_size": config.progressive_size is not None,
+            "--frozen_epochs": config.frozen_epochs > 0,
+            "torchrun": distributed.world_size() > 1,
+        }
+        if beside := [device.type] * (device.type != "cuda") + [name for name, given in several.items() if given]:
+            raise InputError(
+                f"--cuda_graph: not with {', '.join(beside)}; expected one GPU and batches of one kind, one a step"
+            )
 
 
 def fewest_images_of(config: TrainConfig) -> int:

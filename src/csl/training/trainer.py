@@ -25,6 +25,7 @@ from csl.machine.faults import in_one_line
 from csl.machine.signals import DeferredSignals, Interrupted
 from csl.models import TimmWithHead, fuse
 from csl.models.compiling import compile_network
+from csl.models.graphing import GraphedNetwork
 from csl.predict.scoring import Scores, autocast_dtype, gather_scores, score, to_input
 from csl.prior import write_prior
 from csl.runs.config import TrainOptions
@@ -102,6 +103,8 @@ class Trainer:
                 compile_network(network, device)
         self.network = self.model if self.processes == 1 else _data_parallel(self.model, device)
         self.body = Body(self.model)
+        if options.cuda_graph:
+            self.network = GraphedNetwork(self.model)
 
         images = train_loader.dataset.annotations.images
         self.signals = DeferredSignals(self.say)
@@ -191,9 +194,8 @@ class Trainer:
         for batch in batches:
             x, targets = self._inputs(batch)  # [B, 3, H, W] in [0, 1], [B, C] in {1, 0, -1}
             with self._gradients_reduced(batch is batches[-1]):
-                with torch.autocast(
-                    self.device.type, self.amp_dtype or torch.bfloat16, enabled=self.amp_dtype is not None
-                ):
+                half, on = self.amp_dtype or torch.bfloat16, self.amp_dtype is not None
+                with torch.autocast(self.device.type, half, on, cache_enabled=not self.options.cuda_graph):
                     logits = self.network(x)  # [B, C]
                 loss = self._loss(logits, targets, batch)
                 self.finite.note(self._place(1), loss, batch)
