@@ -52,7 +52,8 @@ class _SqueezeExcite(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight1, bias1, weight2, bias2, shortcut):
         mean = x.mean((2, 3))  # [B, C]
-        hidden, attention = _attention(mean, weight1, bias1, weight2, bias2)  # [B, I], [B, C]
+        matrix1, matrix2 = _matrix(weight1, x), _matrix(weight2, x)
+        hidden, attention = _attention(mean, matrix1, bias1, matrix2, bias2)  # [B, I], [B, C]
         scale = attention[:, :, None, None]
         kernels = _kernels(x)
         if shortcut is None:
@@ -61,29 +62,34 @@ class _SqueezeExcite(torch.autograd.Function):
             y = kernels.join(x, attention, shortcut.to(x.dtype))
         else:
             y = torch.addcmul(shortcut.to(x.dtype), x, scale).relu_()
-        ctx.save_for_backward(x, mean, hidden, attention, weight1, weight2, None if shortcut is None else y)
+        ctx.save_for_backward(x, mean, hidden, attention, matrix1, matrix2, None if shortcut is None else y)
+        ctx.weights = weight1.shape, weight2.shape, weight1.dtype, weight2.dtype
+        ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(attention)
         return y, attention
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy, _):
-        x, mean, hidden, attention, weight1, weight2, y = ctx.saved_tensors
+        x, mean, hidden, attention, matrix1, matrix2, y = ctx.saved_tensors
+        if dy is None:
+            return (None,) * 6
+        shape1, shape2, dtype1, dtype2 = ctx.weights
         kernels = _kernels(x)
         if kernels is not None:
-            dy, d_attention = kernels.backward_sums(dy, x, y)
-            d_attention = d_attention.to(x.dtype)  # [B, C]
+            dy, d_attention = kernels.backward_sums(dy, x, y)  # [B, C]
         else:
             if y is not None:
                 dy = torch.ops.aten.threshold_backward(dy, y, 0)
             d_attention = (dy * x).sum((2, 3))  # [B, C]
-        d_second = d_attention * attention * (1 - attention)
-        d_first = (d_second @ _matrix(weight2, x)) * (hidden > 0)  # [B, I]
-        d_mean = (d_first @ _matrix(weight1, x)) / (x.shape[2] * x.shape[3])  # [B, C]
+        d_second = torch.ops.aten.sigmoid_backward(d_attention, attention)
+        d_first = torch.ops.aten.threshold_backward(d_second @ matrix2, hidden, 0)  # [B, I]
+        pixels = x.shape[2] * x.shape[3]
+        d_mean = torch.addmm(attention, d_first, matrix1, beta=0, alpha=1 / pixels)  # [B, C]; beta: nothing is added
         dx = torch.addcmul(d_mean[:, :, None, None], dy, attention[:, :, None, None])
-        d_weight1 = (d_first.t() @ mean).view_as(weight1).to(weight1.dtype)
-        d_weight2 = (d_second.t() @ hidden).view_as(weight2).to(weight2.dtype)
-        d_bias1, d_bias2 = d_first.sum(0).to(weight1.dtype), d_second.sum(0).to(weight2.dtype)
+        d_weight1 = (d_first.t() @ mean).view(shape1).to(dtype1)
+        d_weight2 = (d_second.t() @ hidden).view(shape2).to(dtype2)
+        d_bias1, d_bias2 = d_first.sum(0, dtype=dtype1), d_second.sum(0, dtype=dtype2)
         return dx, d_weight1, d_bias1, d_weight2, d_bias2, None if y is None else dy
 
 

@@ -75,7 +75,7 @@ def join(x: Tensor, attention: Tensor, shortcut: Tensor) -> Tensor:
 
 
 def backward_sums(dy: Tensor, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The gradient dz [B, C, H, W] before the ReLU, dy itself without y, and the sums of dz x: [B, C] in float32."""
+    """The gradient dz [B, C, H, W] before the ReLU, dy itself without y, and the sums of dz x: [B, C] in x's dtype."""
     x = dense(x)
     dy = laid_out(dy.to(x.dtype), x)
     y = None if y is None else laid_out(y, x)
@@ -89,7 +89,7 @@ def backward_sums(dy: Tensor, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tens
             dy, dy if y is None else y, x, dz, sums, batch, channels, pixels, splits, *strides,
             ACC[sums.dtype], y is not None, block_p, block_c,
         )  # fmt: skip
-    return dz, sums.sum(0)
+    return dz, sums.sum(0, dtype=x.dtype)
 
 
 def _shape(x):

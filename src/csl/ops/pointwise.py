@@ -185,21 +185,21 @@ class _Convolved(torch.autograd.Function):
         ctx, x, conv_weight, weight, bias, running_mean, running_var, momentum, eps, shortcut, first, second, batches,
         backend, group,
     ):  # fmt: skip
-        z = F.conv2d(x, conv_weight.to(x.dtype))  # [B, C, H, W]
+        narrow = conv_weight.to(x.dtype)
+        z = F.conv2d(x, narrow)  # [B, C, H, W]
         made, share = prepare(z, weight, running_mean, running_var, batches, momentum, eps, backend, group)
         # Plain operations and a compiled graph have no use for z's memory.
         options = {} if backend == "torch" or torch.compiler.is_compiling() else {"overwrite": True}
         y = parts_of(backend).normalise(z, made, bias, 1.0, shortcut, **options)
-        ctx.save_for_backward(first, second, conv_weight, weight, made, y if shortcut is not None else None)
-        ctx.settings = share, 1.0, backend, group
+        ctx.save_for_backward(first, second, narrow, weight, made, y if shortcut is not None else None)
+        ctx.settings, ctx.dtype = (share, 1.0, backend, group), conv_weight.dtype
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
-        first, second, conv_weight, weight, made, y = ctx.saved_tensors
+        first, second, narrow, weight, made, y = ctx.saved_tensors
         x = first if second is None else first * second
-        narrow = conv_weight.to(x.dtype)
         z = F.conv2d(x, narrow)
         # xhat is (z - mean) / std: what is recovered from an output, with the mean for its bias and 1 / std for 1 / scale.
         dconv, dweight, dbias, dz = gradients(dy, z, weight, made[0], made, 1, *ctx.settings, joined=y)
@@ -207,7 +207,7 @@ class _Convolved(torch.autograd.Function):
             dconv, x, narrow, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
         )
         dshortcut = None if y is None else dz
-        return dx, dmatrix.to(conv_weight.dtype), dweight, dbias, *[None] * 4, dshortcut, *[None] * 5
+        return dx, dmatrix.to(ctx.dtype), dweight, dbias, *[None] * 4, dshortcut, *[None] * 5
 
 
 def _rows(x):
