@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from csl.ops import abn, abn_triton
+from csl.ops import abn_parts, abn_triton
 from csl.ops.abn_probe import compare_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -61,7 +61,7 @@ def test_constants_of_a_batch(dtype, shift, layout):
         given, w = (x.double(), weight.double()) if wide else (x, weight)
         running = [torch.full_like(w, 0.2), torch.full_like(w, 1.5)]
         batches = torch.tensor(4, device=DEVICE)
-        made, share = abn.prepare(given, w, *running, batches, 0.1, 1e-5, backend, None)
+        made, share = abn_parts.prepare(given, w, *running, batches, 0.1, 1e-5, backend, None)
         assert batches == 5
         found.append((made, *running, share))
     (made, mean, var, share), (exact, exact_mean, exact_var, exact_share) = found
@@ -84,11 +84,11 @@ def test_gradients_of_a_layer(dtype, ends):
     dy, joined = y.flip(0).cos(), y.flip(1).relu() if ends == "joined" else None
     made = torch.rand(4, CHANNELS, device=DEVICE) + 0.5
     settings = 3, 0.0 if ends == "fixed statistics" else 1 / 147, 0.01 if ends == "leaky" else 1.0
-    found = abn.gradients(dy, y, weight, bias, made, *settings, "triton", None, joined)
+    found = abn_parts.gradients(dy, y, weight, bias, made, *settings, "triton", None, joined)
     wide = (t if t is None else t.double() for t in (dy, y, weight, bias, made))
-    exact = abn.gradients(*wide, *settings, "torch", None, None if joined is None else joined.double())
+    exact = abn_parts.gradients(*wide, *settings, "torch", None, None if joined is None else joined.double())
     rounding = 0.01 if dtype == torch.bfloat16 else 1e-5
     for name, ours, value in zip(("dx", "dweight", "dbias", "dz"), found, exact, strict=True):
         close(ours, value, rounding if name == "dx" else 1e-5)
         assert ours.dtype == (dtype if name in ("dx", "dz") else torch.float32)
-    assert abn.gradients(dy, y, weight, bias, made, *settings, "triton", None, joined, needed=False)[0] is None
+    assert abn_parts.gradients(dy, y, weight, bias, made, *settings, "triton", None, joined, needed=False)[0] is None

@@ -202,14 +202,22 @@ def test_mixed_images_leave_the_prior_alone(events):
 
 
 @pytest.mark.parametrize(
-    ("settings", "beside"), [({}, "cpu"), ({"grad_accum": 2, "batch_size": 2}, "cpu, --grad_accum")], ids=str
+    ("settings", "beside"),
+    [
+        ({}, "cpu"),
+        ({"grad_accum": 2, "batch_size": 2}, "cpu, --grad_accum"),
+        ({"progressive_size": 16}, "cpu, --progressive_size"),
+    ],
+    ids=str,
 )
 def test_a_graph_is_refused_where_there_is_none(garments, tmp_path, settings, beside):
     config = TrainConfig(
         data=str(garments), path_dest=str(tmp_path), model_name="test_resnet", image_size=32, workers=0, device="cpu",
         epochs=1, loss="csl", cuda_graph=True, **{"batch_size": 8} | settings,
     )  # fmt: skip
-    with pytest.raises(InputError, match=f"^--cuda_graph: not with {beside}; expected one GPU and one batch a step$"):
+    with pytest.raises(
+        InputError, match=f"^--cuda_graph: not with {beside}; expected one GPU and batches of one kind, one a step$"
+    ):
         train(config, lambda line: None)
     assert not any(tmp_path.glob("*.ckpt"))
 

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from csl.ops import abn, blur_pool_triton, excitation_triton
+from csl.ops import abn_parts, blur_pool_triton, excitation_triton
 
 
 def compare_kernels(device: torch.device) -> None:
@@ -27,15 +27,15 @@ def _one_step(backend, layout, device):
     x = torch.linspace(-2, 3, 5100, dtype=torch.float32, device=device).sin().view(2, 3, 25, 34) * 3 + 5  # [B, C, H, W]
     x = x.contiguous(memory_format=layout)
     weight, bias = torch.tensor([[0.5, -1.0, 2.0], [0.1, -0.2, 0.0]], dtype=torch.float32, device=device)
-    parts = abn.parts_of(backend)
+    parts = abn_parts.parts_of(backend)
     found = [parts.statistics(x), parts.backward_sums(x.cos(), x, bias, 1e-2)]
     for slope, shortcut in ((1e-2, None), (1.0, x.cos())):
         running = torch.zeros(3, device=device), torch.ones(3, device=device)
         batches = torch.zeros((), dtype=torch.int64, device=device)
-        made, share = abn.prepare(x, weight, *running, batches, 0.1, 1e-5, backend, None)
+        made, share = abn_parts.prepare(x, weight, *running, batches, 0.1, 1e-5, backend, None)
         y = parts.normalise(x, made, bias, slope, shortcut)
         recovered = (y, bias, 3) if shortcut is None else (x, made[0], 1)  # output, bias, row
-        gradients = abn.gradients(
+        gradients = abn_parts.gradients(
             y.cos(), recovered[0], weight, recovered[1], made, recovered[2], share, slope, backend, None,
             None if shortcut is None else y,
         )  # fmt: skip

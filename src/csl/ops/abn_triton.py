@@ -292,7 +292,7 @@ def prepare(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """`constants` [4, C] of the batch x: see `csl.ops.abn.constants`. Moves running statistics, counts `batches` up."""
+    """`constants` [4, C] of the batch x: see `csl.ops.abn_parts.constants`. Moves running statistics, counts `batches` up."""
     return _merged(x, 4, weight, running_mean, running_var, batches, momentum, eps)
 
 
@@ -360,7 +360,7 @@ def backward(
     joined: Tensor | None = None,
     needed: bool = True,
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-    """dx where it is needed, dweight, dbias and dz: see `csl.ops.abn.gradients`."""
+    """dx where it is needed, dweight, dbias and dz: see `csl.ops.abn_parts.gradients`."""
     dy = dz = _like(dy, y)
     if joined is not None:
         joined, dz = laid_out(joined, y), torch.empty_like(y)

@@ -25,17 +25,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from csl.errors import InputError
-from csl.ops.abn import (
-    gradients,
-    inplace_abn,
-    inplace_abn_ref,
-    parts_of,
-    prepare,
-    scale_of,
-    sign_of,
-    update_running,
-)
+from csl.ops.abn import inplace_abn, inplace_abn_ref
 from csl.ops.abn_backend import backend_for
+from csl.ops.abn_parts import gradients, parts_of, prepare, scale_of, sign_of, update_running
 
 
 def pointwise_abn_ref(
