@@ -17,7 +17,7 @@ from csl.labels import Annotations, LabelMatrix
 from csl.models import create_model
 from csl.runs.config import TrainConfig
 from csl.runs.record import command
-from csl.training import auto, linear, probe
+from csl.training import auto, linear, probe, probe_run
 from csl.training.checks import idle_settings
 from csl.training.experiment import train
 
@@ -130,7 +130,8 @@ def test_from_weights_a_probe_chooses_and_training_begins_with_its_head(
     assert (kept["prior_path"], kept["prior_estimator"], kept["select_by"]) == ("auto", "probe", "auto")
     assert any(line.startswith("loss auto: so ") and "by the highest estimated mAP" in line for line in lines)
     assert f"prior: {folder}/prior/estimated_prior.csv (label-shift EM)" in "".join(lines)
-    # The network of the first epoch, which hardly moved, is that of the probe.
+    # The network of the first epoch, which hardly moved, is that of the probe without a hidden layer.
+    monkeypatch.setattr(probe_run, "probe", lambda *given, **named: probe.probe(*given, **named | {"hidden": False}))
     train(
         TrainConfig(**SETTINGS_OF_PROBE, data=str(garments), model_path=weights, path_dest=str(tmp_path / "p")), print
     )

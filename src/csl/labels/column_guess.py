@@ -1,6 +1,7 @@
 """What one column of a table holds: yes/no, an exclusive attribute, a list of labels, or no labels at all."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -110,7 +111,7 @@ def guess(table: Table, name: str, options: TableOptions, asked: str | None) -> 
         return None, why
     if how == lists.SURE:
         return list_column(table, name, options, separator), ""
-    if asked is None and (why := _no_attribute(table, name, codes, texts)):
+    if asked is None and (why := no_attribute(table, name, codes, texts)):
         return None, why
     why = _too_many(codes, texts) if asked is None else ""
     if how == lists.LIKELY or (how and why in ("", _ONCE)):
@@ -288,8 +289,8 @@ def _identifies(name):
     return bool(_words_of(name) & _IDENTIFIERS or _KEYS.fullmatch(letters(name)))
 
 
-def _no_attribute(table, name, codes, texts):
-    """Why a column of such texts is no attribute, in words; "" where it may be one."""
+def no_attribute(table: Table, name: str, codes: np.ndarray, texts: Sequence[str]) -> str:
+    """Why a column is no attribute, in words, by its name and its `Table.known`; "" where it may be one."""
     known, numbers = int((codes >= 0).sum()), [number(text) for text in texts]
     words = _words_of(name)
     if words & _PEOPLE:

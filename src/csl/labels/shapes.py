@@ -10,7 +10,7 @@ import pandas as pd
 
 from csl.errors import InputError
 from csl.labels import columns as kinds
-from csl.labels.column_guess import names_people
+from csl.labels.column_guess import names_people, no_attribute
 from csl.labels.columns import folded, integer, number
 from csl.labels.matching import few_names
 from csl.labels.table import Table
@@ -117,7 +117,7 @@ def _numbered(table, options, image):
     """
     of_name: dict[str, list[str]] = {}
     for name in table.columns:
-        if name != image and (match := _NUMBERED.fullmatch(name)):
+        if name != image and (match := _NUMBERED.fullmatch(name)) and not no_attribute(table, name, *table.known(name)):
             of_name.setdefault(match[1].lower(), []).append(name)
     named = {*options.attributes, *options.columns, *options.ignore_columns}
     found = []

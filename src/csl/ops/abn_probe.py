@@ -30,7 +30,7 @@ def _one_step(backend, layout, device):
     parts = abn_parts.parts_of(backend)
     found = [parts.statistics(x), parts.backward_sums(x.cos(), x, bias, 1e-2)]
     for slope, shortcut in ((1e-2, None), (1.0, x.cos())):
-        running = torch.zeros(3, device=device), torch.ones(3, device=device)
+        running = tuple(torch.full((3,), value, dtype=torch.float32, device=device) for value in (0.0, 1.0))
         batches = torch.zeros((), dtype=torch.int64, device=device)
         made, share = abn_parts.prepare(x, weight, *running, batches, 0.1, 1e-5, backend, None)
         y = parts.normalise(x, made, bias, slope, shortcut)
