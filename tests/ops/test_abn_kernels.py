@@ -5,11 +5,33 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
+import triton
+from triton import language as tl
+
 from csl.ops import abn_parts, abn_triton
 from csl.ops.abn_probe import compare_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CHANNELS = 70  # more than a block, and no multiple of one
+
+
+@triton.jit
+def _sum_below(n_ptr, out_ptr):
+    total = tl.load(out_ptr)
+    for k in range(tl.load(n_ptr)):
+        total += k
+    tl.store(out_ptr, total)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _loops():
+    """Skips where Triton itself cannot loop: the interpreter of 3.6 asks of NumPy what 2.4 has not any more."""
+    n, out = (torch.tensor([value], device=DEVICE) for value in (4, 0))
+    try:
+        _sum_below[(1,)](n, out)
+    except Exception as error:  # Triton's, or of whatever package it stumbles over
+        pytest.skip(f"Triton {triton.__version__} does not run here: {error}")
+    assert out.item() == 6
 
 
 @pytest.fixture
