@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 from machine import describe_machine
+from photos import first_photos
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "partial_labels_tuned.json"
@@ -57,14 +58,8 @@ def subset(photos, folder):
     making = folder.with_suffix(".making")
     shutil.rmtree(making, ignore_errors=True)
     (making / "images").mkdir(parents=True)
-    for split, count in PHOTOS.items():
-        content = json.loads((photos / f"{split}.json").read_text())
-        content["images"] = content["images"][:count]
-        kept = {image["id"] for image in content["images"]}
-        content["annotations"] = [one for one in content["annotations"] if one["image_id"] in kept]
-        (making / f"{split}.json").write_text(json.dumps(content))
-        for image in content["images"]:
-            shutil.copyfile(photos / "images" / image["file_name"], making / "images" / image["file_name"])
+    for name in first_photos(photos, making, PHOTOS):
+        shutil.copyfile(photos / "images" / name, making / "images" / name)
     making.rename(folder)
     return folder
 

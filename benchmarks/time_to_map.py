@@ -31,6 +31,7 @@ from pathlib import Path
 
 import numpy as np
 from machine import describe_machine
+from photos import first_photos
 from scipy import stats
 
 RESULTS = Path(__file__).parent / "results" / "time_to_map.json"
@@ -165,17 +166,6 @@ def measure(case):
     return row | json.loads(out.splitlines()[-1]) | {"seconds": time.perf_counter() - start}
 
 
-def fewer_photos(source, folder, most):
-    """Write the first photos of a folder with train.json and val.json as a folder of its own; returns it."""
-    for split, count in most.items():
-        content = json.loads((source / f"{split}.json").read_text())
-        content["images"] = content["images"][:count]
-        kept = {image["id"] for image in content["images"]}
-        content["annotations"] = [one for one in content["annotations"] if one["image_id"] in kept]
-        (folder / f"{split}.json").write_text(json.dumps(content))
-    return folder
-
-
 def show(rows):
     """The table: means over the seeds, and differences from the recipe in float32 of the same seed."""
     for name in SETS:
@@ -226,10 +216,8 @@ def main():
         places = {"garments": (folder / "garments", None)}
         if args.data is not None:
             (folder / "photos").mkdir()
-            places["photos"] = (
-                fewer_photos(args.data, folder / "photos", photos),
-                [str(args.data.resolve() / "images")],
-            )
+            first_photos(args.data, folder / "photos", photos)
+            places["photos"] = folder / "photos", [str(args.data.resolve() / "images")]
         for seed in args.seeds[: 1 if args.quick else None]:
             for name in [name for name in args.sets if name in places]:
                 for precision in args.precisions:

@@ -1,7 +1,5 @@
 """Tables of labels: one row per image, one column per attribute or class, or lists of labels; any cell may be unknown."""
 
-import fnmatch
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,21 +10,18 @@ from csl.errors import InputError, NoSplit
 from csl.labels import schema
 from csl.labels.annotations import Annotations, ColumnSummary
 from csl.labels.class_set import several_values
-from csl.labels.column_guess import is_measure, names_people
-from csl.labels.columns import INTEGER, LIST, ONE, YES_NO, Column, columns_of_classes, folded, integer
-from csl.labels.dialect import SUFFIXES, head_of, header_of
+from csl.labels.column_guess import names_people
+from csl.labels.columns import INTEGER, LIST, ONE, YES_NO, Column, columns_of_classes, folded
+from csl.labels.dialect import header_of
 from csl.labels.layouts import ATTRIBUTES, Images
-from csl.labels.matching import few, few_names
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
-from csl.labels.parquet import SUFFIX, parts_of, stem_of
-from csl.labels.paths import SPLITS, contents, existing, known_split, split_in, split_name
-from csl.labels.reviews import is_reviews
+from csl.labels.paths import SPLITS, contents, existing, known_split, split_name
 from csl.labels.schema import Schema
 from csl.labels.shapes import reshaping
-from csl.labels.split_files import is_split_file, with_split
+from csl.labels.split_files import with_split
 from csl.labels.table import SPLIT, Table
-from csl.labels.table_options import ROLES, SIDE_FILE, TableOptions
-from csl.machine.image_formats import is_image_name, is_of_system
+from csl.labels.table_files import own_folders, split_file, split_of, training_file_of
+from csl.labels.table_options import ROLES, TableOptions
 
 _EXAMPLES = 3  # of a column's cells, in its summary
 
@@ -124,7 +119,7 @@ def read_attributes(
     split = known_split(split)
     if isinstance(ignore_columns, str):
         ignore_columns = [name.strip() for name in ignore_columns.split(",")]
-    file = _split_file(path, split or "train") if path.is_dir() else path
+    file = split_file(path, split or "train") if path.is_dir() else path
     if file is None:
         split = split or "train"
         raise NoSplit(
@@ -139,7 +134,7 @@ def read_attributes(
     if table.about.photos and images is not None:
         raise InputError(f"--images: found {images}, expected none for {file}, which holds the images")
     inside = images if table.about.photos is None else table.about.photos[1]
-    photos = ATTRIBUTES.photos(file, split or _split_of(file) or "train", inside, path, _own_folders(file, split))
+    photos = ATTRIBUTES.photos(file, split or split_of(file) or "train", inside, path, own_folders(file, split))
     training_file = training_file_of(path, file)
     training_table = table if training_file == file else Table.read(training_file)
     said = said.of_columns(training_table.columns)
@@ -189,13 +184,13 @@ def _as_read(table, said, image):
     table = table.with_points(
         {name for name, role in said.roles.items() if role.partition(":")[0] == "list"}
     ).without_sums(image)
-    says = _split_of(table.path) or schema.split_column(table, said, image) or _split_folders(table, image) is not None
+    says = split_of(table.path) or schema.split_column(table, said, image) or _split_folders(table, image) is not None
     return table if says else with_split(table, image)
 
 
 def recognise(path: Path) -> bool:
     """Whether the path is a table of labels, by its name or by a column of image names, or a folder with such a file."""
-    files = [_split_file(path, split) for split in SPLITS] if path.is_dir() else [path]
+    files = [split_file(path, split) for split in SPLITS] if path.is_dir() else [path]
     return any(file is not None and (ATTRIBUTES.is_label_file(file) or bool(header_of(file))) for file in files)
 
 
@@ -210,7 +205,7 @@ def _annotations(whole, rows, found, photos, classes, splits):
     names_of_classes = [name for column in found.columns for name in column.classes]
     weights = table.weights(found.weight) if found.weight is not None and found.weight in table.columns else None
     notes = [*table.notes, *found.notes]
-    own = [_split_of(whole.path)] * len(rows) if splits is None else list(splits[rows])
+    own = [split_of(whole.path)] * len(rows) if splits is None else list(splits[rows])
     files = photos.found(names, splits=own)
     paths = np.array(files["images"], dtype=object)
     rows, first, group = np.unique(paths.astype(str), return_index=True, return_inverse=True)
@@ -364,12 +359,12 @@ def _splits(table, found):
     """The split of every row, object [N], by a column or the names of images; None where they do not say it."""
     if found.split is not None and found.split in table.columns:
         return schema.split_words(table, found.split)
-    return None if _split_of(table.path) else _split_folders(table, found.image)
+    return None if split_of(table.path) else _split_folders(table, found.image)
 
 
 def _rows(table, split, found, splits):
     """Row numbers of the split, int64."""
-    own = _split_of(table.path)
+    own = split_of(table.path)
     if split is None or (splits is None and split == (own or "train")):
         rows = np.arange(len(table))
         what = "a header without rows"
@@ -391,134 +386,3 @@ def _split_folders(table, image):
     folders = [name.replace("\\", "/").removeprefix("./").partition("/")[0] for name in table.text(image)]
     of_folder = {folder: split_name(folder) for folder in set(folders)}
     return np.array([of_folder[one] for one in folders], dtype=object) if all(of_folder.values()) else None
-
-
-_FOLDERS_OF_TABLES = ("Anno", "annotations", "labels")  # the first is CelebA's
-_MOST_TABLES = 20  # files of such a folder, which else holds one a photo
-
-
-def _split_of(file):
-    """The split that a file is of by its name or its folder's (`attributes_val.csv`, `valid/_classes.csv`), or None."""
-    stem = stem_of(file).removesuffix("_labels")
-    return split_name(stem.rpartition("_")[2]) or (split_name(file.parent.name) if _in_folder_of_split(file) else None)
-
-
-def _in_folder_of_split(file):
-    """Whether a file is called as those in the folder of each split are."""
-    return (
-        file.stem in ("_classes", "metadata")
-        or file.name == "labels.json"
-        or (file.suffix == SUFFIX and file.stem.isdigit())
-    )
-
-
-def _split_file(folder, split):
-    """The table of a folder to read for this split, or None."""
-    file = ATTRIBUTES.find(folder, split)
-    if file is not None and not is_split_file(file):
-        return file
-    if (file := only_table(folder, split=split)) is not None or split == "train":
-        return file
-    train = _split_file(folder, "train")  # which may say the split itself
-    return train if train is not None and any(map(schema.names_split, header_of(train))) else None
-
-
-def only_table(folder: Path, filename_column: str | None = None, split: str | None = None) -> Path | None:
-    """The only table of a folder, or of one in it for tables, with a column of image names that no split's file is called as;
-    or None.
-
-    The column is the given one, that of a `labels.toml` there, or one that is called so or names photos. Of several, one of
-    which has a word for training in its name, it is that with a word for `split`.
-
-    Raises:
-        InputError: it has several, or none has the given column.
-    """
-    inner = [one for name in _FOLDERS_OF_TABLES if (one := folder / name).is_dir()]
-    inner = [one for one in inner if len(names := os.listdir(one)) <= _MOST_TABLES and not any(map(_is_other, names))]
-    return next(filter(None, (_only_table(one, filename_column, split) for one in [folder, *inner])), None)
-
-
-def _is_other(name):
-    return name.endswith((".json", ".xml"))
-
-
-def _only_table(folder, filename_column, split):
-    said = filename_column or TableOptions().over_file(folder / SIDE_FILE).image
-    of_splits = [name for other in SPLITS for name in ATTRIBUTES.names(other)]
-    tables = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
-    tables = [file for file in tables if not is_of_system(file.name) and not is_reviews(file)]
-    tables = [file for file in tables if "submission" not in file.stem.lower()] or tables  # what Kaggle takes
-    tables = [file for file in tables if not any(fnmatch.fnmatchcase(file.name, name) for name in of_splits)]
-    tables = list(dict.fromkeys(parts_of(file)[0] for file in tables if not is_split_file(file)))
-    tables = list({file.stem: file for file in reversed(tables)}.values())[::-1]  # of one name a .csv, and not its .txt
-    others = (
-        [file for file in tables if said in header_of(file)]
-        or [file for file in tables if any(map(schema.names_images, header_of(file)))]
-        or [file for file in tables if {"id", "name"} & set(map(str.lower, header_of(file)))]
-        or [file for file in tables if _has_photos(file)]
-    )
-    for is_beside in (_holds_places, _has_no_header):
-        others = [file for file in others if not is_beside(file)] or others
-    words = {file: split_in(file.stem) for file in others}
-    if len(others) > 1 and split and "train" in words.values():
-        others = [file for file in others if words[file] == split]
-    elif split != "test":
-        others = [file for file in others if words[file] != "test"] or others
-    if filename_column and tables and not any(filename_column in header_of(file) for file in tables):
-        found = "; ".join(f"{file.name} has {few_names(header_of(file))}" for file in tables[:3])
-        raise InputError(f"--filename_column: no column {filename_column!r} in {folder}: {found}")
-    if len(others) > 1:
-        raise InputError(
-            f"{folder}: found {few([file.name for file in others])}, expected one table with a column of image names "
-            "or the path of the one to read"
-        )
-    return others[0] if others else None
-
-
-def _holds_places(file):
-    """Whether a table holds boxes or points, such as those beside CelebA's and NIH's labels."""
-    names = [name for name in header_of(file) if not schema.names_images(name)]
-    return schema.are_boxes(names) or all(map(is_measure, names))
-
-
-def _has_no_header(file):
-    return "class 0" in header_of(file)
-
-
-def _has_photos(file):
-    """Whether a cell of the first row names a photo."""
-    header, first = head_of(file)
-    has = ATTRIBUTES.photos(file, "train", own=_own_folders(file, "train")).has
-    return len(header) > 1 and any(
-        is_image_name(cell) or ((integer(cell) is None or len(cell) > 2) and has(cell)) for cell in first
-    )
-
-
-def training_file_of(path: Path, file: Path) -> Path:
-    """The table that the classes of one at `path`, a folder or the file itself, come from where no run gives them."""
-    own = _split_of(file)
-    if own in (None, "train"):
-        return file
-    if path.is_dir():
-        return _split_file(path, "train") or file
-    if file.suffix == SUFFIX and not _in_folder_of_split(file):
-        return _split_file(file.parent, "train") or file
-    if _in_folder_of_split(file):
-        sibling = file.parent.parent / "train" / file.name
-    else:
-        labels = "_labels" if file.stem.endswith("_labels") else ""
-        stem = file.stem.removesuffix("_labels").rpartition("_")[0]
-        sibling = file.with_name(f"{stem}_train{labels}.csv" if stem else f"train{labels}.csv")
-    return sibling if sibling.is_file() else file
-
-
-def _own_folders(file, split):
-    """The folders of `python -m csl prepare attributes`; the table's own first where there is no other."""
-    folder = Path(file).parent
-    split = split or _split_of(file) or "train"
-    own = []
-    if file.stem.startswith("attributes_") and _split_of(file):
-        own = [folder / "images_augmented" / "train" / "images"] if split == "train" else []
-        own.append(folder / "images_split" / split / "images")
-    others = [one for one in (*own, *ATTRIBUTES.image_folders(file, split)) if one != folder]
-    return own if any(one.is_dir() for one in others) else [folder]

@@ -19,6 +19,7 @@ from csl.labels.options import DataOptions
 from csl.labels.paths import TEST_AS_VAL, existing, known_split
 from csl.labels.resemblance import explain
 from csl.labels.reviews import NONE, data_folder, find_reviews, with_reviews
+from csl.labels.table_files import only_table
 from csl.labels.trust import require_inside
 
 
@@ -211,7 +212,7 @@ def read_annotations(
     else:
         form = _form_of(path)
         if form is None and path.is_dir() and (column := options.get("filename_column")):
-            path = attributes.only_table(path, column) or path
+            path = only_table(path, column) or path
             form = _form_of(path)
         if form is None:
             raise InputError(*explain(path, FORMATS))

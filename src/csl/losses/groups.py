@@ -55,9 +55,8 @@ class GroupLoss(nn.Module):
             raise InputError(
                 f"GroupLoss: {len(self.rest)} classes are in no group, expected a loss for them, and for them alone"
             )
-        self.register_buffer(
-            "_rest", torch.tensor(self.rest), persistent=False
-        )  # on the device: a list would be copied
+        # On the device: a list would be copied there in each step.
+        self.register_buffer("_rest", torch.tensor(self.rest), persistent=False)
         self.register_buffer("prior", prior, persistent=False)
         missed = None if annotated is None else torch.log1p(-torch.as_tensor(annotated)).float()
         self.register_buffer("missed", missed, persistent=False)  # [C] log(1 - e)

@@ -18,9 +18,8 @@ from csl.models.exclusive import exclusive_logits
 BOTTLENECK_FEATURES = 512
 """Width of the bottleneck head, as in the published OpenImages weights."""
 
-
 HIDDEN_FEATURES = 512
-"""Width of the hidden layer of that head."""
+"""Width of the hidden layer of the head of that name."""
 
 BOOST = 5.0
 """What BoostLU multiplies positive cells of a class-activation map by, as in the paper."""

@@ -97,7 +97,7 @@ def inplace_abn(
     group = group if training else None
     backend = backend_for(x.device.type)
     overwrite = overwrite and _replaceable(x, backend, group)
-    if backend == "triton":
+    if backend == "triton" or (backend == "torch" and group is not None):
         return _InParts.apply(
             x,
             weight,
@@ -117,11 +117,7 @@ def inplace_abn(
         batches += 1
     if backend == "inplace-abn":
         return _packaged(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, group, overwrite)
-    if group is None:
-        return _InPlaceABN.apply(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, overwrite)
-    return _InParts.apply(
-        x, weight, bias, running_mean, running_var, None, training, momentum, eps, slope, backend, group, overwrite
-    )
+    return _InPlaceABN.apply(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, overwrite)
 
 
 class _InParts(torch.autograd.Function):

@@ -17,12 +17,13 @@ from csl.data.images import load_rgb
 from csl.errors import InputError, NoSplit
 from csl.labels import UNANNOTATED, Annotations, LabelMatrix, read_attributes
 from csl.labels.annotations import ColumnSummary
-from csl.labels.attributes import as_read, only_table, training_file_of
+from csl.labels.attributes import as_read
 from csl.labels.layouts import ATTRIBUTES
 from csl.labels.paths import SPLITS, contents, split_in
 from csl.labels.photos import Photos
 from csl.labels.schema import split_words
 from csl.labels.table import SPLIT, Table
+from csl.labels.table_files import only_table, training_file_of
 from csl.labels.table_options import RECORD, TableOptions
 from csl.labels.trust import require_inside
 from csl.machine.files import parse_json

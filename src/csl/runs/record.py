@@ -330,9 +330,8 @@ def deterministic(wanted: bool = True) -> Iterator[None]:
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
     if wanted:
-        os.environ.setdefault(
-            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-        )  # cuBLAS's buffers, or its sums may change their order
+        # cuBLAS's buffers, or its sums may change their order.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         cudnn.deterministic = True
     cudnn.benchmark = not wanted

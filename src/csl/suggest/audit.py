@@ -13,7 +13,6 @@ import torch
 
 from csl.errors import InputError
 from csl.inference.sources import prior_file
-from csl.labels.class_set import several_values
 from csl.labels.reviews import NO, UNSURE, YES, classes_of, data_folder, find_reviews, newest, read_reviews, rows_of
 from csl.machine.draws import generator
 from csl.machine.files import replacing, write_json
@@ -21,6 +20,7 @@ from csl.metrics.sampled import BINS, EDGES, ScoreCounts, draw, estimate, shares
 from csl.prior import read_prior, write_prior
 from csl.suggest.best import ranks
 from csl.suggest.material import Material
+from csl.suggest.output import attribute_of
 
 KEPT, NUMBERS, PRIOR = "audit.npz", "audit.json", "prior_audited.csv"
 """In the folder of the run, beside the questions: the sample and the counts of scores; the numbers; the corrected prior."""
@@ -252,8 +252,9 @@ def _answers(material, rows, classes):
     )
     answer = {}
     for row, number, review in zip(*(each.tolist() for each in of), reviews, strict=True):
-        group = next((g for g in several_values(annotations.groups).values() if g.start <= number < g.stop), None)
-        if review.answer == YES and group is not None:
+        attribute = attribute_of(number, annotations.groups)
+        if review.answer == YES and attribute is not None:
+            group = annotations.groups[attribute]
             answer |= {(row, other): NO for other in range(group.start, group.stop)}  # the values exclude each other
         answer[row, number] = review.answer
     return [answer.get(entry) for entry in zip(rows.tolist(), classes.tolist(), strict=True)]
