@@ -151,8 +151,7 @@ def features(annotations, weights):
         if batch.bad:
             raise SystemExit(batch.bad[0].reason)
         x = to_input(batch.images, torch.device("cpu")) * 2 - 1  # [B, 3, H, W], mean and deviation 0.5
-        with torch.autocast("cpu", torch.bfloat16):
-            rows.append(network(x).float())
+        rows.append(network(x))
     return torch.cat(rows), torch.from_numpy(annotations.labels.to_dense())
 
 

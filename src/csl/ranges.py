@@ -34,7 +34,7 @@ _NAMES = {
     _PART: "clip dropout ema_decay",
     _AMOUNT: "simulate_partial_param",
     _FACTOR: "weight_decay gamma_pos gamma_neg gamma_unann alpha_pos alpha_neg alpha_unann",
-    _SIZE: "lr size_mb",  # a rate of 0 learns nothing
+    _SIZE: "lr size_mb labels_per_image",  # a rate of 0 learns nothing
     _VOTES: "vote_threshold",
     _INSIDE: "val_split",
     _whole(2, 100): "folds",

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,9 @@ from safetensors.torch import save_file
 from csl import InputError
 from csl.cli import parsing
 from csl.cli import train as train_cli
-from csl.labels import Annotations, LabelMatrix
+from csl.labels import Annotations, LabelMatrix, read_annotations
 from csl.models import create_model
+from csl.prior import read_prior
 from csl.runs.config import TrainConfig
 from csl.runs.record import command
 from csl.training import auto, linear, probe, probe_run
@@ -58,6 +60,58 @@ def test_the_loss_follows_the_labels(labels, groups, expected):
     for name, value in expected.items():
         assert f"--{name} {value:g}" in lines[1] if isinstance(value, float) else f"--{name} {value}" in lines[1]
     assert auto.as_started(TrainConfig(loss="auto", data="x", lr=0.5), config.to_dict()) == config
+
+
+def test_with_a_count_of_labels_positives_alone_have_the_annotation_model():
+    positives = split([[1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    asked = TrainConfig(loss="auto", data="x", labels_per_image=1.5)
+    config, lines = auto.chosen(asked, positives, False)
+    assert config == dataclasses.replace(asked, loss="annotation", select_by="auto")
+    assert "--loss annotation --labels_per_image 1.5" in lines[1]
+    config, _ = auto.chosen(asked, positives, True)
+    probed = {"prior_path": "auto", "prior_estimator": "probe"}
+    assert config == dataclasses.replace(asked, loss="annotation", select_by="auto", **probed)
+    assert not idle_settings(config)
+    for labels in ([[1, -1, 0], [0, 1, -1], [-1, 0, 1]], [[1, 0], [0, 1]]):
+        with pytest.raises(InputError, match=r"^--labels_per_image 1.5 changes nothing: x.csv has known negatives"):
+            auto.chosen(asked, split(labels), False)
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_a_run_on_positives_alone_learns_and_is_measured_by_the_count(
+    garments, weights, tmp_path, no_pictures, monkeypatch, pretrained
+):
+    monkeypatch.setattr(linear, "LEAST_STEPS", 5)
+    monkeypatch.setattr(linear, "EPOCHS", 5)
+    data = tmp_path / "data"
+    shutil.copytree(garments, data)
+    (data / "truth.csv").unlink()
+    table = pd.read_csv(data / "attributes.csv")
+    rows = np.arange(len(table))
+    table = table.drop(columns=["neck", "sleeve_length", "pattern"])
+    table["cat"], table["dog"] = (np.where(rows % step, "", "1") for step in (3, 4))
+    table.to_csv(data / "attributes.csv", index=False)
+    settings = {**RUN, "data": str(data), "loss": "auto", "labels_per_image": 1.2, "path_dest": str(tmp_path / "run")}
+    settings |= {"model_path": weights if pretrained else None}
+    lines = []
+    train(TrainConfig(**settings, max_steps=2), lines.append)
+    known = read_annotations(data, split="train").labels.counts().positives
+    prior = read_prior(tmp_path / "run" / "estimated_prior.csv", ["cat", "dog"])
+    torch.testing.assert_close(prior, torch.tensor(1.2 * known / known.sum(), dtype=torch.float32))
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert kept["labels_per_image"] == 1.2
+    assert kept["prior_estimator"] == ("probe" if pretrained else None)
+    assert any("estimated mAP, all labels known" in line and "(--labels_per_image 1.2)" in line for line in lines)
+    if pretrained:
+        tried = set(pd.read_csv(tmp_path / "run" / "prior" / "probe.csv").loss)
+        assert tried == {"annotation", "selective", "negative"}
+    best = train(TrainConfig(**settings, resume=True), lines.append)
+    assert best["mAP_estimated"] > 0
+    with pytest.raises(
+        InputError, match="^--labels_per_image 0.1: .* labels an image are known already; expected as many"
+    ):
+        train(TrainConfig(**{**settings, "labels_per_image": 0.1, "path_dest": str(tmp_path / "b")}), print)
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize(

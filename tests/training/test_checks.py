@@ -47,7 +47,7 @@ TWO_STEPS = {"max_steps": 2, "print_freq": 1}
 EFFECT = {
     "prior_epochs": ({**SELECTIVE, "prior_path": "auto"}, 2, START),
     "prior_loss": ({**SELECTIVE, "prior_path": "auto"}, "focal"),
-    "prior_estimator": ({**SELECTIVE, "prior_path": "auto"}, "em"),
+    "prior_estimator": ({**SELECTIVE, "prior_path": "auto"}, "em"), "labels_per_image": (SELECTIVE, 6.0),
     "data": (EARLY, "coco"), "images": (EARLY, "nowhere"), "metadata": (EARLY, "nowhere"), "debug_mode": (EARLY, "hyperml"),
     "reviews": (EARLY, "none.csv"),
     "attributes": (EARLY, "neck:9"), "ignore_columns": (EARLY, ["neck"]), "columns": (EARLY, ["neck"]),
@@ -114,6 +114,8 @@ IDLE = {
     "prior_loss": [{"prior_loss": "focal", **other} for other in (
         {}, SELECTIVE, PRIOR, PROBED, {**SELECTIVE, "prior_path": "auto", "gamma_neg": 0.0})],
     "prior_estimator": [{"prior_estimator": "em", **other} for other in ({}, SELECTIVE, PRIOR)],
+    "labels_per_image": [{"labels_per_image": 6.0, **other} for other in (
+        {}, PRIOR, {"loss": "asl"}, {**SELECTIVE, "prior_threshold": 1.0}, {"loss": "auto"})],
     "simulate_partial_param": [{"simulate_partial_param": 0.5, "simulate_partial_type": scheme}
                                for scheme in (None, "single_positive", "positives_only")],
     "dropout": [{"dropout": 0.1, "model_name": "tresnet_m"}, {"dropout": 0.1, "head": "ml_decoder"}],

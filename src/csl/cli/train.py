@@ -85,7 +85,7 @@ def _add_network(g):
     g.add(
         "--probe",
         action="store_true",
-        help="freeze the network: choose loss and prior, and train a head on its features, in minutes",
+        help="freeze the network: choose loss and prior, train a head on its features (minutes)",
     )
 
     g.add(
@@ -126,6 +126,12 @@ def _add_loss(g):
         type=parsing.mode,
         metavar="FILE",
         help="selective, annotation: CSV of the class prior, or auto to estimate it first",
+    )
+    g.add(
+        "--labels_per_image",
+        type=float,
+        metavar="K",
+        help="that prior where no negative is known: labels of an image on average, by a count",
     )
     _add_setting(g, "prior_threshold", float, "P",
               "selective: un-annotated labels of classes with a higher prior are ignored")  # fmt: skip

@@ -68,6 +68,7 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
     prior_epochs: int | None = None
     prior_loss: str = "bce"
     prior_estimator: str | None = None
+    labels_per_image: float | None = None
     # machine
     batch_size: int = 64
     abn: str = "auto"

@@ -57,7 +57,7 @@ class RunFolder:
 
     def prior_file(self, config: TrainConfig) -> Path | None:
         """The file of the class prior of a run with these settings, None without one."""
-        if config.probe:
+        if config.probe or config.labels_per_image is not None:
             return self.estimated_prior
         if config.prior_path != "auto":
             return None if config.prior_path is None else Path(config.prior_path)

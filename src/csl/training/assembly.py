@@ -97,6 +97,8 @@ def class_set_of(data: Data) -> ClassSet:
 
 
 def _prior_source(config, run):
+    if config.labels_per_image is not None:
+        return f"{run.prior_file(config)} (--labels_per_image {config.labels_per_image:g})"
     by = "label-shift EM" if config.prior_by_em else "mean prediction"
     return f"{run.prior_file(config)}" + (f" ({by})" if config.prior_path == "auto" else "")
 

@@ -14,6 +14,7 @@ Rules, each with its reason; a flag that is given wins over them.
 import dataclasses
 from typing import Any
 
+from csl.errors import InputError
 from csl.labels import Annotations
 from csl.losses.groups import outside
 from csl.models.exclusive import exclusive_groups
@@ -87,7 +88,7 @@ def chosen(config: TrainConfig, train: Annotations, probes: bool) -> tuple[Train
     counts, groups = train.labels.counts(), exclusive_groups(train.groups)
     rest = outside(groups, len(train.classes))
     found, taken = [], {"loss": "csl", "select_by": config.select_by or "auto"}
-    several = bool(groups) and counts.unannotated.any()  # losses that may be right
+    several, by_count = bool(groups) and counts.unannotated.any(), False  # losses that may be right
     if groups:
         found.append(f"{len(groups)} attributes of several values")
         taken["group_loss"] = "softmax"
@@ -101,11 +102,19 @@ def chosen(config: TrainConfig, train: Annotations, probes: bool) -> tuple[Train
         several = False
         if not unknown:
             taken |= {"partial_loss_mode": "ignore", "gamma_neg": 0.0}
-        elif with_negatives < FEW_NEGATIVES * len(rest):
+        elif with_negatives < FEW_NEGATIVES * len(rest) and config.labels_per_image is None:
             taken |= {"partial_loss_mode": "selective"}
+        elif with_negatives < FEW_NEGATIVES * len(rest):
+            several = by_count = True
+            taken |= {"loss": "annotation"}
         else:
             several = True
             taken |= {"loss": "annotation", "prior_path": "auto"}
+    if config.labels_per_image is not None and not by_count:
+        raise InputError(
+            f"--labels_per_image {config.labels_per_image:g} changes nothing: {train.source} has known negatives, by which the "
+            "prior is estimated; leave it out"
+        )
     line = f"loss auto: {train.source} has {' and '.join(found)}"
     if several and probes:
         taken |= {"prior_path": "auto", "prior_estimator": "probe"}
@@ -124,7 +133,7 @@ def of_probe(config: TrainConfig, train: Annotations, found: Probed) -> TrainCon
 
 def flags_of_loss(config: TrainConfig) -> str:
     """The settings of the loss as flags."""
-    given = {name: getattr(config, name) for name in (*OF_LOSS, *PRIOR)}
+    given = {name: getattr(config, name) for name in (*OF_LOSS, *PRIOR, "labels_per_image")}
     return " ".join(f"--{name} {_text(value)}"
                     for name, value in given.items() if value != getattr(TrainConfig, name) or name == "loss")  # fmt: skip
 

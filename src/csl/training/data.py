@@ -264,10 +264,10 @@ def check_known_labels(data: Data, config: TrainConfig, say: Say) -> None:
             f"{data.train.source}: no label of a training image is known, and of these alone --partial_loss_mode "
             f"{config.partial_loss_mode} learns; expected some, or another mode"
         )
-    if config.prior_path == "auto":
+    if config.prior_path == "auto" and config.labels_per_image is None:
         raise InputError(
             f"--prior_path auto: {data.train.source} has no known negative, so that the estimate would be 1 for every "
-            "class; expected some, a FILE, or no --prior_path (likelihood alone selects then)"
+            "class; expected some, a FILE, or --labels_per_image K, counted on some photos"
         )
     if config.learns_from_known_alone:
         say(

@@ -16,7 +16,7 @@ from csl.machine import distributed
 from csl.metrics import estimated_mean_average_precision
 from csl.models.exclusive import exclusive_groups
 from csl.ops import set_abn_backend
-from csl.prior import read_prior, read_prior_interval
+from csl.prior import prior_by_count, read_prior, read_prior_interval, write_prior
 from csl.runs.config import TrainConfig
 from csl.runs.folder import RunFolder
 from csl.runs.record import changed_settings, config_of, deterministic, label_hash, settings_of
@@ -98,8 +98,8 @@ def _train(config, lock, say):
     if config.refit_head:
         probe_run.check_refit(config, model)
     check_backends(model, config, say)
-    prior = read_prior(config.prior_path, data.train.classes) if config.prior_path not in (None, "auto") else None
-    if config.partial_loss_mode == "selective" and config.prior_path is None:
+    prior = _given_prior(config, data.train)
+    if config.partial_loss_mode == "selective" and config.prior_path is None and prior is None:
         say("selective mode without a prior (--prior_path auto estimates one): by likelihood alone")
 
     def record():
@@ -108,6 +108,8 @@ def _train(config, lock, say):
             run.write_config(config_of(config, before, {**fingerprints, "mask": mask}, left_out))
             if config.val_split is not None and not config.resume:
                 write_split(run.split, parts)
+            if config.labels_per_image is not None:
+                write_prior(run.estimated_prior, data.train.classes, prior)
             if config.simulate_partial_type and not config.resume:
                 data.train.labels.save(run.partial_labels)
             run.set_latest()
@@ -121,7 +123,7 @@ def _train(config, lock, say):
     found = None
     if config.prior_estimator == "probe" and not saved:
         choosing = asked.loss == "auto"
-        found = probe_run.look(config, data, model, run, None if choosing else config, say)
+        found = probe_run.look(config, data, model, run, None if choosing else config, say, prior)
         if choosing:
             config = auto.of_probe(config, data.train, found)
             check_used(config)
@@ -129,15 +131,15 @@ def _train(config, lock, say):
     if not config.resume:
         record()
     if config.probe:
-        best, scores = probe_run.train_head(config, data, model, description_of(config), run, say)
+        best, scores = probe_run.train_head(config, data, model, description_of(config), run, say, prior)
         summarise(config, data, full_labels, run, best, scores, time.perf_counter() - started, say)
         return best
     if config.prior_path == "auto":
         if saved:
             prior = _prior_of(run, data)
-        elif found is not None:
+        elif found is not None and prior is None:
             prior = read_prior(run.prior_file(config), data.train.classes)
-        else:
+        elif found is None:
             prior = estimate_prior_of(config, data, full_labels, run, before, say)
         # The stage drew random numbers: begin again, so that the start is that of a run with a prior from a file.
         model, _ = create_network(config, classes)
@@ -230,6 +232,14 @@ def _begin(run, config, asked_to_resume, say):
         run.rewind_log(0)
     elif aside := run.archive_previous():
         say(f"the run that was in {run.path} is now in {aside}")
+
+
+def _given_prior(config, train):
+    """[C] the prior that needs no network: of a file, or by the labels an image has; None where there is another, or none."""
+    if config.labels_per_image is not None:
+        labels = train.as_collected
+        return prior_by_count(labels.counts().positives, len(labels), config.labels_per_image)
+    return read_prior(config.prior_path, train.classes) if config.prior_path not in (None, "auto") else None
 
 
 def _first_mask(run, before):

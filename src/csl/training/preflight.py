@@ -57,8 +57,10 @@ def check_settings(config: TrainConfig) -> None:
         raise InputError(f"--select_by {config.select_by}: expected {' or '.join(selection.CHOICES)}")
     if config.prior_estimator not in (None, "mean", "em", "probe"):
         raise InputError(f"--prior_estimator {config.prior_estimator}: expected mean, em or probe")
-    if config.prior_path is None and "known" in settings_of_loss(config.loss):
-        raise InputError(f"--loss {config.loss}: needs the class prior, expected --prior_path auto or FILE")
+    if config.prior_path is None and config.labels_per_image is None and "known" in settings_of_loss(config.loss):
+        raise InputError(
+            f"--loss {config.loss}: needs the class prior, expected --prior_path auto or FILE, or --labels_per_image K"
+        )
     if distributed.world_size() > 1 and "shape" in settings_of_loss(config.loss):
         raise InputError(f"--loss {config.loss}: remembers each image in one process, expected a run without torchrun")
     if config.loss != "auto":

@@ -58,7 +58,7 @@ KNOWN_ALONE = LossOptions(loss="csl", partial_loss_mode="ignore", gamma_neg=0.0)
 """Cross-entropy of known labels, whose heads give the first estimate of the prior; one of `LOSSES`."""
 
 OF_KNOWN_LABELS = ("annotation", "ignore")
-"""Losses that need a known negative, and the ones that differ on exclusive attributes."""
+"""The losses that differ on exclusive attributes."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Probed:
         head: that of the best candidate, trained on all images, for features as the network makes them.
         best: the candidate.
         candidates: all of them, with their scores.
-        estimate: the class prior by label-shift EM on out-of-fold scores; None where no negative is known.
+        estimate: the class prior by label-shift EM on out-of-fold scores; None without a known negative or with a prior.
         published: float32 [C] the published prior, the mean prediction of heads that leave the unknown out; None likewise.
         predicted: float32 [C] the mean prediction of `head`.
     """
@@ -187,6 +187,7 @@ def probe(
     given: LossOptions | None = None,
     hidden: bool = False,
     collected: LabelMatrix | None = None,
+    prior: Tensor | None = None,
 ) -> Probed:
     """Choose a loss and a weight of L2 for a linear head, and train it; or one with a hidden layer and the same loss.
 
@@ -201,6 +202,7 @@ def probe(
         hidden: whether a hidden layer may be better.
         collected: [N, C] the labels without answers to questions, from which the prior, the shares that are annotated and the
             criterion are estimated; None for `labels`.
+        prior: [C] the class prior where it is known without negatives; None to estimate it from them.
 
     Raises:
         InputError: no positive is known, or fewer images than folds.
@@ -216,8 +218,8 @@ def probe(
     known = None if unasked is y else shares_of(unasked)
     standardised = Standardised(features)
     x, fold = standardised(features), folds_of(len(y), FOLDS, seed)
-    estimate = prior = predicted = known_alone = None
-    if (y == 0).any():
+    estimate = predicted = known_alone = None
+    if prior is None and (y == 0).any():
         estimate, predicted, known_alone = priors_by_heads(x, y, seed, fold, groups, unasked)
         prior = estimate.prior
         say(
@@ -228,7 +230,9 @@ def probe(
     if given is not None:
         losses[given.loss, given.gamma_neg] = given
     else:
-        for name, gamma in _names(prior is not None, bool(outside(list(groups), y.shape[1])), exponents):
+        for name, gamma in _names(
+            prior is not None, bool((y == 0).any()), bool(outside(list(groups), y.shape[1])), exponents
+        ):
             losses[name, gamma] = replace(LossOptions(), **Candidate(name, gamma, 0.0).settings)
     for (name, gamma), options in tqdm(losses.items(), desc="heads", leave=False, disable=not show_bar()):
         if options == KNOWN_ALONE and known_alone is not None:
@@ -301,18 +305,20 @@ def priors_by_heads(
     return PriorEstimate(*both), predicted, known_alone
 
 
-def _names(with_prior, others, exponents):
-    """[(name, exponent)] to try, with a known negative or without, and with classes outside of exclusive groups or without."""
-    names = list(LOSSES) if with_prior else [name for name in LOSSES if name not in OF_KNOWN_LABELS]
+def _names(with_prior, with_negatives, others, exponents):
+    """[(name, exponent)] to try, with a prior or without, with a known negative or without, and with classes outside of
+    exclusive groups or without."""
+    left_out = {"annotation": not with_prior, "ignore": not with_negatives}
+    names = [name for name in LOSSES if not left_out.get(name)]
     if not others:
         names = OF_KNOWN_LABELS if with_prior else ["ignore"]
-    of_negatives = exponents if with_prior and others else (0.0,)
+    of_negatives = exponents if with_negatives and others else (0.0,)
     return [(name, gamma) for name in names for gamma in of_negatives]
 
 
 def _creating(options, prior, predicted, groups, known=None):
     """(labels of the images that are trained on) -> the loss; `known` [2, C] are other shares known than theirs."""
-    used = predicted if options.partial_loss_mode == "selective" else prior
+    used = predicted if options.partial_loss_mode == "selective" and predicted is not None else prior
     used = used if "prior" in settings_of(options.loss) else None
     return lambda y: options.create_loss(used, shares_of(y) if known is None else known, tuple(y.shape), groups)
 

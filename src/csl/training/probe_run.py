@@ -70,7 +70,13 @@ def check(config: TrainConfig, model: nn.Module, starts: bool) -> None:
 
 
 def look(
-    config: TrainConfig, data: Data, model: nn.Module, run: RunFolder, given: LossOptions | None, say: Say
+    config: TrainConfig,
+    data: Data,
+    model: nn.Module,
+    run: RunFolder,
+    given: LossOptions | None,
+    say: Say,
+    prior: torch.Tensor | None = None,
 ) -> Probed:
     """The probe before training; its prior and candidates are written into `prior/` of the run.
 
@@ -80,6 +86,7 @@ def look(
         given: the loss of the run; None to choose one, with the exponent 0 of known negatives. The exponent that heads want is
             not the one that networks do (docs/science.md).
         say: prints one line.
+        prior: [C] the class prior where a person has said it, None to estimate it.
     """
     layer = last_layer(model, config.model_name)
     model.to(choose_device(config.device), memory_format=torch.channels_last)
@@ -89,7 +96,9 @@ def look(
         train = train.select(np.sort(generator("held out", config.seed).permutation(len(train))[:MOST_IMAGES]))
     x, rows = _features(config, train, model, layer, run, "train", say)
     train = train.select(rows)
-    found = probe(x, train.labels, config.seed, say, layer.exclusive, (0.0,), given, collected=train.collected)
+    found = probe(
+        x, train.labels, config.seed, say, layer.exclusive, (0.0,), given, collected=train.collected, prior=prior
+    )
     folder = RunFolder(run.prior)
     folder.path.mkdir(parents=True, exist_ok=True)
     _write(found, found.predicted if found.published is None else found.published, folder, data.train)
@@ -106,7 +115,13 @@ def check_refit(config: TrainConfig, model: nn.Module) -> None:
 
 
 def train_head(
-    config: TrainConfig, data: Data, model: nn.Module, description: dict[str, Any], run: RunFolder, say: Say
+    config: TrainConfig,
+    data: Data,
+    model: nn.Module,
+    description: dict[str, Any],
+    run: RunFolder,
+    say: Say,
+    prior: torch.Tensor | None = None,
 ) -> tuple[dict[str, Any], Scores]:
     """Make the features, choose and train the head, write `best.ckpt` and its tables.
 
@@ -115,6 +130,7 @@ def train_head(
         model: the network with its starting weights.
         description: what the checkpoint says beside its classes.
         say: prints one line.
+        prior: as `look` takes it.
 
     Returns:
         The results of the network on the validation images, and its scores of them.
@@ -123,7 +139,9 @@ def train_head(
     model.to(choose_device(config.device), memory_format=torch.channels_last)
     x, rows = _features(config, data.train, model, layer, run, "train", say)
     train = data.train.select(rows)
-    found = probe(x, train.labels, config.seed, say, layer.exclusive, hidden=True, collected=train.collected)
+    found = probe(
+        x, train.labels, config.seed, say, layer.exclusive, hidden=True, collected=train.collected, prior=prior
+    )
     x_val, rows_val = _features(config, data.val, model, layer, run, "val", say)
     replace_layer(model.cpu(), layer, found.head)
     if config.refit_head:
