@@ -74,8 +74,9 @@ PROTOCOLS = {  # name: data, scheme of csl.labels.simulation, its parameter
 }
 
 
-def annotation(gamma, priors, known):
-    return AnnotationLoss(gamma, prior=priors["estimated"], known=known)
+def annotation(gamma, priors, known, times=1.0):
+    prior = torch.maximum((times * priors["estimated"]).clamp(max=0.95), known[0].float())
+    return AnnotationLoss(gamma, prior=prior, known=known)
 
 
 def csl(gamma, priors, known):
@@ -129,6 +130,10 @@ WITH_GROUPS = {"softmax of attributes": (softmax, (0.0, 1.0))}  # for data that 
 HIDDEN = {
     f"{name}, hidden layer": name for name in ("annotation", "csl")
 }  # in place of the linear head; the same exponent
+WITH_COUNT = {  # for one positive an image, whose prior is a person's count: what a wrong one costs
+    f"annotation, {word} as many labels": (partial(annotation, times=times), (0.0,))
+    for word, times in (("a third", 1 / 3), ("half", 0.5), ("twice", 2.0))
+}
 AUTO = ("annotation", "csl", "ignore, exponent chosen", "negative", *WITH_GROUPS)
 # Without a known negative these learn that every class is always there.
 OF_KNOWN_NEGATIVES = {"ignore", "ignore, exponent chosen", "partial BCE", "SPA"}
@@ -233,7 +238,7 @@ def run(data, protocol, seed, method, rows=()):
     priors, known = data.priors[protocol, seed], shares_of(hidden[~held])
     y, groups = data.y if method == "all labels known" else hidden, ()
     linear = HIDDEN.get(method, method)
-    create, exponents = (METHODS | WITH_GROUPS)[linear]
+    create, exponents = (METHODS | WITH_GROUPS | WITH_COUNT)[linear]
     fit, weights = (fit_heads, L2) if method == linear else (fit_hidden, HIDDEN_L2)
     if method in HIDDEN:
         key = (protocol, linear, seed)
@@ -289,7 +294,7 @@ def show(rows):
     by = {(r["protocol"], r["method"], r["seed"]): r for r in with_auto(rows)}
     for protocol in PROTOCOLS:
         print(f"\n{protocol}")
-        for method in ("auto", "auto, hidden layer", *HIDDEN, *WITH_GROUPS, *METHODS):
+        for method in ("auto", "auto, hidden layer", *HIDDEN, *WITH_GROUPS, *WITH_COUNT, *METHODS):
             seeds = [s for p, m, s in by if (p, m) == (protocol, method)]
             if not seeds:
                 continue
@@ -359,8 +364,8 @@ def main():
     parser.add_argument(
         "--methods",
         nargs="+",
-        default=[*WITH_GROUPS, *METHODS, *HIDDEN],
-        choices=[*WITH_GROUPS, *METHODS, *HIDDEN],
+        default=[*WITH_GROUPS, *WITH_COUNT, *METHODS, *HIDDEN],
+        choices=[*WITH_GROUPS, *WITH_COUNT, *METHODS, *HIDDEN],
         help="(default all)",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
@@ -384,7 +389,9 @@ def main():
                 name = PROTOCOLS[protocol][0]
                 if (protocol, method, seed) in done or (protocol == "single_positive" and method in OF_KNOWN_NEGATIVES):
                     continue
-                if method in WITH_GROUPS and name == "photos":
+                if (method in WITH_GROUPS and name == "photos") or (
+                    method in WITH_COUNT and protocol != "single_positive"
+                ):
                     continue
                 data = loaded[name] = loaded.get(name) or load(name, args)
                 start = time.perf_counter()

@@ -147,7 +147,8 @@ def line_of(config: TrainConfig, train: Annotations) -> str:
     if config.loss == "annotation":
         reasons.append("an unknown label counts as the share of its class that is annotated tells, from a class prior")
     elif config.partial_loss_mode == "selective":
-        few = "" if config.prior_estimator else ", as too few negatives are known"
+        few = ", as too few negatives are known (--labels_per_image K, counted on some photos, tells more)"
+        few = "" if config.prior_estimator else few
         reasons.append(f"an unknown label is a negative but for the most likely ones{few}")
     elif config.prior_estimator and others:
         what = "left out" if config.partial_loss_mode == "ignore" else "a negative"
