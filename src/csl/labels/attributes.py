@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from csl.errors import InputError, NoSplit
-from csl.labels import schema
 from csl.labels.annotations import Annotations, ColumnSummary
 from csl.labels.class_set import several_values
-from csl.labels.column_guess import names_people
+from csl.labels.column_names import names_people
 from csl.labels.columns import INTEGER, LIST, ONE, YES_NO, Column, columns_of_classes, folded
 from csl.labels.dialect import header_of
+from csl.labels.image_column import image_column
 from csl.labels.layouts import ATTRIBUTES, Images
 from csl.labels.matrix import NEGATIVE, POSITIVE, UNANNOTATED, LabelMatrix
 from csl.labels.paths import SPLITS, contents, existing, known_split, split_name
-from csl.labels.schema import Schema
+from csl.labels.schema import Schema, infer
 from csl.labels.shapes import reshaping
+from csl.labels.split_column import split_column, split_words
 from csl.labels.split_files import with_split
 from csl.labels.table import SPLIT, Table
 from csl.labels.table_files import own_folders, split_file, split_of, training_file_of
@@ -138,13 +139,13 @@ def read_attributes(
     training_file = training_file_of(path, file)
     training_table = table if training_file == file else Table.read(training_file)
     said = said.of_columns(training_table.columns)
-    image = schema.image_column(training_table, said, photos.has)
+    image = image_column(training_table, said, photos.has)
     table, training_table, said = as_read(table, training_table, said, image)
     if classes is not None:  # what the run takes for an attribute is not asked about again
         attributes_of_run = several_values(groups).keys() & set(training_table.columns)
         roles_of_run = dict.fromkeys(attributes_of_run, "attribute")
         said = replace(said, roles=roles_of_run | said.roles)
-    found = schema.infer(training_table, said, photos.has, classes is not None)
+    found = infer(training_table, said, photos.has, classes is not None)
     if classes is not None:
         of_run = _columns_of_run(found, classes, groups)
         weight = None if found.weight in {column.name for column in of_run} else found.weight
@@ -184,7 +185,7 @@ def _as_read(table, said, image):
     table = table.with_points(
         {name for name, role in said.roles.items() if role.partition(":")[0] == "list"}
     ).without_sums(image)
-    says = split_of(table.path) or schema.split_column(table, said, image) or _split_folders(table, image) is not None
+    says = split_of(table.path) or split_column(table, said, image) or _split_folders(table, image) is not None
     return table if says else with_split(table, image)
 
 
@@ -358,7 +359,7 @@ def _check_sizes(columns, sizes):
 def _splits(table, found):
     """The split of every row, object [N], by a column or the names of images; None where they do not say it."""
     if found.split is not None and found.split in table.columns:
-        return schema.split_words(table, found.split)
+        return split_words(table, found.split)
     return None if split_of(table.path) else _split_folders(table, found.image)
 
 

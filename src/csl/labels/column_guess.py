@@ -10,6 +10,7 @@ from csl.errors import InputError
 from csl.labels import columns as kinds
 from csl.labels import list_guess as lists
 from csl.labels.brackets import is_bracketed, items_of, label_key
+from csl.labels.column_names import CODES, LABELS, TEXTS, identifies, is_measure, letters, names_people, words_of
 from csl.labels.columns import Column, canonical, integer, number
 from csl.labels.dialect import is_index
 from csl.labels.matching import few_names
@@ -18,39 +19,6 @@ from csl.labels.table import Table
 from csl.labels.table_options import TableOptions
 from csl.machine.image_formats import is_image_name
 
-_MEASURES = frozenset(
-    {
-        "age", "width", "height", "area", "lat", "latitude", "lon", "lng", "longitude", "x", "y", "xmin", "ymin", "xmax",
-        "ymax", "timestamp", "time", "date", "pixel", "pixels", "price", "number", "n", "bytes",
-        "cm", "mm", "km", "kg", "g", "eur", "usd", "diameter", "radius", "perimeter", "distance", "duration", "volume",
-        "altitude", "elevation",
-        "temperature", "alter", "breite", "höhe", "hoehe", "größe", "groesse", "gewicht", "anzahl", "preis",
-        "box", "boxes", "bbox", "bboxes", "coordinates", "coords", "polygon", "polygons", "segmentation", "embedding",
-        "keypoints", "landmarks", "rle",
-    }
-)  # fmt: skip
-"""Words in the name of a column of numbers that is no label."""
-_IDENTIFIERS = frozenset(
-    {"id", "ids", "uid", "uuid", "guid", "index", "idx", "nr", "count", "counts", "num", "confidence", "score"}
-)
-"""Words in the name of a column that holds no label, of numbers or words, even where all of its few rows have a 1."""
-_CODES = re.compile(
-    "(patient|participant|proband|case|fall|subject|study|series|session|sku|barcode|serial|zip|zipcode|plz|postcode|postalcode"
-    "|postleitzahl|k?fold)s?"
-)
-_KEYS = re.compile(
-    "(patient|participant|proband|person|case|fall|subject|study|series|animal|lesion|sample|exam|visit)s?(u?id|nr|no|num|code|key)"
-)
-"""Names, in letters alone, of columns that hold no label; those of `_CODES` unless a cell is without a digit, or all are yes or
-no."""
-_PEOPLE = frozenset(
-    {"annotator", "annotators", "rater", "labeler", "labeller", "reviewer", "worker", "user", "author", "photographer",
-     "radiologist", "rad", "grader", "coder", "license", "licence", "copyright", "credit"}
-)  # fmt: skip
-_TEXTS = frozenset({"caption", "captions", "description", "comment", "comments", "note", "notes", "remark", "remarks"})
-_OF_LABELS = frozenset(
-    {"label", "labels", "class", "classes", "category", "categories", "tag", "tags", "target", "targets"}
-)
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}([ T].*)?|\d{1,2}:\d{2}(:\d{2})?"
     r"|[A-Z][a-z]{2,8}\.? \d{1,2}(st|nd|rd|th)?,? \d{4}.*|\d{1,2}\.? [A-Z][a-z]{2,8}\.?,? \d{4}.*"
@@ -64,6 +32,8 @@ _CONSTANT = 20  # rows in which a word that never changes is no attribute
 _ODD_WORDS, _ODD_NUMBERS = 4, 8  # known cells to one that is no yes/no word, from which on this one is a slip
 _MOST_ODD_NUMBERS = 2  # more of them are values, as most of an attribute may be 0 and 1, too
 _YES_NO = kinds.YES | kinds.NO
+SHARES = "shares of votes?"
+"""Why a column is ignored, unless a person says from which share on a vote is a label."""
 _ONCE = "identifiers: no value twice"
 _VECTOR = "a vector of 0 and 1, whose places other columns may name; --roles {}=list makes each place a class"
 _SAID = {"comma": ",", "blank": lists.BLANK, "blanks": lists.BLANK}
@@ -88,7 +58,7 @@ def guess(table: Table, name: str, options: TableOptions, asked: str | None) -> 
         return list_column(table, name, options, separator), ""
     if role == "class" or (role != "attribute" and _is_yes_no(table, name, codes, texts)):
         constant = len({text.lower() in kinds.YES for text in texts}) < 2
-        if asked is None and (_identifies(name) or (_words_of(name) & _PEOPLE and constant)):
+        if asked is None and (identifies(name) or (names_people(name) and constant)):
             return None, "identifiers or counts, by its name no label"
         return yes_no(table, name, options, sign), ""
     if not texts and name not in options.attributes:
@@ -100,7 +70,7 @@ def guess(table: Table, name: str, options: TableOptions, asked: str | None) -> 
     if role == "attribute":
         return _attribute(table, name, options.attributes.get(name)), ""
     known = int((codes >= 0).sum())
-    if asked is None and _words_of(name) & _TEXTS and 2 * len(texts) > known and any(" " in text for text in texts):
+    if asked is None and words_of(name) & TEXTS and 2 * len(texts) > known and any(" " in text for text in texts):
         return None, "free text, by its name"
     if (separator := lists.vector_separator(labelled)) is not None:
         if asked is None:
@@ -252,12 +222,12 @@ def _no_labels_in_brackets(table, name, texts):
     numbers = [number(word) for of_cell in words for word in of_cell]
     if not numbers or None in numbers:
         return ""
-    if _words_of(name) & _MEASURES:
+    if is_measure(name):
         return "numbers, by its name no label"
     if any(value % 1 for value in numbers):
         return "measured numbers"
     lengths = set(map(len, words))
-    if len(lengths) == 1 and lengths != {1} and not _words_of(name) & _OF_LABELS:
+    if len(lengths) == 1 and lengths != {1} and not words_of(name) & LABELS:
         raise InputError(
             f"{table.path}: column {name!r} holds {max(lengths)} numbers in each cell ({texts[0]!r}), labels or measures: "
             f"expected --roles {name!r}=list or --ignore_columns {name!r}"
@@ -265,50 +235,25 @@ def _no_labels_in_brackets(table, name, texts):
     return ""
 
 
-def names_people(column: str) -> bool:
-    """Whether a column of that name says who looked at the photo."""
-    return bool(_words_of(column) & _PEOPLE)
-
-
-def is_measure(column: str) -> bool:
-    """Whether a column of that name holds numbers that are no labels."""
-    return bool(_words_of(column) & _MEASURES)
-
-
-def _words_of(name):
-    """The words in a column's name: `imageId` and `image_id` have image and id."""
-    return set(re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
-
-
-def letters(name: str) -> str:
-    """The name of a column in lower case, without blanks, digits and signs."""
-    return re.sub(r"[\W\d_]", "", name.lower())
-
-
-def _identifies(name):
-    return bool(_words_of(name) & _IDENTIFIERS or _KEYS.fullmatch(letters(name)))
-
-
 def no_attribute(table: Table, name: str, codes: np.ndarray, texts: Sequence[str]) -> str:
     """Why a column is no attribute, in words, by its name and its `Table.known`; "" where it may be one."""
     known, numbers = int((codes >= 0).sum()), [number(text) for text in texts]
-    words = _words_of(name)
-    if words & _PEOPLE:
+    if names_people(name):
         return "who looked at it, took it or owns it, by its name"
     if all(text[:1] == "{" and text[-1:] == "}" for text in texts):
         return "nested JSON"
     if re.fullmatch(r"unnamed: \d+", name.lower()) or (known > 2 and is_index(list(table.text(name)))):
         return "counts the rows"
-    coded = _CODES.fullmatch(letters(name)) and all(
+    coded = CODES.fullmatch(letters(name)) and all(
         re.search(r"\d", text) or "patient" in name.lower() for text in texts
     )
-    if coded or _identifies(name):
+    if coded or identifies(name):
         return "identifiers or counts, by its name no label"
     if None not in numbers:
-        if words & _MEASURES:
+        if is_measure(name):
             return "numbers, by its name no label"
         if any("." in text and float(text) != int(float(text)) for text in texts):
-            return "shares of votes?" if min(numbers) >= 0 and max(numbers) <= 1 else "measured numbers"
+            return SHARES if min(numbers) >= 0 and max(numbers) <= 1 else "measured numbers"
     parts = [number(part) for text in texts for part in re.split(r"[,;\s]+", text)]
     if len(parts) > len(texts) and None not in parts and any(part % 1 for part in parts):
         return "measured numbers"

@@ -7,7 +7,7 @@ import numpy as np
 
 from csl.errors import InputError
 from csl.labels.annotations import Annotations
-from csl.labels.column_guess import letters
+from csl.labels.column_names import letters
 from csl.labels.matrix import NEGATIVE, POSITIVE, LabelMatrix
 from csl.labels.table import UNKNOWN
 from csl.machine.draws import generator

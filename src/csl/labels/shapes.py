@@ -10,7 +10,8 @@ import pandas as pd
 
 from csl.errors import InputError
 from csl.labels import columns as kinds
-from csl.labels.column_guess import names_people, no_attribute
+from csl.labels.column_guess import no_attribute
+from csl.labels.column_names import names_people
 from csl.labels.columns import folded, integer, number
 from csl.labels.matching import few_names
 from csl.labels.table import Table

@@ -11,7 +11,7 @@ from csl.labels.dialect import SUFFIXES, head_of
 from csl.labels.matching import few
 from csl.labels.paths import read_text, split_name
 from csl.labels.photos import clean_name, without_extension
-from csl.labels.schema import SPLIT_NAMES, split_of_cell
+from csl.labels.split_column import SPLIT_NAMES, split_of_cell
 from csl.labels.table import SPLIT, Table
 from csl.machine.image_formats import is_image_name
 

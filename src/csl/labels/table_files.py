@@ -5,15 +5,17 @@ import os
 from pathlib import Path
 
 from csl.errors import InputError
-from csl.labels import schema
-from csl.labels.column_guess import is_measure
+from csl.labels.box_columns import are_boxes
+from csl.labels.column_names import is_measure
 from csl.labels.columns import integer
 from csl.labels.dialect import SUFFIXES, head_of, header_of
+from csl.labels.image_column import names_images
 from csl.labels.layouts import ATTRIBUTES
 from csl.labels.matching import few, few_names
 from csl.labels.parquet import SUFFIX, parts_of, stem_of
 from csl.labels.paths import SPLITS, split_in, split_name
 from csl.labels.reviews import is_reviews
+from csl.labels.split_column import names_split
 from csl.labels.split_files import is_split_file
 from csl.labels.table_options import SIDE_FILE, TableOptions
 from csl.machine.image_formats import is_image_name, is_of_system
@@ -45,7 +47,7 @@ def split_file(folder: Path, split: str) -> Path | None:
     if (file := only_table(folder, split=split)) is not None or split == "train":
         return file
     train = split_file(folder, "train")  # which may say the split itself
-    return train if train is not None and any(map(schema.names_split, header_of(train))) else None
+    return train if train is not None and any(map(names_split, header_of(train))) else None
 
 
 def only_table(folder: Path, filename_column: str | None = None, split: str | None = None) -> Path | None:
@@ -78,7 +80,7 @@ def _only_table(folder, filename_column, split):
     tables = list({file.stem: file for file in reversed(tables)}.values())[::-1]  # of one name a .csv, and not its .txt
     others = (
         [file for file in tables if said in header_of(file)]
-        or [file for file in tables if any(map(schema.names_images, header_of(file)))]
+        or [file for file in tables if any(map(names_images, header_of(file)))]
         or [file for file in tables if {"id", "name"} & set(map(str.lower, header_of(file)))]
         or [file for file in tables if _has_photos(file)]
     )
@@ -102,8 +104,8 @@ def _only_table(folder, filename_column, split):
 
 def _holds_places(file):
     """Whether a table holds boxes or points, such as those beside CelebA's and NIH's labels."""
-    names = [name for name in header_of(file) if not schema.names_images(name)]
-    return schema.are_boxes(names) or all(map(is_measure, names))
+    names = [name for name in header_of(file) if not names_images(name)]
+    return are_boxes(names) or all(map(is_measure, names))
 
 
 def _has_no_header(file):

@@ -1,5 +1,6 @@
 """What a person says of a table of labels: by flags, or once for all in `labels.toml` beside it."""
 
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from csl.errors import InputError
+from csl.labels.matching import few
 from csl.labels.paths import SPLITS
 from csl.machine.files import parse_json
 from csl.ranges import check_ranges
 
 ROLES = ("image", "split", "weight", "class", "attribute", "list", "ignored")
+_ROLES_OF_LABELS = ("class", "attribute", "list")
 SIDE_FILE = "labels.toml"
 
 RECORD = "preparation.json"
@@ -97,7 +100,26 @@ class TableOptions:
     @property
     def image(self) -> str | None:
         """The column that is said to name the images."""
-        return self.filename_column or next((name for name, role in self.roles.items() if role == "image"), None)
+        return self.filename_column or self.column_of("image")
+
+    def column_of(self, role: str) -> str | None:
+        """The first column that is said to have a role, or None."""
+        return next((name for name, said in self.roles.items() if said == role), None)
+
+    @property
+    def label_roles(self) -> dict[str, str]:
+        """Of the roles those of labels: {column: "class", "attribute" or "list", with what stands behind a colon}."""
+        return {name: role for name, role in self.roles.items() if role.partition(":")[0] in _ROLES_OF_LABELS}
+
+    @property
+    def named(self) -> set[str]:
+        """All columns, patterns and ranges that something is said of, beside `filename_column`."""
+        return {*self.roles, *self.attributes, *self.columns, *self.ignore_columns}
+
+    @property
+    def ignored(self) -> set[str]:
+        """The columns that are said to hold no labels."""
+        return {*self.ignore_columns, *(name for name, role in self.roles.items() if role == "ignored")}
 
     def over_file(self, table: Path) -> "TableOptions":
         """These options; each, or of roles and attributes each column, that is not given takes the value that
@@ -125,6 +147,39 @@ class TableOptions:
             meant = [] if name in columns else [one for one in columns_named(columns, name) if one != self.image]
             found |= dict.fromkeys(meant or [name], role)
         return replace(self, roles=found | {name: role for name, role in self.roles.items() if name in columns})
+
+    def wanted(self, columns: Sequence[str], table: Path) -> list[str]:
+        """The columns that `columns` names, in the order of the table.
+
+        Raises:
+            InputError: it names something, and no column of the table.
+        """
+        wanted = {name for pattern in self.columns for name in columns_named(columns, pattern)}
+        if self.columns and not wanted:
+            raise InputError(f"--columns {','.join(self.columns)}: names no column of {table}, found {few(columns)}")
+        return [name for name in columns if name in wanted]
+
+    def check_names(self, columns: Sequence[str], table: Path) -> None:
+        """Check that each column that is named is one of the table's.
+
+        Raises:
+            InputError: one is not; the message says the flag, and names that are like it.
+        """
+        ends = [end for name in self.columns if ".." in name for end in name.split("..", 1)]
+        plain = [name for name in self.columns if ".." not in name and not re.search(r"[*?[]", name)]
+        named = {
+            "--filename_column": [self.filename_column] if self.filename_column else [],
+            "--columns": [*ends, *plain],
+            "--ignore_columns": self.ignore_columns,
+            "--attributes": self.attributes,
+            "--roles": self.roles,
+        }
+        for flag, name in ((flag, name) for flag, names in named.items() for name in names):
+            if name not in columns:
+                beside = f" or {SIDE_FILE}" if (table.parent / SIDE_FILE).is_file() else ""
+                near = " or ".join(map(repr, get_close_matches(name, columns)))
+                found = f"did you mean {near}?" if near else f"found {few(columns)}"
+                raise InputError(f"{flag}{beside}: no column {name!r} in {table}, {found}")
 
     def given(self) -> dict[str, Any]:
         """The options that say something."""

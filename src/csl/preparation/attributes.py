@@ -21,7 +21,7 @@ from csl.labels import POSITIVE, read_attributes
 from csl.labels.columns import title
 from csl.labels.division import joined, owners, validation_rows
 from csl.labels.paths import SPLITS, existing
-from csl.labels.schema import split_words
+from csl.labels.split_column import split_words
 from csl.labels.table import WEIGHT
 from csl.labels.table_options import RECORD, SIDE_FILE, TableOptions
 from csl.labels.trust import escape_table

@@ -21,7 +21,7 @@ from csl.labels.attributes import as_read
 from csl.labels.layouts import ATTRIBUTES
 from csl.labels.paths import SPLITS, contents, split_in
 from csl.labels.photos import Photos
-from csl.labels.schema import split_words
+from csl.labels.split_column import split_words
 from csl.labels.table import SPLIT, Table
 from csl.labels.table_files import only_table, training_file_of
 from csl.labels.table_options import RECORD, TableOptions

@@ -10,7 +10,7 @@ from csl.errors import InputError
 from csl.labels import Annotations, LabelMatrix
 from csl.labels.options import DataOptions
 from csl.labels.read import read_split, read_truth
-from csl.labels.schema import split_words
+from csl.labels.split_column import split_words
 from csl.labels.table import SPLIT, Table
 from csl.labels.trust import escape_table
 from csl.machine.files import replacing
