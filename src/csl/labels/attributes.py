@@ -10,7 +10,7 @@ from csl.errors import InputError, NoSplit
 from csl.labels.annotations import Annotations, ColumnSummary
 from csl.labels.class_set import several_values
 from csl.labels.column_names import names_people
-from csl.labels.columns import INTEGER, LIST, ONE, YES_NO, Column, columns_of_classes, folded
+from csl.labels.columns import INTEGER, LIST, ONE, YES_NO, Column, columns_of_classes, folded, plain
 from csl.labels.dialect import header_of
 from csl.labels.image_column import image_column
 from csl.labels.layouts import ATTRIBUTES, Images
@@ -21,7 +21,7 @@ from csl.labels.shapes import reshaping
 from csl.labels.split_column import split_column, split_words
 from csl.labels.split_files import with_split
 from csl.labels.table import SPLIT, Table
-from csl.labels.table_files import own_folders, split_file, split_of, training_file_of
+from csl.labels.table_files import own_folders, split_file, split_of_table, training_file_of
 from csl.labels.table_options import ROLES, TableOptions
 
 _EXAMPLES = 3  # of a column's cells, in its summary
@@ -135,7 +135,7 @@ def read_attributes(
     if table.about.photos and images is not None:
         raise InputError(f"--images: found {images}, expected none for {file}, which holds the images")
     inside = images if table.about.photos is None else table.about.photos[1]
-    photos = ATTRIBUTES.photos(file, split or split_of(file) or "train", inside, path, own_folders(file, split))
+    photos = ATTRIBUTES.photos(file, split or split_of_table(file) or "train", inside, path, own_folders(file, split))
     training_file = training_file_of(path, file)
     training_table = table if training_file == file else Table.read(training_file)
     said = said.of_columns(training_table.columns)
@@ -151,11 +151,8 @@ def read_attributes(
         weight = None if found.weight in {column.name for column in of_run} else found.weight
         found = replace(found, columns=of_run, weight=weight)
         _check_sizes(found.columns, said.attributes)
-    if (
-        found.columns
-        and not any(column.name in table.columns for column in found.columns)
-        and found.image in table.columns
-    ):
+    there = [column for column in found.columns if column.name in table.columns]
+    if found.columns and not there and found.image in table.columns:
         raise NoSplit(f"{file}: none of the columns with labels, so that no row of the {split} split has any")
     for name in [found.image, *(column.name for column in found.columns)]:
         if name not in table.columns:
@@ -182,10 +179,9 @@ def as_read(table: Table, training_table: Table, said: TableOptions, image: str)
 def _as_read(table, said, image):
     if image not in table.columns:
         return table
-    table = table.with_points(
-        {name for name, role in said.roles.items() if role.partition(":")[0] == "list"}
-    ).without_sums(image)
-    says = split_of(table.path) or split_column(table, said, image) or _split_folders(table, image) is not None
+    lists = {name for name, role in said.roles.items() if role.partition(":")[0] == "list"}
+    table = table.with_points(lists).without_sums(image)
+    says = split_of_table(table.path) or split_column(table, said, image) or _split_folders(table, image) is not None
     return table if says else with_split(table, image)
 
 
@@ -206,7 +202,7 @@ def _annotations(whole, rows, found, photos, classes, splits):
     names_of_classes = [name for column in found.columns for name in column.classes]
     weights = table.weights(found.weight) if found.weight is not None and found.weight in table.columns else None
     notes = [*table.notes, *found.notes]
-    own = [split_of(whole.path)] * len(rows) if splits is None else list(splits[rows])
+    own = [split_of_table(whole.path)] * len(rows) if splits is None else list(splits[rows])
     files = photos.found(names, splits=own)
     paths = np.array(files["images"], dtype=object)
     rows, first, group = np.unique(paths.astype(str), return_index=True, return_inverse=True)
@@ -263,9 +259,7 @@ def _in_run(column, table, classes):
     known = {one for value in column.values for one in (value, folded(value))}
     words = {word for text in texts for word in column.words(text) or ()}
     strangers = {word for word in words if word not in known and folded(word) not in known}
-    return replace(column, no_label=column.no_label | {word.lower().replace("_", " ") for word in strangers}).labels(
-        table
-    )
+    return replace(column, no_label=column.no_label | set(map(plain, strangers))).labels(table)
 
 
 def _united(labels, group, count):
@@ -288,9 +282,8 @@ def _summaries(table, whole, found, parts):
         if name in of_column:
             column, labels = of_column[name]
             role = {YES_NO: "class", LIST: "list"}.get(column.kind, "attribute")
-            shares = [
-                float((labels == value).mean()) if labels.size else 0.0 for value in (POSITIVE, NEGATIVE, UNANNOTATED)
-            ]
+            values = (POSITIVE, NEGATIVE, UNANNOTATED)
+            shares = [float((labels == value).mean()) if labels.size else 0.0 for value in values]
             why = _meaning(column, table)
             size = len(column.classes)
         else:
@@ -360,12 +353,12 @@ def _splits(table, found):
     """The split of every row, object [N], by a column or the names of images; None where they do not say it."""
     if found.split is not None and found.split in table.columns:
         return split_words(table, found.split)
-    return None if split_of(table.path) else _split_folders(table, found.image)
+    return None if split_of_table(table.path) else _split_folders(table, found.image)
 
 
 def _rows(table, split, found, splits):
     """Row numbers of the split, int64."""
-    own = split_of(table.path)
+    own = split_of_table(table.path)
     if split is None or (splits is None and split == (own or "train")):
         rows = np.arange(len(table))
         what = "a header without rows"

@@ -43,7 +43,7 @@ def box_places(table: Table, names: Sequence[str]) -> list[str]:
     """Those of these columns that say where a box is; [] where there is no box, or all of them hold yes and no."""
     places = [name for plain, name in _without_box(names).items() if plain in _PLACES]
     texts = (text.lower() for name in places for text in table.known(name)[1])
-    return places if are_boxes(names) and any(text not in kinds.YES | kinds.NO for text in texts) else []
+    return places if are_boxes(names) and any(text not in kinds.YES_OR_NO for text in texts) else []
 
 
 def class_of_boxes(names: Sequence[str]) -> str | None:

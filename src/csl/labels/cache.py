@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,18 +52,15 @@ class ArrayCache:
 
     def save(self, arrays: dict[str, np.ndarray], facts: dict) -> None:
         """Write the arrays to the first folder that takes them; warn if that is not the file's own."""
-        reasons = []
-        for folder in self.folders:
-            try:
-                with new_folder(folder, self.file, self._ending) as temporary:
-                    _save(temporary, arrays, facts)
-                    if folder.exists() and _load(folder) is None:  # broken; one that another process wrote is as good
-                        shutil.rmtree(folder)
-                break
-            except OSError as error:
-                reasons.append(f"{folder.parent}: {error.strerror or error}")
+
+        def fill(temporary, folder):
+            _save(temporary, arrays, facts)
+            if folder.exists() and _load(folder) is None:  # broken; one that another process wrote is as good
+                shutil.rmtree(folder)
+
+        folder, reasons = fill_one(self.folders, self.file, self._ending, fill)
         if reasons:
-            kept = "nothing is cached" if len(reasons) == len(self.folders) else f"cached in {folder}"
+            kept = "nothing is cached" if folder is None else f"cached in {folder}"
             warnings.warn(f"{self.file}: {kept} ({'; '.join(reasons)})", stacklevel=4)
 
     def discard(self) -> None:
@@ -80,9 +77,26 @@ def places(file: Path, ending: str) -> list[Path]:
     return [parent / f"{file.name}.{stat.st_size}-{stat.st_mtime_ns}.{ending}" for parent in (file.parent, home)]
 
 
+def fill_one(
+    folders: Sequence[Path], file: Path, ending: str, fill: Callable[[Path, Path], None]
+) -> tuple[Path | None, list[str]]:
+    """Make the first of these `places(file, ending)` that can be written: it, or None, and why those before it cannot be.
+
+    `fill(temporary, folder)` fills a temporary folder, which becomes `folder` unless another process was faster.
+    """
+    reasons = []
+    for folder in folders:
+        try:
+            with _new_folder(folder, file, ending) as temporary:
+                fill(temporary, folder)
+            return folder, reasons
+        except OSError as error:
+            reasons.append(f"{folder.parent}: {error.strerror or error}")
+    return None, reasons
+
+
 @contextlib.contextmanager
-def new_folder(folder: Path, file: Path, ending: str) -> Iterator[Path]:
-    """A temporary folder to fill, which becomes `folder`, one of `places(file, ending)`, unless another process was faster."""
+def _new_folder(folder, file, ending):
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(folder, file, ending)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.{os.getpid()}.", suffix=".tmp", dir=folder.parent))

@@ -13,20 +13,9 @@ from csl.machine.image_formats import is_image_name, is_of_system
 
 _NO_CLASSES = frozenset(
     {
-        "images",
-        "image",
-        "imgs",
-        "img",
-        "jpegimages",
-        "photos",
-        "pictures",
-        "data",
-        "masks",
-        "mask",
-        "labels",
-        "annotations",
+        "images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "data", "masks", "mask", "labels", "annotations",
     }
-)
+)  # fmt: skip
 """Names of folders of photos that are no classes."""
 
 _UNLABELLED = "no_label"  # of CVAT and Datumaro, whose photos are left out
@@ -67,12 +56,10 @@ def read_class_folders(
     classes = sorted({name for folders in of_splits.values() for name in folders})
     photos = [(photo, classes.index(name)) for name in sorted(folders) for photo in sorted(_photos(folders[name]))]
     fill = UNANNOTATED if unlisted == "unknown" else NEGATIVE
-    rows = range(len(photos))
+    rows, columns = range(len(photos)), [number for _, number in photos]
     return Annotations(
         images=ImagePaths.from_names([os.path.relpath(photo, path) for photo, _ in photos], path),
-        labels=LabelMatrix.from_entries(
-            rows, [number for _, number in photos], POSITIVE, (len(photos), len(classes)), fill
-        ),
+        labels=LabelMatrix.from_entries(rows, columns, POSITIVE, (len(photos), len(classes)), fill),
         classes=classes,
         source=str(path),
         folder=str(path),

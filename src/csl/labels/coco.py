@@ -29,10 +29,7 @@ _OUTLINE = re.compile(rb'"segmentation"\s*:\s*\[[][0-9.,eE+\-\s]*\]')
 
 
 def read_coco(
-    path: str | Path,
-    images: Images = None,
-    split: str | None = "train",
-    keep_unlabelled_images: bool = False,
+    path: str | Path, images: Images = None, split: str | None = "train", keep_unlabelled_images: bool = False
 ) -> Annotations:
     """Read one split of a COCO data set.
 
@@ -77,8 +74,7 @@ def read_sections(file: Path, sections: Sequence[str] = SECTIONS) -> dict:
         InputError: it cannot be read, is not JSON, or lacks a section.
     """
     try:
-        text = Path(file).read_bytes()
-        content = _parse(text, file)
+        content = _parse(Path(file).read_bytes(), file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
@@ -99,17 +95,14 @@ def field(file: Path, content: dict, section: str, key: str) -> list:
     try:
         values = [entry[key] for entry in content[section]]
     except (KeyError, TypeError, IndexError):
-        position, entry = next(
-            (position, entry)
-            for position, entry in enumerate(content[section])
-            if not isinstance(entry, dict) or key not in entry
-        )
+        entries = enumerate(content[section])
+        position, entry = next((k, one) for k, one in entries if not isinstance(one, dict) or key not in one)
         found = f"id {entry.get('id')!r}" if isinstance(entry, dict) else f"a {type(entry).__name__}"
         raise InputError(f"{file}: {section}[{position}] ({found}) has no key {key!r}") from None
     if key == "file_name":
-        wrong = next((position for position, name in enumerate(values) if not isinstance(name, str) or not name), None)
-        if wrong is not None:
-            raise InputError(f"{file}: {section}[{wrong}] has file_name {values[wrong]!r}, expected a path")
+        for position, name in enumerate(values):
+            if not isinstance(name, str) or not name:
+                raise InputError(f"{file}: {section}[{position}] has file_name {name!r}, expected a path")
     return values
 
 

@@ -31,7 +31,6 @@ _FREE_TEXT = 0.25  # distinct values per known row above which a column is no at
 _CONSTANT = 20  # rows in which a word that never changes is no attribute
 _ODD_WORDS, _ODD_NUMBERS = 4, 8  # known cells to one that is no yes/no word, from which on this one is a slip
 _MOST_ODD_NUMBERS = 2  # more of them are values, as most of an attribute may be 0 and 1, too
-_YES_NO = kinds.YES | kinds.NO
 SHARES = "shares of votes?"
 """Why a column is ignored, unless a person says from which share on a vote is a label."""
 _ONCE = "identifiers: no value twice"
@@ -134,9 +133,9 @@ def _is_yes_no(table, name, codes, texts):
         InputError: nearly all are.
     """
     words = {text.lower() for text in texts}
-    odd = [k for k, text in enumerate(texts) if text.lower() not in _YES_NO]
+    odd = [k for k, text in enumerate(texts) if text.lower() not in kinds.YES_OR_NO]
     if not odd:
-        return bool(words) or any(text in ("-1", "-1.0") for text in table.unknown(name))
+        return bool(words) or not kinds.MINUS_ONE.isdisjoint(table.unknown(name))
     numbers = [number(texts[k]) for k in odd]
     if None not in numbers and any(value % 1 for value in numbers):  # shares of votes?
         return False
@@ -144,7 +143,7 @@ def _is_yes_no(table, name, codes, texts):
     count = int(is_odd.sum())
     both = words & kinds.YES and words & kinds.NO
     if None in numbers:
-        plain = both or any(len(word) > 1 or word in kinds.MARKS or word in "01" for word in words & _YES_NO)
+        plain = both or any(len(word) > 1 or word in kinds.MARKS or word in "01" for word in words & kinds.YES_OR_NO)
         slip = plain and count * _ODD_WORDS <= known
     else:
         slip = both and count <= _MOST_ODD_NUMBERS and count * _ODD_NUMBERS <= known
@@ -244,9 +243,8 @@ def no_attribute(table: Table, name: str, codes: np.ndarray, texts: Sequence[str
         return "nested JSON"
     if re.fullmatch(r"unnamed: \d+", name.lower()) or (known > 2 and is_index(list(table.text(name)))):
         return "counts the rows"
-    coded = CODES.fullmatch(letters(name)) and all(
-        re.search(r"\d", text) or "patient" in name.lower() for text in texts
-    )
+    may_be_codes = CODES.fullmatch(letters(name)) is not None
+    coded = may_be_codes and ("patient" in name.lower() or all(re.search(r"\d", text) for text in texts))
     if coded or identifies(name):
         return "identifiers or counts, by its name no label"
     if None not in numbers:
@@ -305,11 +303,9 @@ def _attribute(table, name, size=None):
             f"{where(position)}: found {texts[position]!r}, expected 0 or more, or #N/A where it is not known"
         )
     frequency: dict[str, int] = {}
-    spelling: dict[str, str] = {}  # "Red" and "red" are one value, too
+    spelling: dict[str, str] = {}  # "Red" and "red" are one value, as "3" and "3.0" are
     for text, count in zip(texts, np.bincount(codes[codes >= 0], minlength=len(texts)), strict=True):
-        value = (
-            canonical(text) if integers else spelling.setdefault(kinds.folded(text), text)
-        )  # "3" and "3.0" are one value
+        value = canonical(text) if integers else spelling.setdefault(kinds.folded(text), text)
         frequency[value] = frequency.get(value, 0) + int(count)
     if integers and numbers:
         num_values = max(numbers) + 1

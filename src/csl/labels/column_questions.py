@@ -9,42 +9,11 @@ from csl.labels.matching import few, few_names
 from csl.labels.table import Table
 from csl.labels.table_options import TableOptions
 
-_MINUS_ONE = {"-1", "-1.0"}
 _ALIKE = 3  # columns of the same two words
 
 
-def refuse_or_ask(
-    table: Table,
-    columns: Sequence[Column],
-    ignored: Mapping[str, str],
-    options: TableOptions,
-    asked: Collection[str],
-    classes_known: bool,
-) -> None:
-    """Refuse what contradicts itself, and ask what the table leaves open.
-
-    Args:
-        table: all rows of the training file.
-        columns: those that hold labels.
-        ignored: {column: why} of the others.
-        options: what a person says of the table.
-        asked: columns that a person says hold labels.
-        classes_known: a run says the classes: what they are is not asked.
-
-    Raises:
-        InputError: no classes, two of one name, -1 without any 0, two words that may be yes and no, a flag without effect.
-    """
-    if not classes_known:
-        _expect_classes(table, columns, ignored)
-        if options.minus_one is None:
-            _ask_for_minus_one(table, columns)
-    _refuse_unused(table, columns, options)
-    if not classes_known:
-        _ask_for_yes(table, columns, asked)
-    _refuse_shared_names(table, columns)
-
-
-def _expect_classes(table, columns, ignored):
+def expect_classes(table: Table, columns: Sequence[Column], ignored: Mapping[str, str]) -> None:
+    """Refuse a table whose columns have no class at all; the message says why each of the others is `ignored`."""
     if not any(column.classes for column in columns):
         reasons = few([f"{name} ({why})" for name, why in ignored.items()])
         raise InputError(
@@ -52,10 +21,10 @@ def _expect_classes(table, columns, ignored):
         )
 
 
-def _ask_for_minus_one(table, columns):
+def ask_for_minus_one(table: Table, columns: Sequence[Column]) -> None:
     """Ask what -1 means where a table has 1 and -1 and no 0 at all."""
     yes_no = [column for column in columns if column.kind == kinds.YES_NO]
-    holds = [column for column in yes_no if _MINUS_ONE & set(table.unknown(column.name))]
+    holds = [column for column in yes_no if kinds.MINUS_ONE & set(table.unknown(column.name))]
     if not holds or any(text.lower() in kinds.NO for column in yes_no for text in table.known(column.name)[1]):
         return
     raise InputError(
@@ -64,8 +33,9 @@ def _ask_for_minus_one(table, columns):
     )
 
 
-def _ask_for_yes(table, columns, asked):
-    """Ask which word is yes where the same two stand in several columns, such as `low` and `high` or words of a language."""
+def ask_for_yes(table: Table, columns: Sequence[Column], asked: Collection[str]) -> None:
+    """Ask which word is yes where the same two stand in several columns, such as `low` and `high` or words of a language;
+    columns that a person `asked` for hold what they seem to."""
     of_words: dict[frozenset, list[str]] = {}
     for column in columns:
         if column.kind == kinds.STRING and len(column.values) == 2 and column.name not in asked:
@@ -81,13 +51,13 @@ def _ask_for_yes(table, columns, asked):
             )
 
 
-def _refuse_unused(table, columns, options):
+def refuse_unused(table: Table, columns: Sequence[Column], options: TableOptions) -> None:
     """Refuse what a person says of a kind of column that the table has none of."""
     yes_no = [column.name for column in columns if column.kind == kinds.YES_NO]
     lists = any(column.kind == kinds.LIST for column in columns)
     marks = any(column.marks for column in columns)
     used = {
-        "minus_one": (any(_MINUS_ONE & set(table.unknown(name)) for name in yes_no), "no yes/no column holds -1"),
+        "minus_one": (any(kinds.MINUS_ONE & set(table.unknown(name)) for name in yes_no), "no yes/no column holds -1"),
         "unlisted": (lists or marks, "there is no column of lists or marks"),
         "no_label": (lists, "there is no column of lists"),
         "vote_threshold": (
@@ -100,7 +70,7 @@ def _refuse_unused(table, columns, options):
             raise InputError(f"--{name} changes nothing: {why} in {table.path}; leave it out")
 
 
-def _refuse_shared_names(table, columns):
+def refuse_shared_names(table: Table, columns: Sequence[Column]) -> None:
     """Refuse classes of one name in two columns."""
     owner: dict[str, str] = {}
     for column in columns:

@@ -33,6 +33,8 @@ NO = frozenset(
     }
 )  # fmt: skip
 """In any case: in English and in the languages of many spreadsheets."""
+YES_OR_NO = YES | NO
+MINUS_ONE = frozenset({"-1", "-1.0"})
 
 MARKS = frozenset({"x", "✓", "✔", "+", "○", "◯", "●"})
 """Marks, beside which an empty cell is not marked: unlisted, and not unknown."""
@@ -130,7 +132,7 @@ class Column:
         for text in table.unknown(self.name):
             if self.kind == LIST and plain(text) in self.no_label:
                 meant[text] = self.unlisted
-            elif self.kind == YES_NO and text in ("-1", "-1.0"):
+            elif self.kind == YES_NO and text in MINUS_ONE:
                 meant[text] = self.minus_one
             elif (self.marks and not text) or (self.signs and text in MINUS):
                 meant[text] = self.unlisted if self.marks else NEGATIVE
@@ -175,8 +177,8 @@ class Column:
             known = f"0 to {len(self.values) - 1}"
         else:
             more = f" and {len(self.values) - 5} more" if len(self.values) > 5 else ""
-            known = f"{'' if self.kind == STRING else 'a list of '}one of {', '.join(map(repr, self.values[:5]))}{more}"
-            known = known.replace("a list of one of", "labels among")
+            among = "one of" if self.kind == STRING else "labels among"
+            known = f"{among} {', '.join(map(repr, self.values[:5]))}{more}"
         return f"{known} (the values of the training file), or #N/A where it is not known"
 
 

@@ -96,6 +96,5 @@ def votes(table: Table, ignored: Mapping[str, str], found: Mapping[str, Column],
 def _are_votes(texts):
     """Whether shares between 0 and 1 are those of the same few voters, as are 0.33, 0.67 and 1."""
     shares = np.array([float(text) for text in texts])
-    return any(
-        np.abs(shares * voters - np.round(shares * voters)).max() < 0.01 * voters for voters in range(2, _VOTERS)
-    )
+    off = {voters: np.abs(shares * voters - np.round(shares * voters)).max() for voters in range(2, _VOTERS)}
+    return any(most < 0.01 * voters for voters, most in off.items())

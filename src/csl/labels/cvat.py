@@ -5,8 +5,6 @@ https://docs.cvat.ai/docs/manual/advanced/formats/format-cvat
 
 from pathlib import Path
 
-import numpy as np
-
 from csl.errors import InputError, NoSplit
 from csl.labels.annotations import Annotations
 from csl.labels.coco import of_drawn
@@ -69,9 +67,7 @@ def read_cvat(
     if not names:
         raise NoSplit(f"{path}: no images of the {split} split, found {few(sorted(splits)) or 'no image'}")
     notes = [f"attributes of what is drawn are no labels: {few_names(sorted(left_out))}"] if left_out else []
-    labels = LabelMatrix.from_entries(
-        np.array(rows, np.int64), np.array(columns, np.int64), POSITIVE, (len(names), len(classes)), fill=NEGATIVE
-    )
+    labels = LabelMatrix.from_entries(rows, columns, POSITIVE, (len(names), len(classes)), fill=NEGATIVE)
     photos = CVAT.photos(files[0], split, images, folder)
     return of_drawn(path, names, labels, list(classes), photos, keep_unlabelled_images, notes)
 

@@ -16,10 +16,7 @@ from csl.labels.paths import existing, known_split
 
 
 def read_datumaro(
-    path: str | Path,
-    images: Images = None,
-    split: str | None = "train",
-    keep_unlabelled_images: bool = False,
+    path: str | Path, images: Images = None, split: str | None = "train", keep_unlabelled_images: bool = False
 ) -> Annotations:
     """Read one split of a Datumaro data set.
 

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
 
 from csl.errors import InputError
 from csl.labels import json_tables, parquet
+from csl.labels.cells import FILENAME, SPLIT, Cells
 from csl.labels.matching import few, few_names
 from csl.labels.paths import SPLITS, split_name
 from csl.labels.trust import unescape_cell
@@ -20,10 +20,6 @@ from csl.machine.image_formats import is_image_name
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".manifest", json_tables.SUFFIX, parquet.SUFFIX)
 """Of the files that are read as a table."""
-
-FILENAME = "filename"
-"""The column of image names, also of a file without a header."""
-SPLIT = "split"
 
 _SEPARATORS = ",;\t|"
 _BYTE_ORDER = {
@@ -43,28 +39,6 @@ _TITLE = " (what stands above a header is to be deleted, and a file without a he
 _NUMBER = re.compile(r"[+-]?[\d.,]*\d[\d.,]*")
 
 
-class Cells(NamedTuple):
-    """The cells of a table, all of them text.
-
-    Attributes:
-        header: names of the columns, without spaces around.
-        rows: N lists of cells, as long as the header.
-        lines: the line of the file that each row starts at.
-        notes: what is unusual about the file, one line each.
-        classes: {column: names of its classes}, where the file declares them.
-        photos: the column that names the files of photos that the file itself holds, and their folder; None without.
-        separator: of the columns.
-    """
-
-    header: list[str]
-    rows: list[list[str]]
-    lines: list[int]
-    notes: list[str]
-    classes: dict[str, list[str]] = {}  # noqa: RUF012 (never written to)
-    photos: tuple[str, Path] | None = None
-    separator: str = ","
-
-
 def read_cells(path: Path) -> Cells:
     """The cells of a CSV, of a file separated by semicolons, tabs, bars or blanks, of JSON lines or of Parquet.
 
@@ -72,10 +46,7 @@ def read_cells(path: Path) -> Cells:
         InputError: the file cannot be read, is empty, is no text, has rows longer than its header, or was cut short.
     """
     if path.suffix == parquet.SUFFIX:
-        found = parquet.read_parts(path)
-        return Cells(
-            found.header, found.rows, list(range(1, len(found.rows) + 1)), found.notes, found.classes, found.photos
-        )
+        return parquet.read_parts(path)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -96,11 +67,9 @@ def read_cells(path: Path) -> Cells:
         return _by_blanks(path, text, notes)
     rows, lines = _parsed(path, text[start:], separator, 1 + text[:start].count("\n"))
     if names := _without_header(rows, path.name, notes):
-        if (
-            len(some := [cell for cell in rows[0] if _NUMBER.fullmatch(cell.strip()) and cell.strip(" +-") not in "01"])
-            > 3
-        ):
-            found = f"no header, and numbers such as {few(some, 3)} in {len(some)} columns"
+        numbers = [cell for cell in rows[0] if _NUMBER.fullmatch(cell.strip()) and cell.strip(" +-") not in "01"]
+        if len(numbers) > 3:
+            found = f"no header, and numbers such as {few(numbers, 3)} in {len(numbers)} columns"
             raise InputError(f"{path}, line {lines[0]}: {found}; expected a first line with the names of the columns")
         rows, lines = [names, *rows], [lines[0], *lines]
     header = [cell.strip() for cell in rows[0]]
@@ -161,10 +130,8 @@ def _decoded(content, path, errors="strict"):
             note = [] if encoding == "utf-8-sig" else [f"{path.name}: encoded as {encoding.upper()}"]
             return content.decode(encoding, errors), note
         try:
-            return content.decode("utf-8"), []
+            return content.decode("utf-8", errors), []
         except UnicodeDecodeError:
-            if errors != "strict":
-                return content.decode("utf-8", errors), []
             return content.decode("cp1252"), [f"{path.name}: no UTF-8, read as Windows-1252 (cp1252)"]
     except UnicodeDecodeError as error:
         raise InputError(
@@ -205,11 +172,8 @@ def _separator(lines):
 
 def _could_be_names(cells):
     named = cells[: 1 + max(k for k, cell in enumerate(cells) if cell)]
-    return (
-        all(named)
-        and len(set(named)) == len(named)
-        and not any(_NUMBER.fullmatch(c) or is_image_name(c) for c in named)
-    )
+    distinct = all(named) and len(set(named)) == len(named)
+    return distinct and not any(_NUMBER.fullmatch(cell) or is_image_name(cell) for cell in named)
 
 
 def _without_header(rows, name, notes):
@@ -291,9 +255,8 @@ def _by_blanks(path, text, notes):
     width = len(numbered[1][0])
     if len(numbered[0][0]) == width - 1:
         header, numbered = [FILENAME, *numbered[0][0]], numbered[1:]
-    elif len(numbered[0][0]) == 2 < width and is_image_name(
-        numbered[1][0][0]
-    ):  # DeepFashion's says no more than what follows
+    elif len(numbered[0][0]) == 2 < width and is_image_name(numbered[1][0][0]):
+        # DeepFashion's header says no more than what follows.
         header, numbered = _without_header([words for words, _ in numbered[1:]], path.name, notes), numbered[1:]
     elif not (header := _without_header([words for words, _ in numbered], path.name, notes)):
         header, numbered = numbered[0][0], numbered[1:]
@@ -327,9 +290,8 @@ def _flat(objects):
         for key, value in one.items():
             if value is not None:
                 values.setdefault(key, []).append(value)
-    of_key = {
-        key: list(dict.fromkeys(chain.from_iterable(some))) for key, some in values.items() if all(map(_is_flat, some))
-    }
+    flat = {key: some for key, some in values.items() if all(map(_is_flat, some))}
+    of_key = {key: list(dict.fromkeys(chain.from_iterable(some))) for key, some in flat.items()}
     counts = Counter([*values, *chain.from_iterable(of_key.values())])
     rows = []
     for one in objects:

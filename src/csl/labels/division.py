@@ -76,10 +76,8 @@ def owners(annotations: Annotations) -> tuple[str, np.ndarray] | None:
     """
     ignored = {letters(column.name): column.name for column in annotations.columns if column.role == "ignored"}
     for owner in _OWNERS:
-        found = (
-            name for plain, name in ignored.items() if re.fullmatch(f"{owner}s?(u?id|nr|no|num|code|key|name)?", plain)
-        )
-        for name in found:
+        called = re.compile(f"{owner}s?(u?id|nr|no|num|code|key|name)?")
+        for name in [name for plain, name in ignored.items() if called.fullmatch(plain)]:
             texts = annotations.table[name].str.strip()
             texts = texts.where(~texts.str.lower().isin(UNKNOWN), [f"\0{row}" for row in range(len(texts))])
             _, groups = np.unique(texts.to_numpy(dtype=str), return_inverse=True)

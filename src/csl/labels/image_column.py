@@ -49,7 +49,7 @@ def image_column(table: Table, options: TableOptions, is_photo: Callable[[str], 
     def photos_in(column):
         """How many of the first cells name photos that are there; twice as much where they end as image files do."""
         texts = set(head.text(column))
-        yes_no = {text.lower() for text in texts} <= kinds.YES | kinds.NO
+        yes_no = {text.lower() for text in texts} <= kinds.YES_OR_NO
         return 0 if yes_no else sum((1 + is_image_name(text)) * is_photo(text) for text in texts)
 
     # Photos that are there tell most: in a column that is called so, else in whichever has most of them.

@@ -33,9 +33,8 @@ def column_lines(annotations: Annotations) -> list[str]:
         of_role[one.role] += 1
         if of_role[one.role] > _COLUMNS:
             continue
-        shares = [
-            "" if share is None else f"{100 * share:.1f} %" for share in (one.positive, one.negative, one.unknown)
-        ]
+        known = (one.positive, one.negative, one.unknown)
+        shares = ["" if share is None else f"{100 * share:.1f} %" for share in known]
         rows.append((one.name, one.role, str(one.classes or ""), *shares, ", ".join(one.examples), one.why))
     cells = [[_short(cell) if k < 7 else printable(cell) for k, cell in enumerate(row)] for row in rows]
     widths = [max(len(row[k]) for row in cells) for k in range(7)]
@@ -56,12 +55,12 @@ def label_warnings(split: str, annotations: Annotations) -> list[str]:
     look = "`python -m csl inspect DATA` shows how cells are read"
     if (none["positive"] & none["negative"]).all():
         return [f"warning: {split}: no label is known{no_map}: {look}, and which are taken for unknown"]
-    lines = []
-    for kind, flags in (("positive", "--roles or --vote_threshold"), ("negative", "--unlisted or --minus_one")):
-        if none[kind].all():
-            lines.append(
-                f"warning: {split}: no known {kind} in any class{no_map}: {look}; for a table {flags} may say more"
-            )
+    flags = {"positive": "--roles or --vote_threshold", "negative": "--unlisted or --minus_one"}
+    lines = [
+        f"warning: {split}: no known {kind} in any class{no_map}: {look}; for a table {flags[kind]} may say more"
+        for kind, missing in none.items()
+        if missing.all()
+    ]
     if either.all() and not lines and not training:
         lines.append(f"warning: {split}: no class has both a known positive and a known negative{no_map}: {look}")
     if some := [f"no known {kind} in {missing.sum():,}" for kind, missing in none.items() if missing.any()]:
@@ -110,13 +109,12 @@ def inspect(options: DataOptions) -> tuple[dict[str, Any], list[str]]:
             parts = {split_of(Path(first.source), data if data.is_dir() else data.parent) or "all": first}
         elif len(first) == len(read_split(options, None)):
             parts = {"all": first}
+    notes = [note for part in parts.values() for note in with_classes(part, first.classes).notes]
     report = {
         "source": first.source,
         "splits": {name: _counts(part) for name, part in parts.items()},
         "columns": [one._asdict() for one in first.columns],
-        "notes": list(
-            dict.fromkeys(note for part in parts.values() for note in with_classes(part, first.classes).notes)
-        ),
+        "notes": list(dict.fromkeys(notes)),
     }
     if first is not parts.get("val") and "val" in parts:
         report["notes"] += images_in_both(first, parts["val"])
@@ -137,11 +135,8 @@ def images_in_both(train: Annotations, val: Annotations) -> list[str]:
     of_val = set(val.images)
     by_name = {os.path.basename(image): image for image in val.images}
     both = [image for image in train.images if image in of_val]
-    alike = [
-        image
-        for image in train.images
-        if (other := by_name.get(os.path.basename(image))) and image not in of_val and 0 < _size(image) == _size(other)
-    ]
+    named = ((image, by_name.get(os.path.basename(image))) for image in train.images if image not in of_val)
+    alike = [image for image, other in named if other and 0 < _size(image) == _size(other)]
     return [
         printable(f"{len(found):,} images {what}: {few_names([os.path.basename(image) for image in found], 3)}")
         for found, what in (

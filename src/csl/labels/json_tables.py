@@ -64,7 +64,7 @@ def read_records(path: Path, text: str) -> Records:
     content = _records_in(parse_json(text.encode(), path))
     if isinstance(content, dict):
         return _by_name(path, content)
-    if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
+    if not _are_objects(content):
         raise InputError(f"{path}: found a JSON {type(content).__name__}, expected a list of objects, one an image")
     if any(map(_is_task, content)):
         return _of_tasks(path, content)
@@ -76,20 +76,24 @@ def _records_in(content):
     `{"image": {"0": "1.jpg"}, "cat": {"0": 1}}`; other content as it is."""
     if not isinstance(content, dict) or not content:
         return content
-    lists = {
-        key: one for key, one in content.items() if isinstance(one, list) and all(isinstance(r, dict) for r in one)
-    }
+    lists = {key: one for key, one in content.items() if _are_objects(one)}
     if len(lists) == len(content) and all(map(split_name, lists)):
         return [{"split": key} | row for key, rows in lists.items() for row in rows]
     if len(held := [key for key in lists if key.lower() in _WRAPPERS and lists[key]]) == 1:
         return lists[held[0]]
     columns = list(content.values())
-    if (
-        all(isinstance(one, dict) and one.keys() == columns[0].keys() for one in columns)
-        and next(iter(columns[0]), "") == "0"
-    ):
+    alike = all(isinstance(one, dict) and one.keys() == columns[0].keys() for one in columns)
+    if alike and next(iter(columns[0]), "") == "0":
         return [{name: column[k] for name, column in content.items()} for k in columns[0]]
     return content
+
+
+def _are_objects(value):
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
+def _listed(value):
+    return value if isinstance(value, list) else [value]
 
 
 def _by_name(path, content):
@@ -104,9 +108,7 @@ def _by_name(path, content):
         if isinstance(found, dict):  # {"cat": 1, "dog": 0}
             rows.append({_NAMES: name} | found)
             continue
-        words = (
-            None if found is None else [_named(one, classes) for one in (found if isinstance(found, list) else [found])]
-        )
+        words = None if found is None else [_named(one, classes) for one in _listed(found)]
         if words is not None and None in words:
             raise InputError(
                 f"{path}: {name!r} has the label {found!r}, expected a number below {len(classes)} or a name"
@@ -123,8 +125,7 @@ def _of_challenge(path, content):
             raise InputError(
                 f"{path}: found the annotation {str(one)[:60]}, expected an object with imageId and labelId"
             )
-        found = one["labelId"] if isinstance(one["labelId"], list) else [one["labelId"]]
-        labels.setdefault(str(one["imageId"]), []).extend(map(str, found))
+        labels.setdefault(str(one["imageId"]), []).extend(map(str, _listed(one["labelId"])))
     return Records([{_NAMES: name, _LABELS: words} for name, words in labels.items()], [], {})
 
 
@@ -240,7 +241,7 @@ def words(value: Any) -> Any:
     """The labels in a value as Label Studio writes it, `{"choices": [...]}` or regions; any other value as it is."""
     if isinstance(value, dict) and isinstance(value.get("choices"), list):
         return value["choices"]
-    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+    if value and _are_objects(value):
         found = [one[key] for one in value for key in one if _OF_LABELS.fullmatch(key) and isinstance(one[key], list)]
         return list(dict.fromkeys(map(_path, chain.from_iterable(found)))) if found else value
     return value

@@ -177,10 +177,6 @@ def _is_attributes(file):
     return file.suffix.lower() == ".csv" and (file.stem.startswith("attributes") or "filename" in first_row(file))
 
 
-def _is_voc_list(file):
-    return file.suffix == ".txt" and file.parent.parts[-2:] == ("ImageSets", "Main")
-
-
 def _is_verified(file):
     """Whether a CSV has the columns of OpenImages' verified labels, as its boxes have, too."""
     return file.suffix.lower() == ".csv" and set(VERIFIED) <= set(first_row(file))
@@ -213,23 +209,23 @@ DATUMARO = Layout(
 )
 YOLO = Layout("YOLO", [], lambda file: False, {"": ["."]}, SPELLINGS)  # `csl.labels.yolo` finds its many small files
 CVAT = Layout("CVAT", [], lambda file: False, {"": ["images", "images/{split}", "."]})
+_PREFIXES = ("oidv6-", "oidv7-", "")
 OPENIMAGES = Layout(  # the official CSVs; for CSL's data.csv, which is known by its columns, see openimages/files.py
     "OpenImages",
     [
-        f"{prefix}{{split}}-annotations-human-imagelabels{suffix}.csv"
-        for suffix in ("", "-boxable")
-        for prefix in ("oidv6-", "oidv7-", "")
-    ]
-    + ["{split}/labels/classifications.csv"],  # of FiftyOne
+        *(
+            f"{prefix}{{split}}-annotations-human-imagelabels{end}.csv"
+            for end in ("", "-boxable")
+            for prefix in _PREFIXES
+        ),
+        "{split}/labels/classifications.csv",  # of FiftyOne
+    ],
     _is_verified,
     {"": ["{split}", ".", "../{split}", "..", "images/{split}", "images", "../images/{split}", "../images"]},
     _ONE_NAME | {"val": ("validation", "val")},
 )
 OPENIMAGES_BOXES = OPENIMAGES._replace(
-    files=[
-        *(f"{prefix}{{split}}-annotations-bbox.csv" for prefix in ("oidv6-", "oidv7-", "")),
-        "{split}/labels/detections.csv",
-    ]
+    files=[*(f"{prefix}{{split}}-annotations-bbox.csv" for prefix in _PREFIXES), "{split}/labels/detections.csv"]
 )
 LVIS = Layout(
     "LVIS",
@@ -253,7 +249,7 @@ NUSWIDE = Layout(
 VOC = Layout(
     "Pascal VOC",
     [f"{folder}{_VOC_LIST}" for folder in VOC_FOLDERS],
-    _is_voc_list,
+    lambda file: file.suffix == ".txt" and file.parent.parts[-2:] == ("ImageSets", "Main"),
     {"Main": ["../../JPEGImages"], "": ["JPEGImages"]},
     {
         "train": ("train", "Train", "trainval", "default"),
@@ -261,24 +257,11 @@ VOC = Layout(
         "test": ("test", "Test"),
     },
 )
-ATTRIBUTES = Layout(
-    "table",
-    [
-        "attributes_{split}.csv",
-        "{split}.csv",
-        "{split}_labels.csv",
-        "{split}/_classes.csv",
-        "{split}/metadata.csv",
-        "{split}/metadata.jsonl",
-        "{split}/metadata.parquet",
-        *(f"{folder}{{split}}{part}.parquet" for folder in ("", "data/") for part in ("", "-*-of-*")),
-        "{split}/0*.parquet",
-        "*/{split}/0*.parquet",
-        "attributes.csv",
-        "{split}/labels.json",
-        "{split}.json",
-    ],
-    _is_attributes,
-    {"": ["images", "{split}", "images_split/{split}/images", "data", "."]},
-    SPELLINGS,
-)
+_TABLES = (
+    "attributes_{split}.csv", "{split}.csv", "{split}_labels.csv", "{split}/_classes.csv", "{split}/metadata.csv",
+    "{split}/metadata.jsonl", "{split}/metadata.parquet",
+    *(f"{folder}{{split}}{part}.parquet" for folder in ("", "data/") for part in ("", "-*-of-*")),
+    "{split}/0*.parquet", "*/{split}/0*.parquet", "attributes.csv", "{split}/labels.json", "{split}.json",
+)  # fmt: skip
+_PHOTOS_OF_TABLES = {"": ["images", "{split}", "images_split/{split}/images", "data", "."]}
+ATTRIBUTES = Layout("table", _TABLES, _is_attributes, _PHOTOS_OF_TABLES, SPELLINGS)

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from csl.labels import columns as kinds
 from csl.labels.brackets import is_bracketed, is_choices
@@ -23,47 +23,29 @@ _OF_VECTORS = frozenset({"0", "1", "-1", "0.0", "1.0", "-1.0", "true", "false"})
 _OF_LISTS = re.compile(r"(labels|tags|classes|categories|genres|keywords|attributes|findings)$", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class _Parts:
+class _Parts(NamedTuple):
     """What a sign splits the distinct cells of a column into.
 
     Attributes:
         sign: the sign.
-        of_cells: the parts of each cell.
         counts: the number of cells that each part stands in.
+        a_cell: the number of different parts a cell.
+        repeated: the number of parts that stand in several cells.
         moving: the parts that stand last in one cell and not last in another. In names of several words one says what is
             named, and stands last, and others say of which kind (light blue, dark blue, blue); in lists any may stand last.
+        varied: whether the cells have different numbers of parts, and none twice, as lists mostly do and sentences do not.
+        few: whether a few parts make many cells.
+        integers: whether all parts are integers.
     """
 
     sign: str
-    of_cells: list[list[str]]
     counts: Counter[str]
+    a_cell: float
+    repeated: int
     moving: set[str]
-
-    @property
-    def varied(self):
-        """Whether the cells have different numbers of parts, and none twice, as lists mostly do and sentences do not."""
-        return len(set(map(len, self.of_cells))) > 1 and all(len(set(parts)) == len(parts) for parts in self.of_cells)
-
-    @property
-    def repeated(self):
-        """The number of parts that stand in several cells."""
-        return sum(count > 1 for count in self.counts.values())
-
-    @property
-    def a_cell(self):
-        """The number of different parts a cell."""
-        return len(self.counts) / len(self.of_cells)
-
-    @property
-    def few(self):
-        """Whether a few parts make many cells."""
-        return self.repeated >= 0.6 * len(self.counts) or self.a_cell <= _MOST_A_CELL
-
-    @property
-    def integers(self):
-        """Whether all parts are integers."""
-        return all(integer(part) is not None for part in self.counts)
+    varied: bool
+    few: bool
+    integers: bool
 
 
 def separator(texts: Sequence[str], name: str) -> tuple[str | None, str]:
@@ -72,11 +54,9 @@ def separator(texts: Sequence[str], name: str) -> tuple[str | None, str]:
         return kinds.JSON, SURE
     if any(number(text) is not None and "." in text for text in texts):
         return None, ""
-    sentences = any(map(_SENTENCE.search, texts))
-    split_by = [parts for sign in f"{SIGNS}{_WEAK_SIGNS}{BLANK}" if (parts := _parts(texts, sign)) is not None]
-    split_by = [
-        parts for parts in split_by if parts.sign != BLANK or not (sentences or len(parts.counts) > _MOST_WORDS)
-    ]
+    signs = f"{SIGNS}{_WEAK_SIGNS}" + ("" if any(map(_SENTENCE.search, texts)) else BLANK)
+    split_by = [parts for sign in signs if (parts := _parts(texts, sign)) is not None]
+    split_by = [parts for parts in split_by if parts.sign != BLANK or len(parts.counts) <= _MOST_WORDS]
     for how, holds in ((SURE, _is_sure), (LIKELY, _is_likely), (POSSIBLE, _is_possible)):
         for parts in split_by:
             if holds(parts, texts, name):
@@ -94,7 +74,11 @@ def _parts(texts, sign):
     counts = Counter(part for parts in of_cells for part in set(parts))
     moving = {parts[-1] for parts in of_cells if parts}
     moving &= {part for parts in of_cells for part in parts[:-1] if part != parts[-1]}
-    return _Parts(sign, of_cells, counts, moving)
+    a_cell, repeated = len(counts) / len(of_cells), sum(count > 1 for count in counts.values())
+    varied = len(set(map(len, of_cells))) > 1 and all(len(set(parts)) == len(parts) for parts in of_cells)
+    few = repeated >= 0.6 * len(counts) or a_cell <= _MOST_A_CELL
+    integers = all(integer(part) is not None for part in counts)
+    return _Parts(sign, counts, a_cell, repeated, moving, varied, few, integers)
 
 
 def _is_sure(parts, texts, name):
@@ -120,11 +104,8 @@ def _is_possible(parts, texts, name):
     """
     if parts.sign in (BLANK, "/"):
         return len(parts.moving) >= max(1, parts.repeated / 2) or (parts.sign == BLANK and parts.integers)
-    if parts.sign in _NAMELESS or (
-        parts.sign == "," and (_OF_LISTS.search(name) or any(re.search(r",(\S|$)", text) for text in texts))
-    ):
-        return True
-    return parts.repeated > 0
+    by_comma = parts.sign == "," and (_OF_LISTS.search(name) or any(re.search(r",(\S|$)", text) for text in texts))
+    return parts.sign in _NAMELESS or bool(by_comma) or parts.repeated > 0
 
 
 def said_separator(texts: Sequence[str], name: str) -> tuple[str, bool]:

@@ -20,10 +20,7 @@ _NEGATIVES = "neg_category_ids"
 
 
 def read_lvis(
-    path: str | Path,
-    images: Images = None,
-    split: str | None = "train",
-    keep_unlabelled_images: bool = False,
+    path: str | Path, images: Images = None, split: str | None = "train", keep_unlabelled_images: bool = False
 ) -> Annotations:
     """Read one split of LVIS v1.
 

@@ -27,15 +27,12 @@ def match_classes(
     Raises:
         InputError: some names agree and others do not, or the order of repeated names contradicts the positions.
     """
-    for ours, theirs, note in (
-        (wanted, found, ""),
-        (_folded(wanted), _folded(found), ", in upper or lower case alike"),
-    ):
-        if (columns := _by_name(ours, theirs)) is not None:
-            if note:
-                say(f"{place}: classes are matched to those of {whose} by name{note}")
-            return columns
+    if (columns := _by_name(wanted, found)) is not None:
+        return columns
     ours, theirs = _folded(wanted), _folded(found)
+    if (columns := _by_name(ours, theirs)) is not None:
+        say(f"{place}: classes are matched to those of {whose} by name, in upper or lower case alike")
+        return columns
     nameless = list(found) == [f"class {number}" for number in range(len(found))]
     agree = set() if nameless else set(ours) & set(theirs)
     if agree and not _repeats(ours) and not _repeats(theirs):
@@ -116,10 +113,8 @@ def with_classes(annotations: Annotations, classes: Sequence[str]) -> Annotation
         )
     if others:
         notes.append(f"{annotations.source} has {len(others)} other classes, left out: {few_names(others)}")
-    labels, collected = (
-        None if matrix is None else matrix.rearranged(columns, len(wanted))
-        for matrix in (annotations.labels, annotations.collected)
-    )
+    both = (annotations.labels, annotations.collected)
+    labels, collected = (None if one is None else one.rearranged(columns, len(wanted)) for one in both)
     notes = (*annotations.notes, *notes)
     return dataclasses.replace(annotations, labels=labels, collected=collected, classes=wanted, keys=None, notes=notes)
 

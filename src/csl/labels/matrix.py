@@ -123,6 +123,13 @@ class LabelMatrix:
         indices = (entries % max(num_classes, 1)).astype(_index_dtype(num_classes))
         return cls(indptr, indices, values, num_classes, fill)
 
+    @classmethod
+    def stacked(cls, parts: "Sequence[LabelMatrix]") -> "LabelMatrix":
+        """The matrix of these, all of C classes and one fill, one below the other."""
+        listed = np.concatenate([np.diff(part.indptr) for part in parts])
+        indices, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("indices", "values"))
+        return cls(_indptr(listed), indices, values, parts[0].num_classes, parts[0].fill)
+
     def __len__(self):
         return len(self.indptr) - 1
 
@@ -163,16 +170,13 @@ class LabelMatrix:
 
     def with_rows(self, rows: np.ndarray, parts: "Sequence[LabelMatrix]") -> "LabelMatrix":
         """A new matrix in which other labels [n, C], those of `parts` one below the other, stand in `rows`, int64 [n]."""
-        stacked = [self, *parts]
         if any(part.fill != self.fill or part.num_classes != self.num_classes for part in parts):
             raise InputError(
                 f"labels: found rows of another form, expected {self.num_classes} classes, fill {self.fill}"
             )
-        listed = np.concatenate([np.diff(part.indptr) for part in stacked])
-        indices, values = (np.concatenate([getattr(part, name) for part in stacked]) for name in ("indices", "values"))
         order = np.arange(len(self))
         order[rows] = len(self) + np.arange(len(rows))
-        return LabelMatrix(_indptr(listed), indices, values, self.num_classes, self.fill).select(order)
+        return LabelMatrix.stacked([self, *parts]).select(order)
 
     def rearranged(self, classes: Sequence[int], num_classes: int) -> "LabelMatrix":
         """A new matrix [N, num_classes] in which class c is `classes[c]`, or left out (-1); others are un-annotated."""

@@ -21,10 +21,7 @@ _LABELS = Path("Groundtruth") / "TrainTestLabels"
 
 
 def read_nuswide(
-    path: str | Path,
-    images: Images = None,
-    split: str | None = "train",
-    keep_unlabelled_images: bool = False,
+    path: str | Path, images: Images = None, split: str | None = "train", keep_unlabelled_images: bool = False
 ) -> Annotations:
     """Read one split of NUS-WIDE. All labels are known: a concept that is not listed is negative.
 
@@ -123,7 +120,11 @@ def _read_tutorial(file):
     number = {name: position for position, name in enumerate(classes)}
     names, rows, columns = [], [], []
     for row, sample in enumerate(content["samples"]):
-        name, labels = _sample(file, row, sample)
+        name, labels = (sample.get(key) if isinstance(sample, dict) else None for key in ("image_name", "image_labels"))
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{file}: samples[{row}] has no 'image_name', expected a path")
+        if not isinstance(labels, list):
+            raise InputError(f"{file}: samples[{row}] ({name}) has image_labels {labels!r}, expected a list")
         names.append(name)
         for label in labels:
             column = number.get(label) if isinstance(label, str) else None
@@ -135,17 +136,6 @@ def _read_tutorial(file):
         raise InputError(f"{file}: found no samples, expected at least one")
     labels = LabelMatrix.from_entries(rows, columns, POSITIVE, (len(names), len(classes)), fill=NEGATIVE)
     return Listed(file, names, labels, classes, str(file))
-
-
-def _sample(file, row, sample):
-    """Name and labels of a sample."""
-    name = sample.get("image_name") if isinstance(sample, dict) else None
-    if not isinstance(name, str) or not name:
-        raise InputError(f"{file}: samples[{row}] has no 'image_name', expected a path")
-    labels = sample.get("image_labels")
-    if not isinstance(labels, list):
-        raise InputError(f"{file}: samples[{row}] ({name}) has image_labels {labels!r}, expected a list")
-    return name, labels
 
 
 def _distinct(file, labels):
@@ -162,9 +152,8 @@ def _read_official(folder, split, keep_unlabelled_images):
     concepts = _concepts(folder)
     image_list = folder / "ImageList" / f"{split}Imagelist.txt"
     names = [line.strip() for line in _lines(image_list)]
-    empty = next((number for number, name in enumerate(names, start=1) if not name), None)
-    if empty is not None or not names:
-        raise InputError(f"{image_list}, line {empty or 1}: found nothing, expected the name of an image")
+    if "" in names:
+        raise InputError(f"{image_list}, line {names.index('') + 1}: found nothing, expected the name of an image")
     labels = LabelMatrix.from_dense(  # stored as one column per concept
         np.stack([_column(folder / _LABELS / f"Labels_{name}_{split}.txt", len(names)) for name in concepts], axis=1),
         fill=NEGATIVE,
@@ -188,16 +177,15 @@ def _concepts(folder):
 
 def _column(file, expected):
     """The labels of one concept, int8 [expected]."""
-    lines = _lines(file)
-    values = [line.strip() for line in lines]
-    wrong = next((number for number, value in enumerate(values, start=1) if value not in ("0", "1")), None)
-    if wrong is not None:
-        raise InputError(f"{file}, line {wrong}: found {values[wrong - 1]!r}, expected 0 or 1")
+    values = [line.strip() for line in _lines(file)]
+    for number, value in enumerate(values, start=1):
+        if value not in ("0", "1"):
+            raise InputError(f"{file}, line {number}: found {value!r}, expected 0 or 1")
     if len(values) != expected:
         raise InputError(f"{file}: found {len(values)} lines, expected {expected}, one per image of the list")
-    return np.array(values, dtype="S1").view(np.int8) - ord("0") if values else np.zeros(0, np.int8)
+    return np.array(values, dtype="S1").view(np.int8) - ord("0")
 
 
 def _lines(file):
-    """Lines of a text file; blank ones at its end are no lines."""
+    """Lines of a text file, one at least; blank ones at its end are no lines."""
     return read_text(file, "a text file of NUS-WIDE").rstrip().split("\n")

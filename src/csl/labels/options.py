@@ -15,14 +15,9 @@ class DataOptions:
         images: the folder of the image files, or several, where it is not beside the annotations.
         metadata: the folder of train.json and val.json, where they are not in `data`.
         debug_mode: the COCO layout, "on_farm" or "hyperml", instead of detecting it.
-        attributes: sizes of the attributes of a CSV, "neck:7,sleeve_length:4".
-        ignore_columns: columns of a CSV that are no attributes.
-        columns: the columns of a table that hold labels, and no others do.
-        filename_column: the column that names the images.
-        roles: of columns, "Finding Labels=list,Age=ignored".
-        minus_one, unlisted: what -1 in a yes/no column, or a label that a list lacks, means: "negative" or "unknown".
-        no_label: words for an empty list.
-        vote_threshold: from which share of votes on a label is there.
+        attributes, roles: of the columns of a table, as flags write them: "neck:7,sleeve_length:4", "Age=ignored".
+        ignore_columns, columns, filename_column, minus_one, unlisted, no_label, vote_threshold: of a table, as
+            `csl.labels.table_options.TableOptions` takes them.
         keep_unlabelled_images: COCO, Datumaro, LVIS, NUS-WIDE: keep images without any annotation.
         classes_file: OpenImages: a list of MIDs, instead of the trainable classes.
         strict_labels: OpenImages: stop at the first malformed row.

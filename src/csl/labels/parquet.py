@@ -8,14 +8,14 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from csl.errors import InputError
-from csl.labels.cache import new_folder, places
+from csl.labels.cache import fill_one, places
+from csl.labels.cells import Cells
 from csl.machine.image_formats import is_image_name
 
 SUFFIX = ".parquet"
@@ -64,26 +64,8 @@ def names_in(path: Path) -> list[str]:
         return []
 
 
-class Parts(NamedTuple):
-    """All rows of a table and its other parts.
-
-    Attributes:
-        header: names of the columns.
-        rows: N lists of cells as text: numbers of classes as their names, lists as JSON, "" for nothing.
-        classes: {column: names of the classes that the file declares for it}.
-        photos: where the file holds photos, the column that names their files and the folder that these names are in.
-        notes: what was done and is left out, one line each.
-    """
-
-    header: list[str]
-    rows: list[list[str]]
-    classes: dict[str, list[str]]
-    photos: tuple[str, Path] | None
-    notes: list[str]
-
-
-def read_parts(path: Path) -> Parts:
-    """Read a table of one part or several.
+def read_parts(path: Path) -> Cells:
+    """Read a table of one part or several: numbers of classes as their names, lists as JSON, "" for nothing.
 
     Raises:
         InputError: a part is missing, damaged or has other columns, or the photos can be written nowhere.
@@ -101,9 +83,7 @@ def read_parts(path: Path) -> Parts:
                     )
                 photos = [field.name for field in schema if _holds_photos(field.type)]
                 column = "image" if "image" in photos else photos[0] if photos else None
-                names = [
-                    name for name in schema.names if name not in photos and not _is_binary(schema.field(name).type)
-                ]
+                names = [field.name for field in schema if field.name not in photos and not _is_binary(field.type)]
                 classes = _class_names(schema)
                 cells = [_texts(file, name, classes.get(name)) for name in names]
                 if column is not None:
@@ -116,30 +96,26 @@ def read_parts(path: Path) -> Parts:
         rows += map(list, zip(*cells, strict=True))
     if left_out := [name for name in schema.names if name not in names]:
         notes.append(f"{path.name}: column {', '.join(left_out)} holds bytes, and no labels")
+    lines = list(range(1, len(rows) + 1))
     if not any(written):
-        return Parts(names, rows, classes, None, notes)
+        return Cells(names, rows, lines, notes, classes)
     if len(set(written)) > 1:
         raise InputError(
             f"{path}: the photos in it are in {' and '.join(map(str, set(written)))}, expected one folder for all"
         )
     notes.append(f"{path.name}: the photos in it are files in {written[0]}, written once")
-    return Parts(names, rows, classes, (column, written[0]), notes)
+    return Cells(names, rows, lines, notes, classes, (column, written[0]))
 
 
 def _photo_files(file, part, column):
     """The names of the files of the photos in a column, which are written unless they are there, and the folder they are in;
     where it holds paths alone these, and None."""
     folders = places(part, _ENDING)
-    reasons = []
     if not any(folder.is_dir() for folder in folders):
-        for folder in folders:
-            try:
-                with new_folder(folder, part, _ENDING) as temporary:
-                    _write_photos(file, part, column, temporary)
-                break
-            except OSError as error:
-                reasons.append(f"{folder.parent}: {error.strerror or error}")
-        else:
+        filled, reasons = fill_one(
+            folders, part, _ENDING, lambda temporary, _: _write_photos(file, part, column, temporary)
+        )
+        if filled is None:
             raise InputError(
                 f"{part}: the photos in it can be written nowhere ({'; '.join(reasons)}), expected room for them"
             )
@@ -147,10 +123,8 @@ def _photo_files(file, part, column):
     by_row = {int(name[:_DIGITS]): name for name in os.listdir(folder)}
     if not by_row:  # but paths
         return [one["path"] or "" for batch in _batches(file, column) for one in batch], None
-    count = file.metadata.num_rows
-    return [
-        f"{folder.name}/{by_row.get(row, f'{row:0{_DIGITS}}, which is empty')}" for row in range(count)
-    ], folder.parent
+    names = [by_row.get(row, f"{row:0{_DIGITS}}, which is empty") for row in range(file.metadata.num_rows)]
+    return [f"{folder.name}/{name}" for name in names], folder.parent
 
 
 def _holds_photos(kind):
@@ -178,10 +152,8 @@ def _names_of(feature):
 
 
 def _texts(file, name, class_names):
-    cells = []
-    for batch in file.iter_batches(columns=[name]):
-        cells += [_text(value, class_names) for value in batch.column(0).to_pylist()]
-    return cells
+    batches = file.iter_batches(columns=[name])
+    return [_text(value, class_names) for batch in batches for value in batch.column(0).to_pylist()]
 
 
 def _text(value, class_names):
@@ -210,18 +182,14 @@ def _batches(file, column):
 def _write_photos(file, part, column, folder):
     """Write each photo as a file `00000017_name.jpg`."""
     row = 0
-    with tqdm(
-        total=file.metadata.num_rows, desc=f"photos of {part.name}", unit="img", leave=False, disable=None
-    ) as bar:
+    count, title = file.metadata.num_rows, f"photos of {part.name}"
+    with tqdm(total=count, desc=title, unit="img", leave=False, disable=None) as bar:
         for batch in _batches(file, column):
             for one in batch:
                 if one["bytes"]:
                     name = os.path.splitext(os.path.basename(one["path"] or ""))
-                    ending = name[1].lower() if is_image_name(name[0] + name[1]) else _ending(one["bytes"])
+                    known = next((end for magic, end in _MAGIC.items() if one["bytes"].startswith(magic)), ".jpg")
+                    ending = name[1].lower() if is_image_name(name[0] + name[1]) else known
                     (folder / f"{row:0{_DIGITS}}_{_UNFIT.sub('_', name[0])[:60]}{ending}").write_bytes(one["bytes"])
                 row += 1
             bar.update(len(batch))
-
-
-def _ending(content):
-    return next((ending for magic, ending in _MAGIC.items() if content.startswith(magic)), ".jpg")

@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -175,9 +175,6 @@ class ImagePaths(Sequence[str]):
         if not 0 <= position < len(self):
             raise IndexError(f"image {row} of {len(self)}")
         return os.path.join(self.folder, self.name(position) + self.suffix)
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
         return f"ImagePaths({len(self)} in {self.folder!r})"

@@ -74,12 +74,11 @@ class Photos:
         self.used: dict[str, int] = {}
         self.hint = ""
         there = [folder for folder in self.folders if os.path.isdir(folder)]
-        inside = [
-            one for one in there if within is None or Path(os.path.abspath(one)).is_relative_to(os.path.abspath(within))
-        ]
-        self._there = self._inside = inside
-        self._outside = [one for one in there if one not in inside]
-        self._data = there if within is None else [os.path.normpath(within)]
+        root = None if within is None else os.path.abspath(within)
+        self._inside = [one for one in there if root is None or Path(os.path.abspath(one)).is_relative_to(root)]
+        self._there = self._inside
+        self._outside = [one for one in there if one not in self._inside]
+        self._data = there if own is None else [own]
         self._entries = cache(_entries)
         self._keys = cache(self._entries_by_key)
         self._inner = cache(self._inner_folder)
@@ -147,28 +146,17 @@ class Photos:
         for path in found if not isinstance(found, ImagePaths) else ():
             folder = next((one for one in self.used if path.startswith(os.path.join(one, ""))), None)
             inner, base = os.path.split(os.path.relpath(path, folder)) if folder else ("", "")
-            if other := next(
-                (
-                    one
-                    for one in self._below
-                    if one != folder
-                    and self._says(one)
-                    in (None, self._says(folder))  # else a row's split decides, or `_find` has refused it
-                    and base in self._entries(one, inner)[0]
-                ),
-                None,
-            ):
-                raise InputError(
-                    f"{path}: {os.path.join(other, inner, base)} has its name, too; --images DIR says which"
-                )
+            for other in self._below:  # of another split a row's split decides, or `_find` has refused it
+                of_split = other != folder and self._says(other) in (None, self._says(folder))
+                if of_split and base in self._entries(other, inner)[0]:
+                    where = os.path.join(other, inner, base)
+                    raise InputError(f"{path}: {where} has its name, too; --images DIR says which")
 
     @property
     def notes(self) -> list[str]:
         """What was found otherwise than as named, one line each; where nothing was, the hint."""
-        notes = [
-            f"{count:,} photos are found under another spelling of their name: {how}"
-            for how, count in self.otherwise.items()
-        ]
+        spelt = "photos are found under another spelling of their name"
+        notes = [f"{count:,} {spelt}: {how}" for how, count in self.otherwise.items()]
         if len(self.used) > 1:
             counts = ", ".join(f"{count:,} in {folder}" for folder, count in self.used.items())
             notes.append(f"photos are found in {len(self.used)} folders: {counts}")
@@ -224,14 +212,10 @@ class Photos:
         self._there = self._inside
         for folder, inner, file in self._in_sight([name]):
             return f"{line}; {os.path.join(folder, inner, '')} holds {file!r}: expected names like that, or --images FOLDER"
-        places = {*self._data, *(os.path.dirname(one) or "." for one in self._data)}
-        packed = [
-            file
-            for place in sorted(places)
-            for file in sorted(_entries(place, "")[0])
-            if file.lower().endswith(_PACKED)
-        ]
-        why = f"{packed[0]} is not unpacked, or " if packed else ""
+        places = sorted({*self._data, *(os.path.dirname(one) or "." for one in self._data)})
+        files = (file for place in places for file in sorted(_entries(place, "")[0]))
+        packed = next((file for file in files if file.lower().endswith(_PACKED)), None)
+        why = f"{packed} is not unpacked, or " if packed else ""
         return f"{line}; no photo lies there: {why}--images names their folder"
 
     def _says(self, folder):

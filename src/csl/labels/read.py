@@ -151,7 +151,6 @@ FORMATS = [
         class_folders.recognise,
         class_folders.read_class_folders,
         "{train,validation}/CLASS/*.jpg",
-        (),
     ),
 ]
 
@@ -297,37 +296,15 @@ def read_split(
 
 
 def _read_split(options, split, classes, groups):
-    metadata = options.metadata
-    if (
-        metadata is None
-        and Path(DEFAULT_METADATA, f"{split or 'train'}.json").is_file()
-        and not recognised(options.data)
-    ):
+    given = vars(DataOptions.of(options))
+    data, layout, metadata = (given.pop(name) for name in ("data", "debug_mode", "metadata"))
+    if metadata is None and Path(DEFAULT_METADATA, f"{split or 'train'}.json").is_file() and not recognised(data):
         metadata = DEFAULT_METADATA
-    of_attributes = {"attributes": parse_attributes(options.attributes) if options.attributes else None}
+    given["attributes"] = parse_attributes(options.attributes) if options.attributes else None
+    given["roles"] = parse_roles(options.roles) if options.roles else None
     if groups:
-        of_attributes |= {"classes": classes, "groups": groups}
-    found = read_annotations(
-        options.data,
-        split=split,
-        images=options.images,
-        metadata=metadata,
-        layout=options.debug_mode,
-        ignore_columns=tuple(options.ignore_columns),
-        columns=tuple(options.columns),
-        filename_column=options.filename_column,
-        roles=parse_roles(options.roles) if options.roles else None,
-        minus_one=options.minus_one,
-        unlisted=options.unlisted,
-        no_label=tuple(options.no_label),
-        vote_threshold=options.vote_threshold,
-        keep_unlabelled_images=options.keep_unlabelled_images,
-        classes_file=options.classes_file,
-        strict_labels=options.strict_labels,
-        follow_links=options.follow_links,
-        reviews=options.reviews,
-        **of_attributes,
-    )
+        given |= {"classes": classes, "groups": groups}
+    found = read_annotations(data, split=split, layout=layout, metadata=metadata, **given)
     return found if classes is None or groups else with_classes(found, classes)
 
 

@@ -55,10 +55,8 @@ def _likeness(path, formats, entries):
         return lacks, f"{best.looks_for}, or --data FILE --images DIR; {_INSPECT}"
     for _, file in others:
         if header := header_of(file):
-            lacks = (
-                f"a table: missing a column in {file.name} that line 1 calls as one of image names: {few_names(header)}"
-            )
-            return lacks, f"--data {file} --filename_column NAME; {_INSPECT}"
+            column = f"a column in {file.name} that line 1 calls as one of image names: {few_names(header)}"
+            return f"a table: missing {column}", f"--data {file} --filename_column NAME; {_INSPECT}"
         if (what := _OTHER.get(file.suffix.lower())) is not None:
             return (
                 f"data in another form: missing {file.name} {what}",
@@ -117,11 +115,8 @@ def _met(sign, entries):
     pattern, _, word = sign.partition(":")
     ends = pattern.lower(), f"*/{pattern.lower()}"
     matching = (file for name, file in entries if any(fnmatch(name.lower(), end) for end in ends))
-    return next((file for file in islice(matching, 20) if not word or _has(file, word)), None)
-
-
-def _has(file, word):
-    return has_keys(word)(file) or word in header_of(file)
+    some = islice(matching, 20)
+    return next((file for file in some if not word or has_keys(word)(file) or word in header_of(file)), None)
 
 
 def _missing(best, met):

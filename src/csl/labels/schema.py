@@ -11,7 +11,13 @@ from csl.errors import InputError
 from csl.labels import columns as kinds
 from csl.labels.box_columns import box_places, class_of_boxes, list_of_boxes, only_class_of_boxes
 from csl.labels.column_guess import guess, list_column, notes_of, yes_no
-from csl.labels.column_questions import refuse_or_ask
+from csl.labels.column_questions import (
+    ask_for_minus_one,
+    ask_for_yes,
+    expect_classes,
+    refuse_shared_names,
+    refuse_unused,
+)
 from csl.labels.columns import Column
 from csl.labels.columns_together import beside_labels, one_a_row, votes
 from csl.labels.image_column import image_column
@@ -88,7 +94,14 @@ def infer(table: Table, options: TableOptions, is_photo: Callable[[str], bool], 
         left.decide(name, list_column(table, name, options, kinds.ONE))
 
     columns = list(left.labels.values())
-    refuse_or_ask(table, columns, left.ignored, options, asked, classes_known)
+    if not classes_known:
+        expect_classes(table, columns, left.ignored)
+        if options.minus_one is None:
+            ask_for_minus_one(table, columns)
+    refuse_unused(table, columns, options)
+    if not classes_known:
+        ask_for_yes(table, columns, asked)
+    refuse_shared_names(table, columns)
     notes = split_notes(table, split)
     if boxes is not None:
         notes.append(f"a table of boxes: an image has each class of column {boxes!r} that it has a box of")

@@ -24,7 +24,6 @@ _OF_LABELS = re.compile(
 )
 _FEWEST_VOTES = 3  # columns
 _FEWEST_ROWS = 4  # of different votes
-_YES_NO = kinds.YES | kinds.NO
 
 
 def reshaping(table: Table, options: TableOptions, image: str) -> tuple[Callable[[Table], Table], TableOptions]:
@@ -60,25 +59,21 @@ def reshaping(table: Table, options: TableOptions, image: str) -> tuple[Callable
 
 def _label_and_answer(table, options, image):
     """The column that names a label, and that which says yes or no to it, where an image has a row for each; or None."""
-    said = {*options.roles, *options.attributes, *options.columns, *options.ignore_columns}
     names = table.text(image)
     others = [name for name in table.columns if name != image]
-    if len(set(names)) == len(names) or said.intersection(others):
+    if len(set(names)) == len(names) or options.named.intersection(others):
         return None
     words = {name: {text.lower() for text in table.known(name)[1]} for name in others}
-    answers = [name for name in others if words[name] <= _YES_NO and _differs(table, name, words[name])]
-    labels = [name for name in others if _OF_LABELS.search(name) and not names_people(name) and words[name] - _YES_NO]
+    has_no = {name for name in others if words[name] & kinds.NO or kinds.MINUS_ONE & set(table.unknown(name))}
+    answers = [name for name in others if words[name] <= kinds.YES_OR_NO and words[name] & kinds.YES and name in has_no]
+    called = [name for name in others if _OF_LABELS.search(name) and not names_people(name)]
+    labels = [name for name in called if words[name] - kinds.YES_OR_NO]
     labels = [name for name in labels if None in map(number, words[name])] or labels
     if len(answers) != 1 or len(labels) != 1:
         return None
     pairs = table.frame[[image, labels[0]]].drop_duplicates()
     several = pairs[image].value_counts()
     return (labels[0], answers[0]) if (several > 1).mean() >= 0.5 else None
-
-
-def _differs(table, name, words):
-    has_no = bool(words & kinds.NO) or bool({"-1", "-1.0"} & set(table.unknown(name)))
-    return bool(words & kinds.YES) and has_no
 
 
 def _wide(table, image, label, answer, words):
@@ -92,19 +87,15 @@ def _wide(table, image, label, answer, words):
         raise InputError(
             f"{table.path}: a row a label: {label!r} has {min(taken)!r}, which a column is called, too; expected other names"
         )
-    cells = (
-        frame.pivot(index=keys, columns=label, values=answer)
-        .reindex(index=wide.index, columns=words)
-        .astype(object)
-        .fillna("")
-    )
+    cells = frame.pivot(index=keys, columns=label, values=answer).reindex(index=wide.index, columns=words)
+    cells = cells.astype(object).fillna("")
     wide = pd.concat([wide, cells], axis=1).reset_index()
     note = (
         f"{table.path.name}: a row a label: {label!r} names it, and {answer!r} says yes or no; of an image without such a row "
         "it is unknown"
     )
     lines = wide.pop("\0line").to_numpy(np.int64)
-    return Table(table.path, wide.drop(columns="\0row"), lines, [*table.notes, note], table.about)
+    return table.changed(wide.drop(columns="\0row"), note, lines=lines)
 
 
 # ----------------------------------------------------------------------------------------------------- a label a column
@@ -132,7 +123,7 @@ def _numbered(table, options, image):
             numbers = all(number(text) is not None for text in every)
             repeated = len(every) < sum(map(len, cells))
             is_list = _is_list(table, names)
-            if not repeated or every <= _YES_NO or (numbers and not (is_list and _OF_LABELS.search(base))):
+            if not repeated or every <= kinds.YES_OR_NO or (numbers and not (is_list and _OF_LABELS.search(base))):
                 continue
             if not is_list:
                 raise InputError(
@@ -165,7 +156,7 @@ def _joined(table, names):
     lists = [json.dumps(list(dict.fromkeys(row)), ensure_ascii=False) if row else "" for row in _lists(table, there)]
     frame = table.frame.assign(**{names[0]: lists}).drop(columns=[name for name in there if name != names[0]])
     note = f"{table.path.name}: columns {few_names(names)} are one list of labels, called {names[0]!r}"
-    return Table(table.path, frame, table.lines, [*table.notes, note], table.about)
+    return table.changed(frame, note)
 
 
 # ------------------------------------------------------------------------------------------------------ counts of votes
@@ -177,16 +168,16 @@ def _votes(table, options, image):
     Raises:
         InputError: there are some, and no share of them is said from which on a label is there.
     """
-    said = {image, *options.roles, *options.attributes, *options.columns, *options.ignore_columns}
+    said = {*options.named, image}
     names = []
     for name in table.columns:
         codes, texts = table.known(name) if name not in said else (np.array([-1]), [])
         if (codes >= 0).all() and None not in map(integer, texts) and len(texts) > 1:
             names.append(name)
-    counts = (
-        np.stack([table.frame[name].map(lambda text: integer(text.strip())) for name in names], axis=1) if names else []
-    )
-    if len(names) < _FEWEST_VOTES or len(np.unique(counts, axis=0)) < _FEWEST_ROWS:
+    if len(names) < _FEWEST_VOTES:
+        return []
+    counts = np.stack([table.frame[name].map(lambda text: integer(text.strip())) for name in names], axis=1)
+    if len(np.unique(counts, axis=0)) < _FEWEST_ROWS:
         return []
     total = set(counts.sum(axis=1).tolist())
     if len(total) > 1 or min(total) < 2 or counts.min() < 0:
@@ -205,5 +196,4 @@ def _shares(table, names):
     counts = table.frame[names].apply(lambda column: pd.to_numeric(column, errors="coerce"))
     shares = counts.div(counts.sum(axis=1), axis=0).round(6).astype(str)
     note = f"{table.path.name}: counts of votes, read as shares: {few_names(names)}"
-    return Table(table.path, table.frame.assign(**{name: shares[name] for name in names}), table.lines, [*table.notes, note],
-                 table.about)  # fmt: skip
+    return table.changed(table.frame.assign(**{name: shares[name] for name in names}), note)

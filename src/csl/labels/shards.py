@@ -105,7 +105,9 @@ def read_shards(
     if groups and groups != own:
         raise InputError(f"{path}: other attributes than the training run has")
 
-    taken = [_rows(index, split) for index in indexes]
+    taken = [
+        np.flatnonzero(index.splits == SPLITS.index(split)) if split else np.arange(len(index)) for index in indexes
+    ]
     if not sum(map(len, taken)):
         found = sorted({SPLITS[code] if code >= 0 else "none" for index in indexes for code in set(index.splits)})
         raise NoSplit(f"{path}: no samples of the split {split}, found {', '.join(found) or 'no samples'}")
@@ -114,10 +116,11 @@ def read_shards(
     if len(fills) > 1:
         raise InputError(f"{path}: shards with the fills {fills}, expected one for a split")
     weights = np.concatenate([index.weights[rows] for _, index, rows in kept])
+    labels = [LabelMatrix(i.indptr, i.classes, i.values, len(meta["classes"]), fills[0]) for _, i, _ in kept]
     images = _image_paths(kept)
     return Annotations(
         images=images,
-        labels=_labels(kept, len(meta["classes"]), fills[0]),
+        labels=LabelMatrix.stacked([one.select(rows) for one, (_, _, rows) in zip(labels, kept, strict=True)]),
         classes=meta["classes"],
         groups=own,
         keys=meta["keys"],
@@ -144,12 +147,6 @@ def _shards_of(path):
     return [path / name for name in names]
 
 
-def _rows(index, split):
-    if split is None:
-        return np.arange(len(index))
-    return np.flatnonzero(index.splits == SPLITS.index(split))
-
-
 def _image_paths(kept):
     """`shards-000003.tar/000017_dog.jpg` in the folder that all shards lie in, as arrays."""
     folder = os.path.commonpath([shard.parent for shard, _, _ in kept])
@@ -162,15 +159,3 @@ def _image_paths(kept):
         place = os.path.join(os.path.relpath(shard, folder), "")
         parts.append(pc.binary_join_element_wise(pa.scalar(place, text), array, pa.scalar("", text)))
     return ImagePaths.from_names(pa.concat_arrays(parts), folder)
-
-
-def _labels(kept, num_classes, fill):
-    parts = [LabelMatrix(i.indptr, i.classes, i.values, num_classes, fill).select(rows) for _, i, rows in kept]
-    lengths = np.concatenate([np.diff(part.indptr) for part in parts])
-    return LabelMatrix(
-        np.concatenate(([0], np.cumsum(lengths))),
-        np.concatenate([part.indices for part in parts]),
-        np.concatenate([part.values for part in parts]),
-        num_classes,
-        fill,
-    )

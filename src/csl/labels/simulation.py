@@ -5,6 +5,7 @@ otherwise, and what is unknown already stays unknown.
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -54,16 +55,11 @@ def fix_per_class(labels: LabelMatrix, param: float | None, rng: Rng) -> LabelMa
         raise InputError(f"--simulate_partial_param: found {limit!r}, expected a positive integer for fpc")
     limit = int(limit)
 
-    # Listed entries by class. A stable sort keeps the rows of each class in order, which the draw depends on.
-    by_class = np.argsort(labels.indices, kind="stable")
-    rows = np.repeat(np.arange(len(labels)), np.diff(labels.indptr))[by_class]
-    values = labels.values[by_class]
-    ends = np.cumsum(np.bincount(labels.indices, minlength=labels.num_classes))
-
+    of_class = labels.T  # the rows of each class in order, which the draw depends on
     kept = []  # rows of (class 0 positive, class 0 negative, class 1 positive, ...)
-    for start, end in zip(np.concatenate(([0], ends[:-1])), ends, strict=True):
+    for start, end in pairwise(of_class.indptr):
         for value in (POSITIVE, NEGATIVE):
-            candidates = _rows_with(value, labels, rows[start:end], values[start:end])
+            candidates = _rows_with(value, labels, of_class.indices[start:end], of_class.values[start:end])
             kept.append(rng.choice(candidates, min(limit, len(candidates)), replace=False))
     sizes = [len(chosen) for chosen in kept]
     return LabelMatrix.from_entries(

@@ -65,19 +65,13 @@ def with_split(table: Table, image: str) -> Table:
                 raise InputError(f"{file}: {name!r} is of the split {split}, and of {said[_key(name)]} in another file")
     splits = np.array([said.get(_key(name), "") for name in table.text(image)], dtype=object)
     if not (splits != "").any():
-        notes = (
-            [f"{few([file.name for file in files])} names no image of {table.path.name}, and says no split"]
-            if files
-            else []
-        )
-        return Table(table.path, table.frame, table.lines, [*table.notes, *notes], table.about)
+        note = f"{few([file.name for file in files])} names no image of {table.path.name}, and says no split"
+        return table.changed(table.frame, note) if files else table
     found = table.select(np.flatnonzero(splits != ""))
-    left_out = (
-        f"; {len(table) - len(found):,} rows that they do not name are left out" if len(found) < len(table) else ""
-    )
-    note = f"the split is that of {few([file.name for file in files])}{left_out}"
-    frame = found.frame.assign(**{SPLIT: splits[splits != ""]})
-    return Table(table.path, frame, found.lines, [*table.notes, note], table.about)
+    note = f"the split is that of {few([file.name for file in files])}"
+    if left_out := len(table) - len(found):
+        note += f"; {left_out:,} rows that they do not name are left out"
+    return found.changed(found.frame.assign(**{SPLIT: splits[splits != ""]}), note)
 
 
 def _said(file):
@@ -91,9 +85,8 @@ def _said(file):
     table = Table.read(file)
     name, column = table.columns
     header = "partition" if column == "class 0" else column
-    return [
-        (one, split_of_cell(header, cell) or "") for one, cell in zip(table.text(name), table.text(column), strict=True)
-    ]
+    cells = zip(table.text(name), table.text(column), strict=True)
+    return [(one, split_of_cell(header, cell) or "") for one, cell in cells]
 
 
 def _key(name):

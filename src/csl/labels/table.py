@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from csl.errors import InputError
-from csl.labels.dialect import FILENAME as FILENAME
-from csl.labels.dialect import SPLIT as SPLIT
-from csl.labels.dialect import Cells, read_cells
+from csl.labels.cells import FILENAME as FILENAME
+from csl.labels.cells import SPLIT as SPLIT
+from csl.labels.cells import Cells
+from csl.labels.dialect import read_cells
 from csl.labels.matching import few_names
 from csl.labels.parquet import parts_of
 
@@ -68,18 +69,13 @@ class Table:
         frame: DataFrame [N, columns] of strings, the cells as they were written; column names without spaces around.
         lines: int64 [N], the line of the file that each row starts at.
         notes: what is unusual about the file, one line each.
-        about: what else the file says (`csl.labels.dialect.Cells`, without rows).
+        about: what else the file says (`csl.labels.cells.Cells`, without rows).
     """
 
     def __init__(
-        self,
-        path: Path,
-        frame: pd.DataFrame,
-        lines: np.ndarray,
-        notes: list[str] | None = None,
-        about: Cells = _NOTHING,
+        self, path: Path, frame: pd.DataFrame, lines: np.ndarray, notes: Sequence[str] = (), about: Cells = _NOTHING
     ):
-        self.path, self.frame, self.lines, self.notes, self.about = path, frame, lines, notes or [], about
+        self.path, self.frame, self.lines, self.notes, self.about = path, frame, lines, list(notes), about
 
     @classmethod
     def read(cls, path: str | Path) -> "Table":
@@ -116,7 +112,11 @@ class Table:
     def select(self, rows: np.ndarray) -> "Table":
         """The table of these rows (int64 [B])."""
         frame = self.frame.iloc[rows].reset_index(drop=True)
-        return Table(self.path, frame, self.lines[rows], self.notes, self.about)
+        return self.changed(frame, lines=self.lines[rows])
+
+    def changed(self, frame: pd.DataFrame, *notes: str, lines: np.ndarray | None = None) -> "Table":
+        """The table with other cells, and further notes; with `lines`, int64 [rows], where its rows are others."""
+        return Table(self.path, frame, self.lines if lines is None else lines, [*self.notes, *notes], self.about)
 
     def with_points(self, lists: Collection[str]) -> "Table":
         """The table with points for decimal commas, and shares for percents. A column has decimal commas where something else
@@ -136,10 +136,13 @@ class Table:
             return self
         frame = self.frame.assign(**{name: self.frame[name].str.replace(",", ".") for name in columns})
         frame = frame.assign(**{name: frame[name].map(_share) for name in percents})
-        said = {"numbers with decimal commas": columns, "percents, read as shares": percents}
-        notes = [f"{self.path.name}: {what}: {few_names(names)}" for what, names in said.items() if names]
-        notes = [f"{note} (--roles NAME=list where they are labels)" if "commas" in note else note for note in notes]
-        return Table(self.path, frame, self.lines, [*self.notes, *notes], self.about)
+        notes = []
+        if columns:
+            names = f"{few_names(columns)} (--roles NAME=list where they are labels)"
+            notes.append(f"{self.path.name}: numbers with decimal commas: {names}")
+        if percents:
+            notes.append(f"{self.path.name}: percents, read as shares: {few_names(percents)}")
+        return self.changed(frame, *notes)
 
     def without_sums(self, image: str) -> "Table":
         """The table without the last rows that name no image in that column, but "Total" or nothing."""
@@ -148,12 +151,10 @@ class Table:
             kept -= 1
         if kept == len(self):
             return self
-        notes = [
-            f"{self.at(r)}: found {names[r]!r} for an image, a row of sums? It is left out"
-            for r in range(kept, len(self))
-        ]
+        found = {self.at(row): names[row] for row in range(kept, len(self))}
+        notes = [f"{at}: found {name!r} for an image, a row of sums? It is left out" for at, name in found.items()]
         table = self.select(np.arange(kept))
-        return Table(self.path, table.frame, table.lines, [*self.notes, *notes], self.about)
+        return table.changed(table.frame, *notes)
 
     def text(self, column: str) -> np.ndarray:
         """The cells of a column without spaces around, object [N]."""

@@ -24,7 +24,7 @@ _FOLDERS_OF_TABLES = ("Anno", "annotations", "labels")  # the first is CelebA's
 _MOST_TABLES = 20  # files of such a folder, which else holds one a photo
 
 
-def split_of(file: Path) -> str | None:
+def split_of_table(file: Path) -> str | None:
     """The split that a file is of by its name or its folder's (`attributes_val.csv`, `valid/_classes.csv`), or None."""
     stem = stem_of(file).removesuffix("_labels")
     return split_name(stem.rpartition("_")[2]) or (split_name(file.parent.name) if _in_folder_of_split(file) else None)
@@ -32,11 +32,8 @@ def split_of(file: Path) -> str | None:
 
 def _in_folder_of_split(file):
     """Whether a file is called as those in the folder of each split are."""
-    return (
-        file.stem in ("_classes", "metadata")
-        or file.name == "labels.json"
-        or (file.suffix == SUFFIX and file.stem.isdigit())
-    )
+    numbered = file.suffix == SUFFIX and file.stem.isdigit()
+    return numbered or file.stem in ("_classes", "metadata") or file.name == "labels.json"
 
 
 def split_file(folder: Path, split: str) -> Path | None:
@@ -61,12 +58,10 @@ def only_table(folder: Path, filename_column: str | None = None, split: str | No
         InputError: it has several, or none has the given column.
     """
     inner = [one for name in _FOLDERS_OF_TABLES if (one := folder / name).is_dir()]
-    inner = [one for one in inner if len(names := os.listdir(one)) <= _MOST_TABLES and not any(map(_is_other, names))]
-    return next(filter(None, (_only_table(one, filename_column, split) for one in [folder, *inner])), None)
-
-
-def _is_other(name):
-    return name.endswith((".json", ".xml"))
+    files = {one: os.listdir(one) for one in inner}
+    inner = [one for one in inner if len(files[one]) <= _MOST_TABLES]
+    places = [folder, *(one for one in inner if not any(name.endswith((".json", ".xml")) for name in files[one]))]
+    return next(filter(None, (_only_table(one, filename_column, split) for one in places)), None)
 
 
 def _only_table(folder, filename_column, split):
@@ -84,7 +79,7 @@ def _only_table(folder, filename_column, split):
         or [file for file in tables if {"id", "name"} & set(map(str.lower, header_of(file)))]
         or [file for file in tables if _has_photos(file)]
     )
-    for is_beside in (_holds_places, _has_no_header):
+    for is_beside in (_holds_places, lambda file: "class 0" in header_of(file)):  # which has no header
         others = [file for file in others if not is_beside(file)] or others
     words = {file: split_in(file.stem) for file in others}
     if len(others) > 1 and split and "train" in words.values():
@@ -108,10 +103,6 @@ def _holds_places(file):
     return are_boxes(names) or all(map(is_measure, names))
 
 
-def _has_no_header(file):
-    return "class 0" in header_of(file)
-
-
 def _has_photos(file):
     """Whether a cell of the first row names a photo."""
     header, first = head_of(file)
@@ -123,7 +114,7 @@ def _has_photos(file):
 
 def training_file_of(path: Path, file: Path) -> Path:
     """The table that the classes of one at `path`, a folder or the file itself, come from where no run gives them."""
-    own = split_of(file)
+    own = split_of_table(file)
     if own in (None, "train"):
         return file
     if path.is_dir():
@@ -142,9 +133,9 @@ def training_file_of(path: Path, file: Path) -> Path:
 def own_folders(file: Path, split: str | None) -> list[Path]:
     """The folders of `python -m csl prepare attributes`; the table's own first where there is no other."""
     folder = Path(file).parent
-    split = split or split_of(file) or "train"
+    split = split or split_of_table(file) or "train"
     own = []
-    if file.stem.startswith("attributes_") and split_of(file):
+    if file.stem.startswith("attributes_") and split_of_table(file):
         own = [folder / "images_augmented" / "train" / "images"] if split == "train" else []
         own.append(folder / "images_split" / split / "images")
     others = [one for one in (*own, *ATTRIBUTES.image_folders(file, split)) if one != folder]

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -183,10 +183,10 @@ class TableOptions:
 
     def given(self) -> dict[str, Any]:
         """The options that say something."""
-        return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) and one.name != "settled"}
+        return {name: value for name, value in vars(self).items() if value and name != "settled"}
 
     def _over(self, path, said):
-        names = [one.name for one in fields(self) if one.name != "settled"]
+        names = [name for name in vars(self) if name != "settled"]
         for name, value in said.items() if isinstance(said, dict) else [("options", said)]:
             if name not in names:
                 near = "".join(f"; did you mean {one}?" for one in get_close_matches(name, names, 1))
@@ -199,9 +199,6 @@ class TableOptions:
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         given = {name: getattr(self, name) for name in said}
-        said = {
-            name: value | given[name] if isinstance(value, dict) else value
-            for name, value in said.items()
-            if isinstance(value, dict) or not given[name]
-        }
+        said = {name: value for name, value in said.items() if isinstance(value, dict) or not given[name]}
+        said |= {name: value | given[name] for name, value in said.items() if isinstance(value, dict)}
         return replace(self, settled=(*self.settled, *said), **said)

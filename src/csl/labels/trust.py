@@ -56,9 +56,6 @@ def check_class_names(names: Iterable[str], place: str | Path) -> None:
             )
 
 
-_WAY_OUT = "expected one inside, or --follow_links"
-
-
 def require_inside(images: Sequence[str], folders: Sequence[str], path: Path, source: str) -> tuple[str, ...]:
     """Check that all images are named inside the data folder, and return the folders in which they must lie.
 
@@ -84,14 +81,9 @@ def require_inside(images: Sequence[str], folders: Sequence[str], path: Path, so
         if CONTROL.search(image):
             raise InputError(f"{place}, a name with a control character; expected a plain name")
         absolute = os.path.abspath(image)  # without `..`, links not followed
-        if not any(_is_below(absolute, root) for root in roots):
-            raise InputError(f"{place}, outside of the data folder {roots[-1]}; {_WAY_OUT}")
+        if not any(absolute == root or absolute.startswith(root.rstrip(os.sep) + os.sep) for root in roots):
+            raise InputError(f"{place}, outside of the data folder {roots[-1]}; expected one inside, or --follow_links")
     return tuple(dict.fromkeys(os.path.realpath(root) for root in roots))
-
-
-def _is_below(path: str, folder: str) -> bool:
-    """Whether an absolute path without `..` is this folder or lies in it."""
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _suspicious(images, folder):
@@ -99,12 +91,9 @@ def _suspicious(images, folder):
     if isinstance(images, ImagePaths):
         return _suspicious_bytes(images.data, images.offsets)
     prefix = os.path.join(folder, "")
-    start = len(prefix)
-    return [
-        row
-        for row, image in enumerate(images)
-        if not image.startswith(prefix) or ".." in image[start:] or CONTROL.search(image[start:])
-    ]
+    # What lies elsewhere counts as `..`.
+    inner = (image[len(prefix) :] if image.startswith(prefix) else ".." for image in images)
+    return [row for row, name in enumerate(inner) if ".." in name or CONTROL.search(name)]
 
 
 def _suspicious_bytes(data, offsets):

@@ -77,7 +77,8 @@ def read_voc(path: str | Path, images: Images = None, split: str | None = "train
         labels = LabelMatrix.from_dense(np.stack(columns, axis=1), NEGATIVE)
         files = [_file_name(line, None, photos) for line in names.values()]
     else:
-        classes, labels, described = _from_objects(source if source.is_dir() else _xml_folder(root), source, names)
+        folder = source if source.is_dir() else next(iter(sorted(root.glob("[Aa]nnotations"))), root / "Annotations")
+        classes, labels, described = _from_objects(folder, source, names)
         files = [_file_name(line, one.filename, photos) for line, one in zip(names.values(), described, strict=True)]
         if odd := [value for one in described for value in one.odd]:
             values = few_names(list(dict.fromkeys(odd)))
@@ -112,10 +113,6 @@ def _xml_folders(path):
     folders = [folder for place in VOC_FOLDERS for name in names for folder in path.glob(f"{place}{name}")]
     folders = [folder for folder in folders if next(_xml_files(folder), None)]
     return folders or [path] * any(map(_is_voc, islice(_xml_files(path), 1)))
-
-
-def _xml_folder(root):
-    return next(iter(sorted(root.glob("[Aa]nnotations"))), root / "Annotations")
 
 
 def _xml_files(folder) -> Iterator[Path]:
@@ -207,9 +204,9 @@ class _Described(NamedTuple):
 def _from_objects(folder, source, names):
     """Classes, the LabelMatrix [N, C] of the objects in XML files, and what these are [N]."""
     files = list(map(Path, Photos([folder]).paths([f"{name}.xml" for name in names])))
-    missing = next((row for row, file in enumerate(files) if not file.is_file()), None)
-    if missing is not None:
-        raise InputError(f"{files[missing]}: no such file, expected it for {list(names)[missing]!r} of {source}")
+    for file, name in zip(files, names, strict=True):
+        if not file.is_file():
+            raise InputError(f"{file}: no such file, expected it for {name!r} of {source}")
     described = {file: _described(file) for file in sorted({*files, *_xml_files(folder)})}
     found = {name for one in described.values() for name in one.labels}
     official = found <= set(CLASSES) and all(_OFFICIAL.fullmatch(file.stem) for file in described if found)

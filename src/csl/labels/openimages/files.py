@@ -13,6 +13,7 @@ from csl.labels.paths import SPELLINGS, SPLITS, ImagePaths, contents, first_row,
 _CSL = OPENIMAGES._replace(images={"": [".", "images", ".."]})
 _FIFTYONE = ("classifications.csv", "detections.csv")
 _FOLDERS = (".", "annotations", "labels", "metadata")  # of a data set, in which its CSVs may be
+_KINDS = (OPENIMAGES_BOXES, OPENIMAGES)
 
 
 class Source(NamedTuple):
@@ -28,7 +29,7 @@ class Source(NamedTuple):
     files: tuple[Path, ...]
     split: str
     is_csl: bool
-    kinds: tuple[Layout, ...] = (OPENIMAGES_BOXES, OPENIMAGES)
+    kinds: tuple[Layout, ...] = _KINDS
 
     @property
     def file(self) -> Path:
@@ -100,9 +101,7 @@ def _source_in(folder, split):
     return None
 
 
-def official_source(
-    folder: Path, split: str, kinds: tuple[Layout, ...] = Source._field_defaults["kinds"]
-) -> Source | None:
+def official_source(folder: Path, split: str, kinds: tuple[Layout, ...] = _KINDS) -> Source | None:
     """The official CSVs of a split in a folder."""
     files = tuple(file for kind in kinds if (file := kind.find(folder, split)))
     return Source(files, split, False, kinds) if files else None
@@ -125,15 +124,11 @@ def _is_csl(file):
     if file.suffix.lower() != ".csv":
         return False
     cells = set(first_row(file))
-    lists_mids = bool(re.search(rb"\[[^\]]*/[mg]/|\[\]", _beginning(file)))
+    with open(file, "rb") as stream:
+        lists_mids = bool(re.search(rb"\[[^\]]*/[mg]/|\[\]", stream.read(1 << 16)))
     if {"filepath", "label", "split_name"} <= cells:
         return "label_neg" in cells or lists_mids
     return file.name == "data.csv" and "filename" not in cells and csl_columns(file) is not None and lists_mids
-
-
-def _beginning(file):
-    with open(file, "rb") as stream:
-        return stream.read(1 << 16)
 
 
 def data_folders(source: Source, images: Images) -> list[str | Path]:
@@ -144,11 +139,11 @@ def data_folders(source: Source, images: Images) -> list[str | Path]:
 def in_folder(raw: ImagePaths, source: Source, images: Images, data: Path, notes: Sequence[str]) -> dict[str, Any]:
     """The fields of `Annotations` of the images: names of `data.csv` as they are, official IDs with .jpg."""
     if source.is_csl:
-        return _CSL.photos(source.file, source.split, images, data).found(raw.within(""), *notes)
-    if source.is_fiftyone:
-        return OPENIMAGES.photos(source.file, source.split, data_folders(source, images), data).found(
-            raw.within("", ".jpg"), *notes
-        )
-    spelt = list(SPELLINGS[source.split])[::-1]  # validation first, as in the official folders
-    given = [Path(folder) / name for name in (*spelt, ".") for folder in folders_given(images)]
-    return OPENIMAGES.photos(source.file, source.split, given or None, data).found(raw.within("", ".jpg"), *notes)
+        layout, names = _CSL, raw.within("")
+    elif source.is_fiftyone:
+        layout, names, images = OPENIMAGES, raw.within("", ".jpg"), data_folders(source, images)
+    else:
+        spelt = list(SPELLINGS[source.split])[::-1]  # validation first, as in the official folders
+        images = [Path(folder) / name for name in (*spelt, ".") for folder in folders_given(images)] or None
+        layout, names = OPENIMAGES, raw.within("", ".jpg")
+    return layout.photos(source.file, source.split, images, data).found(names, *notes)

@@ -13,18 +13,7 @@ from csl.labels.annotations import Annotations
 from csl.labels.cache import ArrayCache, Stored
 from csl.labels.layouts import Images
 from csl.labels.matrix import LabelMatrix
-from csl.labels.openimages.classes import (
-    DESCRIPTIONS,
-    MID_TO_CLASSES,
-    TRAINABLE,
-    ClassIds,
-    MidToClasses,
-    beside,
-    described,
-    read_class_descriptions,
-    read_class_list,
-    read_mid_to_classes,
-)
+from csl.labels.openimages import classes as mids
 from csl.labels.openimages.entries import Entries
 from csl.labels.openimages.files import data_folders, find_source, in_folder
 from csl.labels.openimages.rows import listed_labels, verified_labels
@@ -89,11 +78,14 @@ def read_openimages(
     keys = _class_keys(source, classes, classes_file, cache)
     found = _labels(source, keys, names, strict_labels, cache)
     if not names:
-        warnings.warn(f"{source.file}: no {DESCRIPTIONS[0]} beside it, classes are shown by their MIDs", stacklevel=2)
-    photos, labels, notes = found.images, found.labels, list(map(_of_boxes, source.boxes))
+        shown = f"no {mids.DESCRIPTIONS[0]} beside it, classes are shown by their MIDs"
+        warnings.warn(f"{source.file}: {shown}", stacklevel=2)
+    photos, labels = found.images, found.labels
+    boxes = "the classes of an image's boxes are positive; that there is no box says nothing"
+    notes = [f"{file}: {boxes}" for file in source.boxes]
     if source.is_fiftyone:  # which takes the labels of all images, and as many images as are asked for
         folders = data_folders(source, images)
-        there = set().union(*map(_names_in, folders))
+        there = {os.path.splitext(name)[0] for one in folders if os.path.isdir(one) for name in os.listdir(one)}
         rows = [row for row in range(len(photos)) if photos.name(row) in there]
         if 0 < len(rows) < len(photos):
             notes.append(f"{len(photos) - len(rows):,} images are left out: {folders[0]} has no photo of them")
@@ -108,15 +100,6 @@ def read_openimages(
     )
 
 
-def _names_in(folder):
-    """The names of the files in a folder, without their endings."""
-    return {os.path.splitext(name)[0] for name in os.listdir(folder)} if os.path.isdir(folder) else set()
-
-
-def _of_boxes(file):
-    return f"{file}: the classes of an image's boxes are positive; that there is no box says nothing"
-
-
 class _Labels(NamedTuple):
     """The content of one split: labels [N, C], names of the images, MIDs, images without labels, malformed rows by file."""
 
@@ -124,11 +107,11 @@ class _Labels(NamedTuple):
     images: ImagePaths
     keys: list[str]
     skipped: int
-    problems: list[dict]
+    problems: list[Problems]
 
     @classmethod
-    def of(cls, stored):
-        """The labels in a cache.
+    def of(cls, stored, files, strict):
+        """The labels of some files in a cache.
 
         Raises:
             InputError: something of it is of another type, or does not fit together.
@@ -141,57 +124,48 @@ class _Labels(NamedTuple):
             raise InputError("labels: found other types than expected")
         labels = LabelMatrix(arrays["indptr"], arrays["indices"], arrays["values"], len(facts["keys"]), fill=-1)
         images = ImagePaths(arrays["name_bytes"], arrays["name_offsets"])
-        return cls(labels, images, facts["keys"], facts["skipped"], facts["problems"])
+        problems = [Problems.from_json(file, strict, one) for file, one in zip(files, facts["problems"], strict=True)]
+        for one in problems:
+            one.summary()  # fails where a cache holds other types
+        return cls(labels, images, facts["keys"], facts["skipped"], problems)
 
 
 def _labels(source, keys, names, strict, cache):
     """The labels of a source, from its cache if it has one."""
     sizes = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in source.files]
     worth_it = cache and max(size for _, size, _ in sizes) >= _CACHED_FROM
-    known = names.keys() | _trainable(source)
+    trainable = mids.beside(mids.TRAINABLE, source.folders)
+    known = names.keys() | set(mids.read_class_list(trainable) if trainable else ())
     role = ("openimages", source.is_csl, source.split, keys, sorted(known), sizes[:-1])
     kept = ArrayCache(source.file, role) if worth_it else None
-    found = _kept_labels(kept, source) if kept else None
+    found = _kept_labels(kept, source.files, strict) if kept else None
     if found is None:
         stored = _read(source, keys, names, known, strict)
         if kept:
             kept.save(*stored)
             stored = kept.load() or stored  # mapped, so that the memory can be given back
-        found = _Labels.of(stored)
-    for problems in _problems(source, strict, found):
+        found = _Labels.of(stored, source.files, strict)
+    for problems in found.problems:
         problems.check()
         problems.warn()
     return found
 
 
-def _problems(source, strict, found):
-    """The malformed rows of each file."""
-    kept = zip(source.files, found.problems, strict=True)
-    return [Problems.from_json(file, strict, problems) for file, problems in kept]
-
-
-def _kept_labels(kept, source):
+def _kept_labels(kept, files, strict):
     """The labels of a cache; None if there is none. A broken cache is deleted."""
     stored = kept.load()
-    if stored is None:
-        return None
     try:
-        found = _Labels.of(stored)
-        for problems in _problems(source, False, found):
-            problems.summary()
+        return None if stored is None else _Labels.of(stored, files, strict)
     except (InputError, LookupError, TypeError, ValueError, AttributeError):
         kept.discard()
         return None
-    return found
 
 
 def _read(source, keys, names, known, strict):
     """Stored: the labels of a source, read from its CSVs."""
     of_files = [Problems(file, strict) for file in source.files]
-    problems = of_files[
-        -1
-    ]  # a contradiction is between a negative label, which is no box, and another: its line is there
-    class_id = ClassIds(keys, known)
+    problems = of_files[-1]  # of contradictions: a negative label is no box, so that one of the two lines is there
+    class_id = mids.ClassIds(keys, known)
     splits_found = set()
     entries = Entries()
     for file, of_file in zip(source.files, of_files, strict=True):
@@ -212,25 +186,15 @@ def _read(source, keys, names, known, strict):
         order = np.argsort(np.argsort(keys)).astype(np.int32) if keys else np.zeros(0, np.int32)
         keys = sorted(keys)
     found = entries.collect(len(keys), order, NAMED_ROWS)
-    problems.add(
-        "(image, class) pairs both positive and negative",
-        found.contradictions,
-        [
-            (line, f"image {image!r} is both positive and negative for {described(keys[number], names)}, expected one")
-            for line, image, number in found.examples
-        ],
-    )
+    examples = [(line, image, mids.described(keys[number], names)) for line, image, number in found.examples]
+    rows = [(line, f"image {i!r} is both positive and negative for {c}, expected one") for line, i, c in examples]
+    problems.add("(image, class) pairs both positive and negative", found.contradictions, rows)
     problems.check()
     if not len(found.labels):
         malformed = "".join(f"; {one.summary()}" for one in of_files if one.counts)
         raise InputError(f"{source.file}: found no label of {len(keys)} classes, expected at least one{malformed}")
-    arrays = {
-        "indptr": found.labels.indptr,
-        "indices": found.labels.indices,
-        "values": found.labels.values,
-        "name_bytes": found.images.data,
-        "name_offsets": found.images.offsets,
-    }
+    arrays = {name: getattr(found.labels, name) for name in ("indptr", "indices", "values")}
+    arrays |= {"name_bytes": found.images.data, "name_offsets": found.images.offsets}
     return Stored(arrays, {"keys": keys, "skipped": found.skipped, "problems": [one.to_json() for one in of_files]})
 
 
@@ -240,9 +204,9 @@ def _class_keys(source, classes, classes_file, cache):
         return list(classes)
     if not classes_file and (listed := _mid_to_classes(source).keys):
         return listed
-    given = classes_file or beside(TRAINABLE, source.folders)
+    given = classes_file or mids.beside(mids.TRAINABLE, source.folders)
     if given:
-        return read_class_list(given)
+        return mids.read_class_list(given)
     if source.split == "train":
         return None
     training = source.of_split("train")
@@ -253,17 +217,12 @@ def _class_keys(source, classes, classes_file, cache):
         return _labels(training, None, _descriptions(training), False, cache).keys
 
 
-def _trainable(source):
-    file = beside(TRAINABLE, source.folders)
-    return set(read_class_list(file)) if file else set()
-
-
 def _descriptions(source):
-    file = beside(DESCRIPTIONS, source.folders)
-    return _mid_to_classes(source).names | (read_class_descriptions(file) if file else {})
+    file = mids.beside(mids.DESCRIPTIONS, source.folders)
+    return _mid_to_classes(source).names | (mids.read_class_descriptions(file) if file else {})
 
 
 def _mid_to_classes(source):
     """The content of the `mid_to_classes.pth` beside CSL's CSV, if there is one."""
-    file = beside([MID_TO_CLASSES], source.folders) if source.is_csl else None
-    return read_mid_to_classes(file) if file else MidToClasses()
+    file = mids.beside([mids.MID_TO_CLASSES], source.folders) if source.is_csl else None
+    return mids.read_mid_to_classes(file) if file else mids.MidToClasses()

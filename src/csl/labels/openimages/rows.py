@@ -164,12 +164,10 @@ def _report(problems, kind, wrong, lines, column, found):
     """Add the rows where `wrong`; `found` is the message with a place for the cell."""
     if wrong.any():
         first = np.flatnonzero(wrong)[:NAMED_ROWS]
-        rows = [(int(lines[row]), found.format(_shortened(column[int(row)].as_py()))) for row in first]
+        cells = [column[int(row)].as_py() for row in first]
+        shown = [repr(cell if len(cell) <= 40 else f"{cell[:40]}...") for cell in cells]
+        rows = [(int(line), found.format(cell)) for line, cell in zip(lines[first], shown, strict=True)]
         problems.add(kind, wrong.sum(), rows)
-
-
-def _shortened(text, limit=40):
-    return repr(text if len(text) <= limit else text[:limit] + "...")
 
 
 def _is(strings, text):

@@ -112,14 +112,10 @@ class CsvStream:
 
     def _open(self):
         # One thread parses faster than two, and knows the number of a line.
-        return pa.csv.open_csv(
-            self.file,
-            read_options=pa.csv.ReadOptions(
-                block_size=_BLOCK, use_threads=False, autogenerate_column_names=not self.header
-            ),
-            parse_options=pa.csv.ParseOptions(invalid_row_handler=self._leave_out, ignore_empty_lines=False),
-            convert_options=pa.csv.ConvertOptions(include_columns=list(self.columns), column_types=self.columns),
-        )
+        reading = pa.csv.ReadOptions(block_size=_BLOCK, use_threads=False, autogenerate_column_names=not self.header)
+        parsing = pa.csv.ParseOptions(invalid_row_handler=self._leave_out, ignore_empty_lines=False)
+        converting = pa.csv.ConvertOptions(include_columns=list(self.columns), column_types=self.columns)
+        return pa.csv.open_csv(self.file, reading, parsing, converting)
 
     def _leave_out(self, row):
         if row.text.strip():
