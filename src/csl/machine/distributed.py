@@ -7,12 +7,14 @@ leaves, the others notice that their peer is gone (or are ended by torchrun), an
 
 import ctypes
 import importlib
+import inspect
 import os
 import pickle
 import re
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from csl.errors import InputError, Stopped
 
@@ -150,6 +153,22 @@ def broadcast_object(value: Any = None) -> Any:
     box = [value if is_main() else None]
     dist.broadcast_object_list(box, src=0, group=_control)
     return box[0]
+
+
+def data_parallel(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The model for training, which averages gradients over the processes as they are computed; as it is in one process."""
+    if world_size() == 1:
+        return model
+    # Those of 1x1 filters have two names for the same order in memory.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    known = inspect.signature(DistributedDataParallel).parameters
+    sync_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # the old name
+    return DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        **{sync_buffers: False},  # before an evaluation is enough
+    )
 
 
 @contextmanager

@@ -20,10 +20,11 @@ class Body:
         self._modules = [module for name, module in model.named_modules() if not is_head(f"{name}.")]
         self._weights = [p for name, p in model.named_parameters() if p.requires_grad and not is_head(name)]
 
-    def freeze(self, frozen: bool) -> None:
-        """Freeze it, or not, in a model that is in training mode."""
-        self.is_frozen = frozen
+    def freeze(self, frozen: bool) -> bool:
+        """Freeze it, or not, in a model that is in training mode; returns whether that is not as it was."""
+        changed, self.is_frozen = frozen != self.is_frozen, frozen
         for module in self._modules if frozen else ():
             module.training = False
         for weight in self._weights:
             weight.requires_grad_(not frozen)
+        return changed

@@ -1,7 +1,6 @@
 """One run of `train.py` from its settings to its results: labels, mask, prior, network, training, summary."""
 
 import dataclasses
-import os
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -13,7 +12,6 @@ from csl.errors import InputError, printable
 from csl.labels import LabelMatrix
 from csl.losses.groups import outside
 from csl.machine import distributed
-from csl.metrics import estimated_mean_average_precision
 from csl.models.exclusive import exclusive_groups
 from csl.ops import set_abn_backend
 from csl.prior import prior_by_count, read_prior, read_prior_interval, write_prior
@@ -159,12 +157,12 @@ def _train(config, lock, say):
         annotation.write(run.annotation_model, model_of_labels)
     best = trainer.fit()
     if config.refit_head:
-        prior = trainer.prior_of_estimate
+        prior = trainer.best.prior
         best, scores = probe_run.refit_head(config, data, description_of(config), run, best, say, prior)
     else:
-        scores = best_scores(config, data, run, trainer.best_scores)
+        scores = best_scores(config, data, run, trainer.best.scores)
     if scores is not None:
-        estimate = _estimate(trainer, scores) if trainer.prior_of_estimate is not None else None
+        estimate = trainer.best.estimate(scores)
         summarise(
             config, data, full_labels, run, best, scores, time.perf_counter() - started, say, estimate, trainer.prior()
         )
@@ -192,14 +190,6 @@ def _with_choices(config, asked, train, say):
             say(printable(line))
     check_used(config)
     return config
-
-
-def _estimate(trainer, scores):
-    """For `results.json`: the estimated mAP of the best weights with its interval, its prior, and what chose these weights."""
-    targets = trainer.val.labels.select(scores.indices)
-    numbers = estimated_mean_average_precision(scores.probabilities[0], targets, trainer.prior_of_estimate)
-    source = trainer.prior_source.removeprefix(f"{trainer.run.path}{os.sep}")  # a run may move
-    return numbers | {"prior": source, "best_by": trainer.criterion_of_best}
 
 
 def _resumes(config, run, lock, say):

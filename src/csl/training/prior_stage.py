@@ -98,7 +98,7 @@ def _estimate_on(images, trainer, stage, folder):
         trainer.val_loader.num_workers,
         shared=True,
     )
-    network = trainer.networks[trainer.counts.best.get("weights", "model")]
+    network = trainer.networks[trainer.best.results.get("weights", "model")]
     scores = gather_scores(score([network], loader, trainer.device, trainer.amp_dtype, "prior"))
     if scores is not None:
         p = torch.from_numpy(scores.probabilities[0])  # [N, C]

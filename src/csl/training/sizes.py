@@ -5,6 +5,8 @@ arXiv 2104.00298, section 4.2; FFCV's ImageNet recipe). The last part of a run h
 evaluated: one that has only seen smaller objects is worse there (FixRes, arXiv 1906.06423).
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -54,3 +56,19 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
         return images
     images = images if images.device.type == "cpu" else images.float()
     return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+class SizeOfStep:
+    """Resizes the batches of a run to the size of the step under way, which is said where it is another than before."""
+
+    def __init__(self, smallest: Size | None, full: Size, total_steps: int, say: Callable[[str], None]):
+        self.smallest, self.full, self.total_steps, self.say = smallest, full, total_steps, say
+        self.now = height_width(full)
+
+    def resized(self, images: Tensor, step: int) -> Tensor:
+        """Batch uint8 [B, 3, H, W] at the size of the step, from 0."""
+        size = size_at(step, self.total_steps, self.smallest, self.full)
+        if size != self.now:
+            self.now = size
+            self.say(f"image size {size[0]}x{size[1]} from step {step + 1} of {self.total_steps} on")
+        return resized(images, size)

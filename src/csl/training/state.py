@@ -1,7 +1,7 @@
 """The state of training, as parts with `state_dict()`: what a resumed run needs to go on as if it had not stopped."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +12,7 @@ from csl.errors import InputError
 from csl.labels import Annotations
 from csl.machine import distributed
 from csl.metrics.estimated import ESTIMATES
+from csl.models import TimmWithHead
 from csl.prior import ClassPrior
 from csl.runs.record import FREE, check_same_settings
 from csl.training.optim import contiguous_state
@@ -39,38 +40,30 @@ class OwnState(Protocol):
 
 @dataclass
 class Counts:
-    """How far training has come, and the best it has reached.
+    """How far training has come.
 
     Attributes:
         epoch: the epoch under way, from 0.
         step: steps done, over all epochs.
         evaluated: the step of the last evaluation that ended an epoch or training, -1 before the first.
-        best: results of the best evaluation; {} before the first.
-        bad_images: a line for each image that became unreadable, in order.
     """
 
     epoch: int = 0
     step: int = 0
     evaluated: int = -1
-    best: dict[str, Any] = field(default_factory=dict)
-    bad_images: dict[str, None] = field(default_factory=dict)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The counts, and which weights are the best."""
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "evaluated": self.evaluated,
-            "best": self.best,
-            "best_weights": self.best.get("weights", "model"),
-            "bad_images": list(self.bad_images),
-        }
+    def place(self, later: int = 0) -> str:
+        """The steps done, or with `later` 1 the step under way, in words."""
+        return f"epoch {self.epoch + 1} {'at' if later else 'after'} step {self.step + later}"
+
+    def state_dict(self) -> dict[str, int]:
+        """The counts."""
+        return asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`. Older files do not hold `evaluated`: they were saved after an evaluation."""
-        self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
+        self.epoch, self.step = state["epoch"], state["step"]
         self.evaluated = state.get("evaluated", self.step)
-        self.bad_images = dict.fromkeys(state["bad_images"])
 
 
 class EpochSums:
@@ -184,8 +177,31 @@ class TrainingState:
             "other_processes": own[1:],
         }
 
-    def load(self, state: Checkpoint) -> None:
-        """Go on from a file with `state_dict()`."""
+    def resume(self, state: Checkpoint, now: Mapping[str, Any], steps_per_epoch: int) -> None:
+        """Go on from a file with `state_dict()`; `now` is what a file of this run says: classes, global_batch, config, prior.
+
+        Raises:
+            InputError: the state is of another network, data set, schedule or other settings.
+        """
+        if isinstance(self.model, TimmWithHead) and self.model.has_norm and not state.with_norm:
+            raise InputError(
+                f"{state.path}: of an older version, which left out the network's final norm; expected a new run, which may "
+                f"start from it: --model_path {state.path}"
+            )
+        schedule = self.parts["scheduler"]
+        total_steps = schedule.total_steps
+        now = {**now, "scheduler": schedule.state_dict(), "ema": self.parts.get("ema")}
+        try:
+            _check_resumable(state, now, total_steps, steps_per_epoch)
+            self._load(state)
+        except InputError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise InputError(f"{state.path}: not the state of this run ({reason})") from error
+        schedule.total_steps = total_steps  # those of a longer run than the state was saved by
+
+    def _load(self, state):
         content = state.extra
         self.model.load_state_dict(content.get("model", state.state_dict))
         for name, part in self.parts.items():
@@ -196,21 +212,8 @@ class TrainingState:
             part.load_parts([content, *content["other_processes"]])
 
 
-def check_resumable(
-    state: Checkpoint, now: Mapping[str, Any], total_steps: int, steps_per_epoch: int, batch_of: str
-) -> None:
-    """Check that a saved state is one of this run, before anything of it is taken.
-
-    Args:
-        state: the file.
-        now: of this run, as in a file: classes, global_batch, scheduler, ema, config, prior.
-        total_steps: of its schedule.
-        steps_per_epoch: of it.
-        batch_of: how its global batch comes about, as in messages.
-
-    Raises:
-        InputError: the state is of another network, data set, schedule or other settings.
-    """
+def _check_resumable(state, now, total_steps, steps_per_epoch):
+    """Check that a saved state is one of this run, before anything of it is taken."""
     path, then = state.path, state.extra
     if "optimizer" not in then:
         raise InputError(f"{path}: weights alone, expected the state of a run of train.py")
@@ -218,8 +221,8 @@ def check_resumable(
         raise InputError(f"{path}: {len(state.classes or [])} other classes than the data has, cannot resume")
     if then.get("global_batch", now["global_batch"]) != now["global_batch"]:
         raise InputError(
-            f"{path}: {then['global_batch']} images a step, this command has {now['global_batch']} ({batch_of}); "
-            "expected the same"
+            f"{path}: {then['global_batch']} images a step, this command has {now['global_batch']} "
+            f"({distributed.world_size()} processes x --batch_size x --grad_accum); expected the same"
         )
     config = now.get("config") or {}
     longer = _check_length(state, config, total_steps, steps_per_epoch)

@@ -1,42 +1,42 @@
 """The training loop: forward, loss, backward, step; evaluate, keep the best, save."""
 
-import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from csl import checkpoint
 from csl.data.batch_augment import augment_batch
-from csl.data.dataset import BadImage, Batch
+from csl.data.dataset import Batch
 from csl.data.prefetch import on_device
 from csl.errors import InputError
 from csl.labels import Annotations
 from csl.machine import distributed
 from csl.machine.faults import in_one_line
 from csl.machine.signals import DeferredSignals, Interrupted
-from csl.models import TimmWithHead, fuse
+from csl.models import fuse
 from csl.models.compiling import compile_network
 from csl.models.graphing import GraphedNetwork
 from csl.predict.scoring import Scores, autocast_dtype, gather_scores, score, to_input
 from csl.prior import write_prior
 from csl.runs.config import TrainOptions
 from csl.runs.folder import RunFolder
-from csl.training import report, selection, sizes
+from csl.training import report
+from csl.training.bad_images import BadImages
 from csl.training.board import Board, scores_to_show
 from csl.training.body import Body
 from csl.training.finite import FiniteWatch
-from csl.training.optim import ModelEma, contiguous_state, create_optimizer, create_schedule
+from csl.training.optim import ModelEma, create_optimizer, create_schedule
 from csl.training.progress import EpochProgress
-from csl.training.state import Counts, EpochSums, Generators, TrainingState, check_resumable, facts_of_classes
+from csl.training.selection import Best
+from csl.training.sizes import SizeOfStep
+from csl.training.state import Counts, EpochSums, Generators, TrainingState, facts_of_classes
 
 
 class Trainer:
@@ -59,9 +59,6 @@ class Trainer:
         fewest: images of a batch that the model can be trained on: steps with fewer, as others are bad, are left out.
         say: prints one line.
         prior_source: where the class prior of the criterion is from, in words.
-
-    Attributes:
-        best_scores: the validation scores [1, N, C] of the best network, on rank 0; None if an earlier process had them.
     """
 
     def __init__(
@@ -79,7 +76,6 @@ class Trainer:
         fewest: int = 1,
         prior_source: str = "that of the loss",
     ):
-        self.prior_source = prior_source
         self.fewest = fewest
         self.model = model.to(device, memory_format=torch.channels_last)
         self.criterion = criterion.to(device)
@@ -93,43 +89,38 @@ class Trainer:
         self.amp_dtype = autocast_dtype(options.amp, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype == torch.float16)
         self.optimizer = create_optimizer(self.model, options.optimizer, options.lr, options.weight_decay)
-        self.total_steps = options.epochs * self.steps_per_epoch
-        self.schedule = create_schedule(self.optimizer, options.lr, self.total_steps, options.schedule)
-        self.image_size = train_loader.dataset.transform.height_width  # of the step under way; of evaluations always
+        total_steps = options.epochs * self.steps_per_epoch
+        self.schedule = create_schedule(self.optimizer, options.lr, total_steps, options.schedule)
+        train = train_loader.dataset
+        self.size = SizeOfStep(options.progressive_size, train.transform.height_width, total_steps, self.say)
         self.ema = ModelEma(self.model, options.ema_decay) if options.ema_decay else None
         self.networks = {"model": self.model} | ({"ema": self.ema.module} if self.ema is not None else {})
         if options.compile:
             for network in self.networks.values():
                 compile_network(network, device)
-        self.network = self.model if self.processes == 1 else _data_parallel(self.model, device)
+        self.network = distributed.data_parallel(self.model, device)
         self.body = Body(self.model)
         if options.cuda_graph:
             self.network = GraphedNetwork(self.model)
 
-        images = train_loader.dataset.annotations.images
         self.signals = DeferredSignals(self.say)
         self.finite = FiniteWatch(
-            self.model, self.optimizer, self.scaler, options.skip_nonfinite, images, run, self.say
+            self.model, self.optimizer, self.scaler, options.skip_nonfinite, train.annotations.images, run, self.say
         )
-        self.criterion_of_best, why = selection.choose(val.labels, self.prior(), options.selects_by)
-        off = selection.not_estimated(val.labels, self.prior())
-        self.prior_of_estimate = None if off else self.prior()
-        if off:
-            self.say(f"estimated mAP: off ({off})")
-        else:
-            self.say(f"best.ckpt: by {selection.WORDS[self.criterion_of_best]} ({why})")
-        self.board = Board(
-            run.tensorboard, train_loader.dataset.annotations, val, background=val_loader.dataset.transform.background
-        )
-        self.best_scores: Scores | None = None
+        self.bad_images = BadImages(options.on_bad_image == "stop", self.say)
+        self.description = {**facts_of_classes(val), **(description or {})}
+        by = options.selects_by
+        self.best = Best(run, self.say, val, by, self.prior(), prior_source, self.networks, self.description)
+        background = val_loader.dataset.transform.background
+        self.board = Board(run.tensorboard, train.annotations, val, background=background)
 
         self.counts = Counts()
         self.sums = EpochSums(len(val.classes), device)
         parts = {"optimizer": self.optimizer, "scheduler": self.schedule, "scaler": self.scaler}
         parts |= {"ema": self.ema} if self.ema is not None else {}
         parts |= {"criterion": criterion} if criterion.state_dict() else {}  # what a loss remembers
-        self.state = TrainingState(self.model, parts, [self.counts, self.finite], [self.sums, Generators(device)])
-        self.description = {**facts_of_classes(val), **(description or {})}
+        plain = [self.counts, self.best, self.bad_images, self.finite]
+        self.state = TrainingState(self.model, parts, plain, [self.sums, Generators(device)])
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
@@ -148,9 +139,9 @@ class Trainer:
                 rate = self._train_epoch()
                 if self._epoch_is_over() and self.processes > 1:
                     self.save()  # now: a rank cannot save alone when a signal stops the evaluation
-                self._finish_epoch(self._evaluate(may_leave=self._epoch_is_over()), rate)
+                self._finish_epoch(*self._evaluate(may_leave=self._epoch_is_over()), rate)
         self.board.close()
-        return counts.best
+        return self.best.results
 
     def _train_epoch(self) -> float:
         """Train to the end of the epoch under way, or to `max_steps`; returns the images per second."""
@@ -163,7 +154,6 @@ class Trainer:
         self.train_loader.batch_sampler.set_epoch(counts.epoch, done)
         with EpochProgress(f"epoch {counts.epoch + 1}", self.steps_per_epoch, done) as progress:
             for batches in self.steps():
-                self._choose_size()
                 if self._agree_on(batches):
                     self.train_step(batches)
                     taken += 1
@@ -198,11 +188,11 @@ class Trainer:
                 with torch.autocast(self.device.type, half, on, cache_enabled=not self.options.cuda_graph):
                     logits = self.network(x)  # [B, C]
                 loss = self._loss(logits, targets, batch)
-                self.finite.note(self._place(1), loss, batch)
+                self.finite.note(self.counts.place(1), loss, batch)
                 # The gradient is that of the sum over all processes, of which their reduction takes the mean.
                 self.scaler.scale(loss * self.processes).backward()
             outputs.append((logits.detach(), loss.detach(), batch.alone))
-        if self.finite.should_skip(self._place(1), [loss for _, loss, _ in outputs], batches, before):
+        if self.finite.should_skip(self.counts.place(1), [loss for _, loss, _ in outputs], batches, before):
             return
 
         self.scaler.step(self.optimizer)  # where float16 overflowed, the fused optimizer leaves the step out by itself,
@@ -216,21 +206,14 @@ class Trainer:
     def _to_training(self) -> None:
         """Set the network to training mode: all of it, or in the first `frozen_epochs` its head alone."""
         self.model.train()
-        before, frozen = self.body.is_frozen, self.counts.epoch < self.options.frozen_epochs
-        self.body.freeze(frozen)
-        if before != frozen:
-            what = f"the head alone is trained up to epoch {self.options.frozen_epochs}" if frozen else "all is trained"
-            self.say(f"epoch {self.counts.epoch + 1}: {what} (--frozen_epochs)")
-            if self.processes > 1:  # which has noted the parameters that get gradients
-                self.network = _data_parallel(self.model, self.device)
-
-    def _choose_size(self) -> None:
-        """Set the size of the images of the step under way, which is said where it is another."""
-        full = self.train_loader.dataset.transform.height_width
-        size = sizes.size_at(self.counts.step, self.total_steps, self.options.progressive_size, full)
-        if size != self.image_size:
-            self.image_size = size
-            self.say(f"image size {size[0]}x{size[1]} from step {self.counts.step + 1} of {self.total_steps} on")
+        epoch, frozen_epochs = self.counts.epoch, self.options.frozen_epochs
+        if self.body.freeze(epoch < frozen_epochs):
+            what = (
+                f"the head alone is trained up to epoch {frozen_epochs}" if epoch < frozen_epochs else "all is trained"
+            )
+            self.say(f"epoch {epoch + 1}: {what} (--frozen_epochs)")
+            # DistributedDataParallel has noted the parameters that get gradients.
+            self.network = distributed.data_parallel(self.model, self.device)
 
     def _agree_on(self, batches: Sequence[Batch]) -> bool:
         """Whether all processes take this step: the one message between them before it.
@@ -246,15 +229,18 @@ class Trainer:
             self.finite.stop()
         self._leave_on(signal_number)
         if some_bad:
-            self._report_bad(bad)
+            self.bad_images.note(bad, self.save)
         return not too_few
 
     # ---------------------------------------------------------------------------------------------------- evaluation
 
-    def _evaluate(self, may_leave: bool = False) -> dict[str, Any]:
-        """{network: {mAP, mAP_negative}} on all processes. If `may_leave`, a signal stops the evaluation at once."""
+    def _evaluate(self, may_leave: bool = False) -> tuple[dict[str, Any], Scores | None]:
+        """{network: {mAP, mAP_negative}} on all processes, and the scores on rank 0.
+
+        If `may_leave`, a signal stops the evaluation at once.
+        """
         self.finite.check_losses()
-        self.finite.check_weights(self._place())
+        self.finite.check_weights(self.counts.place())
         for network in self.networks.values():
             distributed.broadcast_tensors(network.buffers())  # running statistics: rank 0's are the model's
         # As validate.py runs them, fused; a compiled network runs as it is.
@@ -262,48 +248,40 @@ class Trainer:
         after_batch = self._leave_evaluation if may_leave else None
         part = score(forms, self.val_loader, self.device, self.amp_dtype, "validation", after_batch)
         if any(distributed.all_reduce_max(len(part.bad))):
-            self._report_bad(part.bad)
+            self.bad_images.note(part.bad, self.save)
         if not any(distributed.all_reduce_max(len(part.indices))):
             raise InputError(f"none of the {len(self.val):,} validation images can be read {self._where()}")
-        self.finite.check_scores(part, self.val.images, self._place())
-        self._scores = gather_scores(part)
-        return distributed.broadcast_object(None if self._scores is None else self._results(self._scores))
-
-    def _results(self, scores: Scores) -> dict[str, Any]:
-        targets = self.val.labels.select(scores.indices)  # [N, C]
-        write_prior(self.run.val_prior, self.val.classes, torch.from_numpy(scores.probabilities[0].mean(0)))
-        return {
-            name: selection.validation_numbers(probabilities, targets, self.criterion_of_best, self.prior_of_estimate)
-            for name, probabilities in zip(self.networks, scores.probabilities, strict=True)
-        }
+        self.finite.check_scores(part, self.val.images, self.counts.place())
+        results, scores = None, gather_scores(part)  # [networks, N, C]
+        if scores is not None:
+            write_prior(self.run.val_prior, self.val.classes, torch.from_numpy(scores.probabilities[0].mean(0)))
+            results = self.best.measured(scores)
+        return distributed.broadcast_object(results), scores
 
     def _evaluate_between(self, rate: float) -> None:
         """Evaluate within an epoch; the log has a fraction as its epoch then."""
-        results = self._evaluate()
+        results, scores = self._evaluate()
         self._to_training()
         entry = self._log_entry(round(self.counts.step / self.steps_per_epoch, 4), results, rate)
-        self._keep_best(results)
         self.say(report.evaluation(self.counts.step, entry["loss"], results))
-        self._say_estimate(results)
+        self.best.keep(self.counts.epoch + 1, self.counts.step, results, scores)
         if distributed.is_main():
             self.run.append_log(entry)
             self.board.write_step(self.counts.step, entry)
 
-    def _finish_epoch(self, results: dict[str, Any], rate: float) -> None:
+    def _finish_epoch(self, results: dict[str, Any], scores: Scores | None, rate: float) -> None:
         """Log the epoch, keep the best weights, and save."""
         counts = self.counts
         prior = self.sums.prior.over_processes().value()  # [C]
         entry = self._log_entry(counts.epoch + 1, results, rate)
         self.say(report.epoch(counts.epoch + 1, self.last_epoch, entry["loss"], results, rate))
-        self._say_estimate(results)
+        self.best.keep(counts.epoch + 1, counts.step, results, scores)
         self.say(report.highest_prior(self.val.classes, prior))
-        self._keep_best(results)
-        if distributed.is_main():
-            shown = scores_to_show(self._scores.probabilities[-1], self._scores.indices)
+        if scores is not None:
             write_prior(self.run.train_prior, self.val.classes, prior)
             self.run.append_log(entry)
+            shown = scores_to_show(scores.probabilities[-1], scores.indices)
             self.board.write(entry["epoch"], entry, prior.numpy(), shown)
-        self._scores = None
         counts.evaluated = counts.step
         if self._epoch_is_over():
             counts.epoch += 1
@@ -319,37 +297,21 @@ class Trainer:
             "loss": self.sums.mean_loss(),
             "lr": self.optimizer.param_groups[0]["lr"],
             "images_per_second": round(rate, 2),
-            "bad_images": len(self.counts.bad_images),
+            "bad_images": len(self.bad_images.reasons),
             "skipped_steps": self.finite.skipped,
             **{f"{metric}_{name}": value for name in ("model", "ema") for metric, value in of[name].items()},
         }
 
-    def _keep_best(self, results: dict[str, Any]) -> None:
-        """Write `best.ckpt` if one of the evaluated networks is better than all before."""
-        counts = self.counts
-        ranks = {name: selection.rank(numbers, self.criterion_of_best) for name, numbers in results.items()}
-        better = max(ranks, key=lambda name: (ranks[name], name == "ema"))
-        before = selection.rank(counts.best, self.criterion_of_best)
-        if counts.best and ranks[better] <= before and self.criterion_of_best is not None:
-            return
-        counts.best = {"epoch": counts.epoch + 1, "step": counts.step, "weights": better, **results[better]}
-        if distributed.is_main():
-            which = list(self.networks).index(better)
-            self.best_scores = None  # first: memory may have no room for both
-            self.best_scores = replace(self._scores, probabilities=self._scores.probabilities[which : which + 1].copy())
-            weights = contiguous_state(self.networks[better])
-            checkpoint.write(self.run.best, {"model": weights, **self.description, "best": counts.best})
-
     # ----------------------------------------------------------------------------------------------- save and resume
 
-    def save(self) -> None:
-        """Write `last.ckpt`: all that a resumed run needs to go on as if it had not stopped. All processes call it."""
+    def save(self) -> Path:
+        """Write `last.ckpt`, all that a resumed run needs to go on as if it had not stopped; all processes call it."""
         self.finite.check_losses()  # first, as it names the images
-        self.finite.check_weights(self._place())
+        self.finite.check_weights(self.counts.place())
         state = self.state.state_dict()
         if state is not None:
-            about = {"global_batch": self.global_batch, "log_lines": self.run.log_lines(), "prior": self.prior()}
-            checkpoint.write(self.run.last, state | about | self.description)
+            checkpoint.write(self.run.last, {**state, "log_lines": self.run.log_lines(), **self._facts()})
+        return self.run.last
 
     def resume(self) -> None:
         """Go on from `last.ckpt`, with any number of processes that makes the same global batch.
@@ -358,31 +320,13 @@ class Trainer:
             InputError: there is none, or it is of another network, data set, schedule or other settings.
         """
         state = checkpoint.read(self.run.last)
-        if isinstance(self.model, TimmWithHead) and self.model.has_norm and not state.with_norm:
-            raise InputError(
-                f"{state.path}: of an older version, which left out the network's final norm; expected a new run, which may "
-                f"start from it: --model_path {state.path}"
-            )
-        now = {
-            **self.description,
-            "global_batch": self.global_batch,
-            "scheduler": self.schedule.state_dict(),
-            "ema": self.ema,
-            "prior": self.prior(),
-        }
-        batch = f"{self.processes} processes x --batch_size x --grad_accum"
-        try:
-            total_steps = self.schedule.total_steps
-            check_resumable(state, now, total_steps, self.steps_per_epoch, batch)
-            self.state.load(state)
-            self.schedule.total_steps = total_steps  # those of a longer run than the state was saved by
-        except InputError:
-            raise
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise InputError(f"{state.path}: not the state of this run ({reason})") from error
+        self.state.resume(state, self._facts(), self.steps_per_epoch)
         if distributed.is_main():
             self.run.rewind_log(state.extra["log_lines"])
+
+    def _facts(self) -> dict[str, Any]:
+        """What `last.ckpt` says of the run, which has to be the same where it is resumed."""
+        return {**self.description, "global_batch": self.global_batch, "prior": self.prior()}
 
     # ------------------------------------------------------------------------------------------------------- details
 
@@ -391,12 +335,8 @@ class Trainer:
         prior = getattr(self.criterion, "prior", None)
         return None if prior is None else prior.cpu()
 
-    def _say_estimate(self, results: dict[str, Any]) -> None:
-        if self.prior_of_estimate is not None:
-            self.say(report.estimated(results, self.prior_source))
-
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        images = sizes.resized(batch.images, self.image_size)  # --progressive_size
+        images = self.size.resized(batch.images, self.counts.step)  # --progressive_size
         x = to_input(images, self.device, next(self.model.parameters()).dtype)
         x = x if batch.draws is None else augment_batch(x, batch.draws)  # --augment fast
         return x, batch.targets.to(self.device, non_blocking=True)
@@ -423,54 +363,17 @@ class Trainer:
         loss = self.sums.own_mean_loss()
         self.say(report.step(self.counts.epoch + 1, step, self.steps_per_epoch, loss, rate, left * self.global_batch))
 
-    def _report_bad(self, bad: Sequence[BadImage]) -> None:
-        """Note the bad images of all processes on all of them."""
-        for image in (image for part in distributed.gather_objects(list(bad)) for image in part):
-            if image.reason in self.counts.bad_images:
-                continue
-            if self.options.on_bad_image == "stop":
-                self.save()  # without the image: it stops a resumed run again
-                raise InputError(
-                    f"{image.reason} (became unreadable during training; state saved in {self.run.last}; "
-                    "--on_bad_image skip --resume goes on without it)"
-                )
-            self.counts.bad_images[image.reason] = None
-            self.say(report.bad_image(len(self.counts.bad_images), image.reason))
-
-    def _leave_on(self, signal_number: int) -> None:
+    def _leave_on(self, signal_number: int, is_saved: bool = False) -> None:
         """Save and stop, if a process received a signal."""
         if signal_number:
-            self.save()
-            raise Interrupted(signal_number, self.run.last)
+            raise Interrupted(signal_number, self.run.last if is_saved else self.save())
 
     def _leave_evaluation(self) -> None:
         """Stop an evaluation on a signal: it may take longer than a preempted machine has, and a resumed run repeats it."""
-        if self.signals.number is not None:
-            if self.processes == 1:  # with several, `fit` has saved
-                self.save()
-            raise Interrupted(self.signals.number, self.run.last)
-
-    def _place(self, later: int = 0) -> str:
-        """The steps done, or the step under way, in words."""
-        word = "at" if later else "after"
-        return f"epoch {self.counts.epoch + 1} {word} step {self.counts.step + later}"
+        self._leave_on(self.signals.number or 0, is_saved=self.processes > 1)  # by `fit`
 
     def _where(self) -> str:
-        return f"in {self._place()}: {self.run.last_state()}"
-
-
-def _data_parallel(model, device):
-    """The model for training, which averages gradients over the processes as they are computed."""
-    # Those of 1x1 filters have two names for the same order in memory.
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    known = inspect.signature(DistributedDataParallel).parameters
-    sync_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # the old name
-    return DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        gradient_as_bucket_view=True,
-        **{sync_buffers: False},  # before an evaluation is enough
-    )
+        return f"in {self.counts.place()}: {self.run.last_state()}"
 
 
 def _every(period, step):
