@@ -14,13 +14,19 @@ Rules, each with its reason; a flag that is given wins over them.
 import dataclasses
 from typing import Any
 
-from csl.errors import InputError
+from torch import Tensor, nn
+
+from csl.errors import InputError, printable
 from csl.labels import Annotations
 from csl.losses.groups import outside
 from csl.models.exclusive import exclusive_groups
 from csl.runs.config import TrainConfig
-from csl.training.checks import OF_LOSS, PRIOR
+from csl.runs.folder import RunFolder
+from csl.training import probe_run
+from csl.training.checks import OF_LOSS, PRIOR, check_used
+from csl.training.data import Data, Say
 from csl.training.probe import Probed
+from csl.training.start import starting_weights, with_start
 
 FEW_NEGATIVES = 0.5
 """Share of classes with a known negative under which there is no frequency to be estimated."""
@@ -129,6 +135,48 @@ def of_probe(config: TrainConfig, train: Annotations, found: Probed) -> TrainCon
     if not outside(exclusive_groups(train.groups), len(train.classes)):
         settings = {"loss": settings["loss"]}
     return dataclasses.replace(config, **settings)
+
+
+def with_choices(config: TrainConfig, asked: TrainConfig, train: Annotations, say: Say) -> TrainConfig:
+    """The settings with all that the command (`asked`) leaves to the program, which is said; a resumed run has it already."""
+    if asked.loss == "auto" and config.loss != "auto":
+        say(f"loss auto: as the run was started, {flags_of_loss(config)}")
+    config, of_start = with_start(config)
+    starts, lines = starting_weights(config) is not None, []
+    if config.frozen_epochs and not starts:
+        raise InputError(
+            f"--frozen_epochs {config.frozen_epochs}: the network starts from scratch, and has learned nothing to be kept; "
+            "expected weights to start from (--model_path), or 0"
+        )
+    if config.loss == "auto":
+        config, lines = chosen(config, train, probe_run.can_look(config, starts, len(train.classes)))
+    if config.probe and exclusive_groups(train.groups) and not config.refit_head:  # which fits rows one by one
+        config = dataclasses.replace(config, group_loss="softmax")
+    config, of_settings = settled(config, len(train), starts)
+    for line in (of_start, *lines, of_settings):
+        if line is not None:
+            say(printable(line))
+    check_used(config)
+    return config
+
+
+def with_choice_of_probe(
+    config: TrainConfig,
+    asked: TrainConfig,
+    data: Data,
+    model: nn.Module,
+    run: RunFolder,
+    say: Say,
+    prior: Tensor | None = None,
+) -> tuple[TrainConfig, Probed]:
+    """The settings with the loss that a probe of the network finds the best, if it is left to it; and what it has found."""
+    choosing = asked.loss == "auto"
+    found = probe_run.look(config, data, model, run, None if choosing else config, say, prior)
+    if choosing:
+        config = of_probe(config, data.train, found)
+        check_used(config)
+        say(printable(line_of(config, data.train)))
+    return config, found
 
 
 def flags_of_loss(config: TrainConfig) -> str:
