@@ -14,17 +14,14 @@ Rules, each with its reason; a flag that is given wins over them.
 import dataclasses
 from typing import Any
 
-from torch import Tensor, nn
-
 from csl.errors import InputError, printable
 from csl.labels import Annotations
 from csl.losses.groups import outside
 from csl.models.exclusive import exclusive_groups
 from csl.runs.config import TrainConfig
-from csl.runs.folder import RunFolder
 from csl.training import probe_run
 from csl.training.checks import OF_LOSS, PRIOR, check_used
-from csl.training.data import Data, Say
+from csl.training.data import Say
 from csl.training.probe import Probed
 from csl.training.start import starting_weights, with_start
 
@@ -158,25 +155,6 @@ def with_choices(config: TrainConfig, asked: TrainConfig, train: Annotations, sa
             say(printable(line))
     check_used(config)
     return config
-
-
-def with_choice_of_probe(
-    config: TrainConfig,
-    asked: TrainConfig,
-    data: Data,
-    model: nn.Module,
-    run: RunFolder,
-    say: Say,
-    prior: Tensor | None = None,
-) -> tuple[TrainConfig, Probed]:
-    """The settings with the loss that a probe of the network finds the best, if it is left to it; and what it has found."""
-    choosing = asked.loss == "auto"
-    found = probe_run.look(config, data, model, run, None if choosing else config, say, prior)
-    if choosing:
-        config = of_probe(config, data.train, found)
-        check_used(config)
-        say(printable(line_of(config, data.train)))
-    return config, found
 
 
 def flags_of_loss(config: TrainConfig) -> str:

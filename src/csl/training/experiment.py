@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from csl.errors import InputError
+from csl.errors import InputError, printable
 from csl.labels import Annotations, LabelMatrix
 from csl.losses.groups import outside
 from csl.machine import distributed
@@ -19,7 +19,7 @@ from csl.runs.record import config_of, deterministic, label_hash
 from csl.runs.split import write_split
 from csl.training import annotation, auto, probe_run, report, resuming, selection
 from csl.training.assembly import class_set_of, create_trainer, description_of, resume_if
-from csl.training.checks import check_groups
+from csl.training.checks import check_groups, check_used
 from csl.training.data import (
     Say,
     check_fingerprints,
@@ -89,7 +89,7 @@ def _train(asked, lock, say):
     saved = resuming.enter(config, asked, run, lock, say)
     found = None
     if config.prior_estimator == "probe" and not saved:
-        config, found = auto.with_choice_of_probe(config, asked, data, model, run, say, prior)
+        config, found = _with_probe(config, asked, data, model, run, prior, say)
     if not config.resume:
         record.write(config, data.train, run, prior)
     if config.probe:
@@ -143,6 +143,17 @@ def _network(config, data, say):
     if not config.probe:
         check_batches(config, data.train)
     return model, prior
+
+
+def _with_probe(config, asked, data, model, run, prior, say):
+    """The settings, with the loss that a probe of the network finds the best where it is left to it; and what it has found."""
+    choosing = asked.loss == "auto"
+    found = probe_run.look(config, data, model, run, None if choosing else config, say, prior)
+    if choosing:
+        config = auto.of_probe(config, data.train, found)
+        check_used(config)
+        say(printable(auto.line_of(config, data.train)))
+    return config, found
 
 
 def _given_prior(config, train):

@@ -188,28 +188,24 @@ class TrainingState:
                 f"{state.path}: of an older version, which left out the network's final norm; expected a new run, which may "
                 f"start from it: --model_path {state.path}"
             )
-        schedule = self.parts["scheduler"]
+        then, schedule = state.extra, self.parts["scheduler"]
         total_steps = schedule.total_steps
         now = {**now, "scheduler": schedule.state_dict(), "ema": self.parts.get("ema")}
         try:
             _check_resumable(state, now, total_steps, steps_per_epoch)
-            self._load(state)
+            self.model.load_state_dict(then.get("model", state.state_dict))
+            for name, part in self.parts.items():
+                part.load_state_dict(then[name])
+            for part in self.plain:
+                part.load_state_dict(then)
+            for part in self.own:
+                part.load_parts([then, *then["other_processes"]])
         except InputError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise InputError(f"{state.path}: not the state of this run ({reason})") from error
         schedule.total_steps = total_steps  # those of a longer run than the state was saved by
-
-    def _load(self, state):
-        content = state.extra
-        self.model.load_state_dict(content.get("model", state.state_dict))
-        for name, part in self.parts.items():
-            part.load_state_dict(content[name])
-        for part in self.plain:
-            part.load_state_dict(content)
-        for part in self.own:
-            part.load_parts([content, *content["other_processes"]])
 
 
 def _check_resumable(state, now, total_steps, steps_per_epoch):
