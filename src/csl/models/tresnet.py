@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from csl.errors import InputError
 from csl.models.abn import InPlaceABN
 from csl.models.heads import MLDecoderHead, create_head
+from csl.models.narrow import narrowed
 from csl.ops import blur, space_to_depth, squeeze_excite
 
 SIZE_STEP, SIZE_MIN = 4, 20
@@ -72,7 +73,7 @@ class TResNet(nn.Module):
                     block(channels, planes * 2**stage, stride if index == 0 else 1, use_se=use_se, slope=config.slope)
                 )
                 channels = planes * 2**stage * block.expansion
-            layers[f"layer{stage + 1}"] = nn.Sequential(*stack)
+            layers[f"layer{stage + 1}"] = Stage(*stack)
         self.body = nn.Sequential(layers)
         self.num_features = channels
         self.num_classes = num_classes
@@ -96,6 +97,17 @@ class TResNet(nn.Module):
             for module in self.head.modules():
                 if isinstance(module, nn.Linear):
                     nn.init.normal_(module.weight, 0, 0.01)
+
+
+class Stage(nn.Sequential):
+    """Blocks one after another, whose weights are cast together under autocast; a captured graph has a compiler for that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H', W']."""
+        if torch.compiler.is_compiling():
+            return super().forward(x)
+        with narrowed(self, x.device):
+            return super().forward(x)
 
 
 class BasicBlock(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from csl.ops.abn_backend import runs_on_triton
+from csl.ops.casts import cast_all
 
 
 def squeeze_excite_ref(
@@ -53,7 +54,8 @@ class _SqueezeExcite(torch.autograd.Function):
     def forward(ctx, x, weight1, bias1, weight2, bias2, shortcut):
         mean = x.mean((2, 3))  # [B, C]
         matrix1, matrix2 = _matrix(weight1, x), _matrix(weight2, x)
-        hidden, attention = _attention(mean, matrix1, bias1, matrix2, bias2)  # [B, I], [B, C]
+        biases = (bias1, bias2) if bias1.dtype == x.dtype else cast_all((bias1, bias2), x.dtype)
+        hidden, attention = _attention(mean, matrix1, biases[0], matrix2, biases[1])  # [B, I], [B, C]
         scale = attention[:, :, None, None]
         kernels = _kernels(x)
         if shortcut is None:
@@ -63,7 +65,8 @@ class _SqueezeExcite(torch.autograd.Function):
         else:
             y = torch.addcmul(shortcut.to(x.dtype), x, scale).relu_()
         ctx.save_for_backward(x, mean, hidden, attention, matrix1, matrix2, None if shortcut is None else y)
-        ctx.weights = weight1.shape, weight2.shape, weight1.dtype, weight2.dtype
+        ctx.shapes = weight1.shape, weight2.shape
+        ctx.dtypes = weight1.dtype, weight2.dtype, bias1.dtype, bias2.dtype
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(attention)
         return y, attention
@@ -74,7 +77,8 @@ class _SqueezeExcite(torch.autograd.Function):
         x, mean, hidden, attention, matrix1, matrix2, y = ctx.saved_tensors
         if dy is None:
             return (None,) * 6
-        shape1, shape2, dtype1, dtype2 = ctx.weights
+        shape1, shape2 = ctx.shapes
+        of_weight1, of_weight2, of_bias1, of_bias2 = ctx.dtypes
         kernels = _kernels(x)
         if kernels is not None:
             dy, d_attention = kernels.backward_sums(dy, x, y)  # [B, C]
@@ -87,9 +91,9 @@ class _SqueezeExcite(torch.autograd.Function):
         pixels = x.shape[2] * x.shape[3]
         d_mean = torch.addmm(attention, d_first, matrix1, beta=0, alpha=1 / pixels)  # [B, C]; beta: nothing is added
         dx = torch.addcmul(d_mean[:, :, None, None], dy, attention[:, :, None, None])
-        d_weight1 = (d_first.t() @ mean).view(shape1).to(dtype1)
-        d_weight2 = (d_second.t() @ hidden).view(shape2).to(dtype2)
-        d_bias1, d_bias2 = d_first.sum(0, dtype=dtype1), d_second.sum(0, dtype=dtype2)
+        d_weight1 = (d_first.t() @ mean).view(shape1).to(of_weight1)
+        d_weight2 = (d_second.t() @ hidden).view(shape2).to(of_weight2)
+        d_bias1, d_bias2 = d_first.sum(0, dtype=of_bias1), d_second.sum(0, dtype=of_bias2)
         return dx, d_weight1, d_bias1, d_weight2, d_bias2, None if y is None else dy
 
 
