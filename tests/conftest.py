@@ -22,8 +22,8 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 os.environ["HF_HUB_CACHE"] = os.path.join(os.path.dirname(__file__), "no_hub")
 os.environ.setdefault("CSL_ENGINE", "torch")  # exporting each small network anew takes longer than running it
 
-# The same examples everywhere: HYPOTHESIS_PROFILE=default looks for new ones.
-hypothesis.settings.register_profile("same", derandomize=True)
+# The same examples everywhere, however busy the machine: HYPOTHESIS_PROFILE=default looks for new ones.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # A conftest.py of a folder would hide this one from the tests that import from it.
