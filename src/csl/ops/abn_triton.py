@@ -21,7 +21,7 @@ from torch import Tensor
 from csl.ops.triton_parts import ACC, accumulator, by_hand, dense, device_of, laid_out, splits_for, store, tile
 
 TILE = 2048
-"""Elements that a program holds at a time."""
+"""Elements that a program holds at a time; of channels-last sums half of them, whose accumulators take registers, too."""
 
 
 @triton.jit
@@ -57,14 +57,15 @@ def _statistics_kernel(
     start, cut, end = _span(tl.program_id(1), span, images, pixels, BLOCK_P)
     offset, rows = _tile(start, channel, images, channels, pixels, stride_p, stride_c, BLOCK_P)
     base = tl.sum(tl.load(x_ptr + offset, rows & known, other=0).to(ACC), 0) / tl.sum(rows.to(ACC))  # [BLOCK_C]
-    count = (cut - start) * BLOCK_P
+    count, step = (cut - start) * BLOCK_P, tl.cast(stride_p, tl.int64) * BLOCK_P
     first = tl.zeros([BLOCK_P, BLOCK_C], ACC)
     second = tl.zeros([BLOCK_P, BLOCK_C], ACC)
-    for index in tl.range(start, cut, num_stages=1, loop_unroll_factor=4):
-        offset, _ = _tile(index, channel, images, channels, pixels, stride_p, stride_c, BLOCK_P)
-        x = tl.load(x_ptr + offset, known).to(ACC) - base[None, :]
+    place = x_ptr  # moved on: less to compute for each tile than its offsets
+    for _ in tl.range(start, cut, num_stages=1, loop_unroll_factor=4):
+        x = tl.load(place + offset, known).to(ACC) - base[None, :]
         first += x
         second += x * x
+        place += step
     for index in range(cut, end):
         offset, rows = _tile(index, channel, images, channels, pixels, stride_p, stride_c, BLOCK_P)
         x = tl.load(x_ptr + offset, rows & known, other=0).to(ACC) - base[None, :]
@@ -299,7 +300,7 @@ def prepare(
 def _merged(x, rows, *settings):
     x = dense(x)
     dtype = accumulator(x)
-    shape, tiling, span, columns, splits, _ = _plan(x.shape, x.is_contiguous(), x.device)
+    shape, _, tiling, span, columns, splits, _ = _plan(x.shape, x.is_contiguous(), x.device)
     parts, out = x.new_empty((splits, 3, shape[1]), dtype=dtype), x.new_empty((rows, shape[1]), dtype=dtype)
     weight, running_mean, running_var, batches, momentum, eps = settings
     with device_of(x):
@@ -321,7 +322,7 @@ def normalise(
     y = x if overwrite else torch.empty_like(x)
     if shortcut is not None:
         shortcut = laid_out(shortcut, x)
-    shape, tiling, _, columns, _, tiles = _plan(x.shape, x.is_contiguous(), x.device)
+    shape, tiling, _, _, columns, _, tiles = _plan(x.shape, x.is_contiguous(), x.device)
     with device_of(x):
         _normalise_kernel[(tiles, columns)](
             x, shortcut, y, constants, bias, *shape, slope, ACC[accumulator(x)], slope != 1.0, by_hand(y), *tiling
@@ -336,10 +337,9 @@ def backward_sums(dy: Tensor, y: Tensor, bias: Tensor, slope: float) -> Tensor:
 
 def backward_input(dy: Tensor, y: Tensor, bias: Tensor, coefficients: Tensor, slope: float) -> Tensor:
     """Gradient of x in y's layout: c0 dz - c1 - c2 (z - bias), of the coefficients [3, C]."""
-    dy = _like(dy, y)
-    dx = torch.empty_like(y)
+    dy, dx = _like(dy, y), torch.empty_like(y)
     dtype = accumulator(y)
-    shape, tiling, _, columns, _, tiles = _plan(y.shape, y.is_contiguous(), y.device)
+    shape, tiling, _, _, columns, _, tiles = _plan(y.shape, y.is_contiguous(), y.device)
     with device_of(y):
         _backward_input_kernel[(tiles, columns)](
             dy, y, dx, bias, coefficients, *shape, slope,
@@ -371,7 +371,7 @@ def backward(
 
 def _summed_up(dy, y, joined, dz, bias, slope, weight, constants, dweight, dbias, share, inverse):
     dtype = accumulator(y)
-    shape, tiling, span, columns, splits, _ = _plan(y.shape, y.is_contiguous(), y.device)
+    shape, _, tiling, span, columns, splits, _ = _plan(y.shape, y.is_contiguous(), y.device)
     channels = shape[1]
     parts, out = (
         y.new_empty((splits, 2, channels), dtype=dtype),
@@ -392,6 +392,8 @@ _BITS = {torch.float64: tl.int64, torch.float32: tl.int32}
 
 def _like(dy, y):
     """dy in y's dtype and layout."""
+    if dy.dtype == y.dtype and dy.stride() == y.stride():  # as nearly always: less to ask
+        return dy
     return laid_out(dy.to(y.dtype), y)
 
 
@@ -399,14 +401,18 @@ def _like(dy, y):
 def _plan(sizes, contiguous, device):
     """How a tensor is passed over, found once for its shape.
 
-    images, channels, pixels and their strides; the tile's sides; the tiles of a span; columns, spans and tiles of a column.
+    images, channels, pixels and their strides; the sides of a tile, and of one of the sums; how many of the latter a span has;
+    columns; spans and tiles of a column.
     """
     channels, pixels = sizes[1], max(math.prod(sizes[2:]), 1)
     if pixels == 1 or not contiguous:  # rows of channels
         shape = 1, channels, sizes[0] * pixels, channels, 1
     else:
         shape = sizes[0], channels, pixels, 1, pixels
-    block_p, block_c = tile(channels, shape[2], shape[4] == 1, TILE)
-    columns, tiles = -(-channels // block_c), shape[0] * -(-shape[2] // block_p)
-    span = -(-tiles // splits_for(device, tiles, columns))
-    return shape, (block_p, block_c), span, columns, -(-tiles // span), tiles
+    channels_last = shape[4] == 1
+    whole = tile(channels, shape[2], channels_last, TILE)
+    part = tile(channels, shape[2], channels_last, TILE // 2 if channels_last else TILE)
+    columns = -(-channels // whole[1])  # as wide in both
+    tiles, parts = (shape[0] * -(-shape[2] // block_p) for block_p, _ in (whole, part))
+    span = -(-parts // splits_for(device, parts, columns))
+    return shape, whole, part, span, columns, -(-parts // span), tiles
