@@ -70,9 +70,11 @@ def current_backend(device: torch.device | str) -> tuple[str, str]:
 @torch.compiler.assume_constant_result
 def backend_for(device_type: str) -> str:
     """The backend of a call on tensors of that device type: "triton", "torch" or "inplace-abn"."""
-    unknown = (_chosen, device_type) not in _resolved
+    known = _resolved.get((_chosen, device_type))
+    if known is not None:
+        return known[0]
     backend, reason = current_backend(device_type)
-    if unknown and device_type == "cuda" and _chosen == "auto" and backend == "torch":  # nobody has said so yet
+    if device_type == "cuda" and _chosen == "auto" and backend == "torch":  # nobody has said so yet
         warnings.warn(f"csl.ops: PyTorch's operators, which are slower. {reason}", stacklevel=2)
     return backend
 

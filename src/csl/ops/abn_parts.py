@@ -1,5 +1,6 @@
 """The two directions of InPlace-ABN by the parts of a backend: what a batch is normalised with, and its gradients."""
 
+import functools
 from types import ModuleType
 
 import torch
@@ -119,12 +120,19 @@ def parts_of(backend: str) -> ModuleType:
     """statistics, normalise, backward_sums and backward_input of a backend; as operators where a graph is captured."""
     if backend == "torch":
         return abn_torch
-    # Importing Triton takes a second.
-    if torch.compiler.is_compiling():
-        from csl.ops import abn_operators as parts
-    else:
-        from csl.ops import abn_triton as parts
-    return parts
+    if not torch.compiler.is_compiling():
+        return _kernels()
+    from csl.ops import abn_operators
+
+    return abn_operators
+
+
+@functools.cache
+def _kernels():
+    """Looked up once, and not at the top: importing Triton takes a second."""
+    from csl.ops import abn_triton
+
+    return abn_triton
 
 
 def _in_one(backend, group):

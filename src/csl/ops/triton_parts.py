@@ -63,4 +63,4 @@ def splits_for(device: torch.device, tiles: int, columns: int) -> int:
 
 def device_of(x: Tensor) -> torch.cuda.device:
     """Launches go to the current device, which need not be x's: a context manager that makes it so."""
-    return torch.cuda.device(x.device if x.is_cuda else -1)
+    return torch.cuda.device(x.get_device())
