@@ -139,11 +139,13 @@ def test_a_stage_of_a_gpu_is_ended_with_all_it_started_and_keeps_its_rows(tmp_pa
 def test_the_stages_of_a_gpu_run_without_one(tmp_path, monkeypatch):
     benchmark, out = load("gpu", monkeypatch), tmp_path / "gpu.json"
     small = benchmark.sizes(dry=True)
-    rows = [row for stage in ("profile", "eager", "loss") for row in benchmark.STAGES[stage][2](small)]
+    rows = [row for stage in ("profile", "eager", "loss", "loader") for row in benchmark.STAGES[stage][2](small)]
     assert [row["peer"] for row in rows[:2]] == ["csl", "timm"]
     assert rows[2]["ratios"].keys() >= {"timm"}
     assert rows[2]["ratios"]["timm"]["target"] == 1.25
     assert "csl selective" in [row.get("loss") for row in rows[3:]]
+    assert [row["what"] for row in rows[-2:]] == ["loader, --augment original", "loader, --augment fast"]
+    assert all(row["images_per_s"] > 0 for row in rows[-4:])
 
     def call(*more):
         monkeypatch.setattr(sys, "argv", ["gpu.py", "--dry", "--stages", "probe", "--out", str(out), *more])
