@@ -86,24 +86,24 @@ def _train(asked, lock, say):
     data, record = _data(config, run, before, say)
     config = auto.with_choices(config, asked, data.train, say)
     model, prior = _network(config, data, say)  # before anything moves: a wrong file loses nothing
-    saved = resuming.enter(config, asked, run, lock, say)
-    found = None
+    saved = resuming.enter(config, asked, run, lock, say)  # a state of the run itself, beside any of stage 1
+    found = estimate = None
     if config.prior_estimator == "probe" and not saved:
         config, found = _with_probe(config, asked, data, model, run, prior, say)
     if not config.resume:
         record.write(config, data.train, run, prior)
     if config.probe:
         best, scores = probe_run.train_head(config, data, model, description_of(config), run, say, prior)
-        of_training = ()
     else:
         if config.prior_path == "auto":
             model, prior = _after_stage_1(config, data, record, run, prior, saved, found, say)
         trainer = create_trainer(model, config, data, run, prior, say)
         best, scores = _fit(trainer, config, data, record, prior, saved, say)
-        of_training = (None if scores is None else trainer.best.estimate(scores), trainer.prior())
-    if scores is not None:
+        estimate = None if scores is None else trainer.best.estimate(scores)
+        prior = trainer.prior()
+    if scores is not None:  # on rank 0
         seconds = time.perf_counter() - started
-        summarise(config, data, record.full_labels, run, best, scores, seconds, say, *of_training)
+        summarise(config, data, record.full_labels, run, best, scores, seconds, say, estimate, prior)
     return best
 
 
