@@ -82,7 +82,9 @@ def test_bad_images_leave_no_row(annotations):
     assert scores.indices.tolist() == [1, 2, 4]
     assert [image.index for image in scores.bad] == [0, 3]
     for network, found in zip(networks, scores.probabilities, strict=True):
-        np.testing.assert_array_equal(found, network.rows[[50, 100, 200]].sigmoid().numpy())
+        expected = network.rows[[50, 100, 200]].sigmoid().numpy()
+        # Not equal: of other places in a processor's vectors, whose ends round otherwise.
+        np.testing.assert_allclose(found, expected, rtol=3e-7, atol=0)
 
 
 SCORED = """
