@@ -55,7 +55,7 @@ LOADED = {
 LIMITS = {
     "launches of a step": 896,
     "launches of the loss": 12,
-    "Python of a layer over that": 1.3,  # a number of any processor
+    "Python of a layer over BatchNorm2d's": 1.3,  # a number of any processor
     "MiB an image": 15.6,
     "spilled bytes": 0,
     "_statistics_kernel": {"instructions": 5.3, "registers": 64},
@@ -266,7 +266,7 @@ def main():
         "launches of the loss": in_loss.total(),
         "Python of a layer, us": round(layer, 1),
         "BatchNorm2d, leaky_relu_: Python, us": round(plain, 1),
-        "Python of a layer over that": round(layer / plain, 2),
+        "Python of a layer over BatchNorm2d's": round(layer / plain, 2),
         "MiB an image": round(kept, 1),
         "timm: MiB an image": round(timm_kept, 1),
         "kernels": worst(rows),

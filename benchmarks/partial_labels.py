@@ -55,6 +55,7 @@ from csl.machine.draws import generator
 from csl.metrics import estimated_average_precision, mean_average_precision
 from csl.models.exclusive import exclusive_groups
 from csl.predict.scoring import to_input
+from csl.prior import prior_by_count
 from csl.training.annotation import shares_of
 from csl.training.hidden import fit_hidden
 from csl.training.linear import fit_heads, folds_of
@@ -74,9 +75,14 @@ PROTOCOLS = {  # name: data, scheme of csl.labels.simulation, its parameter
 }
 
 
-def annotation(gamma, priors, known, times=1.0):
-    prior = torch.maximum((times * priors["estimated"]).clamp(max=0.95), known[0].float())
-    return AnnotationLoss(gamma, prior=prior, known=known)
+def annotation(gamma, priors, known):
+    return AnnotationLoss(gamma, prior=priors["estimated"], known=known)
+
+
+def annotation_by_count(times, gamma, priors, known):
+    """With a prior by `times` as many labels an image as there are."""
+    counted = prior_by_count(known[0].numpy(), 1, times * float(priors["estimated"].sum()))  # shares: of one image
+    return annotation(gamma, {"estimated": counted}, known)
 
 
 def csl(gamma, priors, known):
@@ -131,7 +137,7 @@ HIDDEN = {
     f"{name}, hidden layer": name for name in ("annotation", "csl")
 }  # in place of the linear head; the same exponent
 WITH_COUNT = {  # for one positive an image, whose prior is a person's count: what a wrong one costs
-    f"annotation, {word} as many labels": (partial(annotation, times=times), (0.0,))
+    f"annotation, {word} as many labels": (partial(annotation_by_count, times), (0.0,))
     for word, times in (("a third", 1 / 3), ("half", 0.5), ("twice", 2.0))
 }
 AUTO = ("annotation", "csl", "ignore, exponent chosen", "negative", *WITH_GROUPS)
@@ -219,7 +225,7 @@ def priors_of(x, y, truth, seed):
     """The estimated and the published prior, both [C], the latter None where no negative is known; and the number of images."""
     if not (y == 0).any():
         labels_an_image = (truth == 1).float().sum(1).mean()
-        estimated = (labels_an_image * shares_of(y)[0]).clamp(1e-4, 0.95).float()
+        estimated = prior_by_count((y == 1).sum(0).numpy(), len(y), float(labels_an_image))
         return {"estimated": estimated, "published": None, "images": len(x)}
     estimated, published, _ = priors_by_heads(x, y, seed, folds_of(len(x), FOLDS, seed))
     return {"estimated": estimated.prior, "published": published, "images": len(x)}

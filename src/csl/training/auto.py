@@ -105,11 +105,9 @@ def chosen(config: TrainConfig, train: Annotations, probes: bool) -> tuple[Train
         several = False
         if not unknown:
             taken |= {"partial_loss_mode": "ignore", "gamma_neg": 0.0}
-        elif with_negatives < FEW_NEGATIVES * len(rest) and config.labels_per_image is None:
-            taken |= {"partial_loss_mode": "selective"}
         elif with_negatives < FEW_NEGATIVES * len(rest):
-            several = by_count = True
-            taken |= {"loss": "annotation"}
+            several = by_count = config.labels_per_image is not None
+            taken |= {"loss": "annotation"} if by_count else {"partial_loss_mode": "selective"}
         else:
             several = True
             taken |= {"loss": "annotation", "prior_path": "auto"}
@@ -173,9 +171,9 @@ def line_of(config: TrainConfig, train: Annotations) -> str:
     if config.loss == "annotation":
         reasons.append("an unknown label counts as the share of its class that is annotated tells, from a class prior")
     elif config.partial_loss_mode == "selective":
-        few = ", as too few negatives are known (--labels_per_image K, counted on some photos, tells more)"
-        few = "" if config.prior_estimator else few
-        reasons.append(f"an unknown label is a negative but for the most likely ones{few}")
+        reasons.append("an unknown label is a negative but for the most likely ones")
+        if not config.prior_estimator:
+            reasons[-1] += ", as too few negatives are known (--labels_per_image K, counted on some photos, tells more)"
     elif config.prior_estimator and others:
         what = "left out" if config.partial_loss_mode == "ignore" else "a negative"
         reasons.append(f"an unknown label is {what}")

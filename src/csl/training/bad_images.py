@@ -7,6 +7,7 @@ from typing import Any
 from csl.data.dataset import BadImage
 from csl.errors import InputError
 from csl.machine import distributed
+from csl.training import report
 
 
 @dataclass
@@ -32,7 +33,7 @@ class BadImages:
                     "--on_bad_image skip --resume goes on without it)"
                 )
             self.reasons[image.reason] = None
-            self.say(f"bad image {len(self.reasons)}, left out: {image.reason}")
+            self.say(report.bad_image(len(self.reasons), image.reason))
 
     def state_dict(self) -> dict[str, list[str]]:
         """The reasons."""

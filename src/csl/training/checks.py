@@ -88,12 +88,9 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     needs("prior" in takes, of_this_loss, *PRIOR, "labels_per_image")
     needs(mode != "selective" or "likelihood_topk" in takes, of_this_loss, "partial_loss_mode")
     # The estimated mAP of a run that is probed goes by its prior, whatever the loss makes of it.
-    of_prior = ["prior_path", "prior_estimator"] if config.prior_estimator == "probe" else []
-    selective = [name for name in SELECTIVE if name not in of_prior]
-    by_prior = "without --partial_loss_mode selective"
-    needs(
-        mode == "selective" or "known" in takes, by_prior, *selective, *(["labels_per_image"] if not of_prior else [])
-    )
+    of_prior = ["prior_path", "prior_estimator", "labels_per_image"] if config.prior_estimator == "probe" else []
+    selective = [name for name in (*SELECTIVE, "labels_per_image") if name not in of_prior]
+    needs(mode == "selective" or "known" in takes, "without --partial_loss_mode selective", *selective)
     needs(mode not in ("ignore", "ignore_normalize_classes"), f"with --partial_loss_mode {mode}",
           "gamma_unann", "alpha_unann")  # fmt: skip
     for kind in ("pos", "neg", "unann"):
@@ -101,12 +98,12 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     if mode == "selective":
         needs(config.alpha_unann != 0, "with --alpha_unann 0", "partial_loss_mode", *SELECTIVE)
     needs(config.likelihood_topk != 0, "with --likelihood_topk 0", "topk_scope")
+    has_prior = config.prior_path is not None or config.labels_per_image is not None
     if mode == "selective" and config.likelihood_topk == 0:
-        used = (config.prior_path or config.labels_per_image) is not None and threshold not in (0, 1)
+        used = has_prior and threshold not in (0, 1)
         needs(used, "with --likelihood_topk 0 and no prior", "partial_loss_mode")
     of_negatives = config.alpha_neg == 0 and config.learns_from_known_alone
     needs(not of_negatives, "without weights of negatives (--alpha_neg, --alpha_unann)", "clip")
-    has_prior = config.prior_path is not None or config.labels_per_image is not None
     needs(has_prior or threshold in (0, 1), "without --prior_path", "prior_threshold")
     needs(config.prior_path is None or of_prior, f"with --prior_path {config.prior_path}", "labels_per_image")
     needs(threshold is None or (threshold < 1 and threshold != 0), f"with --prior_threshold {threshold or 0:g}",

@@ -110,6 +110,11 @@ def prior(values: Tensor, threshold: float, groups: Mapping[str, slice] | None =
     return lines
 
 
+def bad_image(number: int, reason: str) -> str:
+    """An image that became unreadable during training."""
+    return f"bad image {number}, left out: {reason}"
+
+
 def result(
     best: Mapping[str, Any],
     val: Annotations,
