@@ -37,7 +37,7 @@ def run(function, arguments, grad):
     return found | {n: t.grad for n, t in zip(names, leaves, strict=True) if t is not None}
 
 
-@pytest.fixture(params=["covariance", "again", "steps"])
+@pytest.fixture(params=["covariance", "again", "kept", "steps"])
 def way(request, monkeypatch):
     """Each way of computing it, where the sizes alone would choose one."""
     monkeypatch.setattr(pointwise, "_way", lambda *_: request.param)
@@ -94,7 +94,9 @@ def test_float32_is_as_exact_as_the_three_steps(monkeypatch, chosen, shift):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision(dtype):
+@pytest.mark.parametrize("chosen", ["again", "kept"])
+def test_low_precision(monkeypatch, chosen, dtype):
+    monkeypatch.setattr(pointwise, "_way", lambda *_: chosen)
     arguments, grad = example((8, 32, 5, 5), 16)
     arguments = [t.to(dtype) for t in arguments]
     wide = [t.double() for t in arguments]
@@ -127,9 +129,10 @@ def test_input_of_one_value_gives_finite_numbers():
     assert found["y"].sub((arguments[4] + arguments[3].view(1, -1, 1, 1)).relu()).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("chosen", "dtype"), [("covariance", torch.float32), ("again", torch.bfloat16)])
 @pytest.mark.parametrize("residual", [True, False])
-def test_stores_neither_the_convolution_nor_the_normalisation(dtype, residual):
+def test_stores_neither_the_convolution_nor_the_normalisation(monkeypatch, chosen, dtype, residual):
+    monkeypatch.setattr(pointwise, "_way", lambda *_: chosen)
     arguments, _ = example((4, 8, 6, 6), 24, residual, dtype)
     x, shortcut = arguments[0].requires_grad_(), arguments[4]
     saved = []
@@ -170,7 +173,7 @@ def test_the_way_is_the_cheapest_for_the_sizes():
 
     assert chosen((16, 256, 14, 14), 1024) == "covariance"  # stage 3 of TResNet-M
     assert chosen((16, 512, 7, 7), 2048) == "steps"  # stage 4
-    assert chosen((16, 256, 14, 14), 1024, torch.bfloat16) == "again"
+    assert chosen((16, 256, 14, 14), 1024, torch.bfloat16) == "kept"
     assert chosen((16, 256, 14, 14), 1024, backend="triton") == "again"
     assert chosen((16, 256, 14, 14), 1024, backend="inplace-abn") == "steps"
 

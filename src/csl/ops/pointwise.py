@@ -5,9 +5,9 @@
     y = relu(y + shortcut)                      where there is a shortcut
 
 z and its normalised form are the widest tensors of a bottleneck, and backward needs neither to be kept. Elsewhere than on a CPU
-it convolves once more, which costs little beside the traffic saved. On a CPU in float32 and float64, where there are many more
-pixels than channels, a linear map's statistics come cheaper from those of its input: with the centred pixels X [N, I] and their
-covariance S = X'X / N,
+it convolves once more, which costs little beside the traffic saved; on a CPU that costs more than it saves, and in 16 bits z is
+kept. In float32 and float64, where there are many more pixels than channels, a linear map's statistics come
+cheaper from those of its input: with the centred pixels X [N, I] and their covariance S = X'X / N,
 
     mean = W mean(x)        var = diag(W S W')        z - mean = X W'
 
@@ -100,21 +100,29 @@ def pointwise_abn(
     if way == "again":
         return _Convolved.apply(*layer, batches, backend, group)
     z = F.conv2d(x, conv_weight.to(x.dtype))
-    y = inplace_abn(
-        z, weight, bias, running_mean, running_var, True, momentum, eps, "identity", group=group,
-        overwrite=True, batches=batches,
-    )  # fmt: skip
-    return y if shortcut is None else F.relu_(y + shortcut)
+    if way == "kept":
+        if batches is not None:
+            batches += 1
+        y = F.batch_norm(z, running_mean, running_var, scale_of(weight, eps), bias, True, momentum, eps)
+    else:
+        y = inplace_abn(
+            z, weight, bias, running_mean, running_var, True, momentum, eps, "identity", group=group,
+            overwrite=True, batches=batches,
+        )  # fmt: skip
+    return y if shortcut is None else F.relu_(y + shortcut.to(y.dtype))
 
 
 def _way(x, conv_weight, weight, backend, group):
-    """How: by the "covariance", convolving "again" in backward, or in the three "steps", which keep the normalised z."""
+    """How: by the "covariance", convolving "again" in backward, with z "kept", or in the three "steps", which keep the output
+    of the normalisation."""
     if backend == "inplace-abn":
         return "steps"
     if x.device.type != "cpu" or backend != "torch" or group is not None:
         return "again"
     if x.dtype not in (torch.float32, torch.float64) or not conv_weight.dtype == weight.dtype == x.dtype:
-        return "again"
+        # "again" would hold float32 copies of what is half as wide, more than z takes. Of a short output z is not to be
+        # recovered: a block ends with a scale that starts at 0.
+        return "kept"
     # Multiplications beside those of the three steps. Another convolution would cost a CPU more than its memory is worth.
     outputs, inputs = conv_weight.shape[:2]
     pixels = x.numel() // inputs
