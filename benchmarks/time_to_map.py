@@ -6,14 +6,14 @@
     python benchmarks/time_to_map.py --quick                     # a minute, 80 photos: writes no file
 
 Expected: some way of csl reaches the mAP of the recipe in float32 (means over three seeds) in half of its training time, on
-both data sets; `timm`, given the training seconds of `progressive`, has less; bf16 is within the noise of float32 (`paired`).
+both data sets; `timm`, given the training seconds of `recipe`, has less; bf16 is within the noise of float32 (`paired`).
 
 Every row is a training from scratch of TResNet-M at 64 pixels in a process of its own:
 
 - recipe: 6 epochs of the demo; 3 of the product photos (COCO layout, all labels known, half of which are hidden by the seed).
 - fewer: two thirds of these epochs, the same otherwise. progressive: all epochs, with `--progressive_size 32`. short: both.
 - timm: timm's network, Adam, one cycle and moving average in a plain loop of PyTorch over photos read by Pillow, with the same
-  loss, for the training seconds that `progressive` took; the schedule goes by the clock.
+  loss, for the training seconds that `recipe` took in the same precision; the schedule goes by the clock.
 
 Training seconds leave evaluations out; the whole time of a row has them, the checks before and the pictures after. mAP is
 that of the best evaluation, in percent, on annotated entries of the validation photos, of the network or its moving average.
@@ -226,7 +226,7 @@ def main():
                         done = {json.dumps({k: row[k] for k in key}): row for row in rows}
                         if json.dumps(key) in done or time.perf_counter() - start > 60 * args.minutes:
                             continue
-                        before = done.get(json.dumps(key | {"way": "progressive"}))
+                        before = done.get(json.dumps(key | {"way": "recipe"}))
                         if way == "timm" and before is None:
                             continue  # which says how long
                         data, images = places[name]
