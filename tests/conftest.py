@@ -95,6 +95,12 @@ def garments(drawn):
 
 
 @pytest.fixture
+def in_float32(monkeypatch):
+    """A processor that does not compute in bf16, for what is compared to more digits than that has."""
+    monkeypatch.setattr("csl.machine.precision.cpu_bf16", lambda: None)
+
+
+@pytest.fixture
 def no_pictures(monkeypatch):
     """Runs draw none: pictures take longer than the rest of a small run, and are tested elsewhere."""
     from killing import without_pictures

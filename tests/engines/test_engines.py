@@ -33,7 +33,7 @@ def engine(request):
 
 
 @pytest.fixture(autouse=True)
-def _chosen_by_itself(monkeypatch):
+def _chosen_by_itself(monkeypatch, in_float32):
     monkeypatch.delenv("CSL_ENGINE", raising=False)
 
 
@@ -54,7 +54,7 @@ def made(tmp_path_factory):
     path = write(tmp_path_factory.mktemp("made") / "best.ckpt")
     for name, package in (("openvino", "openvino"), ("onnx", "onnxruntime")):
         if find_spec(package):
-            Predictor.load(path, engine=name, device="cpu")
+            Predictor.load(path, engine=name, device="cpu", amp="off")
     return path
 
 
@@ -166,6 +166,15 @@ def test_onnx_runtime_is_not_asked_for_bf16(weights):
     pytest.importorskip("onnxruntime")
     with pytest.raises(InputError, match="--engine onnx: ONNX Runtime .* computes in float32 on a CPU, not in bf16"):
         Predictor.load(weights, amp="bf16", engine="onnx", device="cpu")
+
+
+def test_onnx_runtime_by_name_has_float32_where_auto_would_be_bf16(weights, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("csl.machine.precision.cpu_bf16", lambda: "avx512_bf16")
+    found = Predictor.load(weights, engine="onnx", device="cpu")
+    assert "ONNX Runtime" in found.engine
+    assert "in float32" in found.engine
+    assert found.amp == "off"
 
 
 def test_what_only_pytorch_has(tmp_path):

@@ -51,7 +51,7 @@ FILES = ["best.onnx", "sigmoid.onnx"]
 
 @pytest.mark.parametrize("file", FILES)
 def test_scores_equal_the_checkpoints(run, file):
-    ours, theirs = Predictor.load(run / file), Predictor.load(run / "best.ckpt")
+    ours, theirs = Predictor.load(run / file), Predictor.load(run / "best.ckpt", amp="off")
     assert (ours.classes, ours.groups, ours.image_size) == (theirs.classes, theirs.groups, 32)
     images = find_images(run / "set" / "images")
     a, b = (p.score(images, batch_size=4, workers=0) for p in (ours, theirs))
@@ -67,7 +67,7 @@ def script(name, *args, **options):
 
 
 def test_the_scripts_run_an_exported_file(run, tmp_path):
-    theirs = Predictor.load(run / "best.ckpt", device="cpu")
+    theirs = Predictor.load(run / "best.ckpt", device="cpu", amp="off")
     result = script("infer", "--model_path", run / "best.onnx", "--pic_path", run / "set" / "images", "--path_dest",
                     tmp_path, "--th=0.5", "--input_size=32", "-j0", "--device=cpu")  # fmt: skip
     assert result.returncode == 0, result.stderr

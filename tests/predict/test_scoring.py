@@ -57,8 +57,10 @@ def test_input_is_channels_last_in_zero_to_one():
     torch.testing.assert_close(x, images / 255)
 
 
-def test_auto_precision_on_a_cpu_is_float32():
-    assert autocast_dtype("auto", torch.device("cpu")) is None
+def test_auto_precision_on_a_cpu_is_what_it_computes_in(monkeypatch):
+    for found, dtype in ((None, None), ("avx512_bf16", torch.bfloat16)):
+        monkeypatch.setattr("csl.machine.precision.cpu_bf16", lambda found=found: found)
+        assert autocast_dtype("auto", torch.device("cpu")) is dtype
     assert autocast_dtype("bf16", torch.device("cpu")) is torch.bfloat16
 
 

@@ -271,7 +271,7 @@ def test_a_timm_network_with_a_head_of_ours_trains_on_two_processes(data, tmp_pa
 def test_a_killed_worker_is_replaced_and_the_run_goes_on(run):
     folder, said = run
     assert "restart 1 by torchrun: resuming" in said
-    assert re.search(r"training on cpu, float32, .* batch 8 \(2 processes x 4; --lr 0\.001 as given\)", said)
+    assert re.search(r"training on cpu, (float32|bfloat16), .* batch 8 \(2 processes x 4; --lr 0\.001 as given\)", said)
     resumed = re.search(r"resumed .*last\.ckpt at epoch (\d+), step (\d+)", said)
     assert int(resumed[2]) >= 2
     assert len(re.findall("lost another process of the job", said)) <= 1  # torchrun may be quicker to end the other

@@ -70,7 +70,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "cache": dict(metavar="DIR", help="folder that keeps resized photos for the next epoch or run"),
     "device": dict(metavar="DEV", help="cuda, cuda:1 or cpu (a GPU if there is one)"),
     "amp": dict(
-        choices=("auto", "bf16", "fp16", "off"), help="low precision; auto uses it on a GPU only; fp16 needs one"
+        choices=("auto", "bf16", "fp16", "off"),
+        help="low precision; auto: where the device computes in it; fp16 needs a GPU",
     ),
     "engine": dict(
         choices=("auto", "torch", "openvino", "onnx"),

@@ -2,8 +2,6 @@
 
 import torch
 
-BF16_ON_CPU = False  # until a whole training in bf16 is shown to reach the same mAP
-
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16")  # of processors that multiply in it; the last is ARM's
 
 
@@ -17,8 +15,6 @@ def preferred_precision(device: torch.device) -> tuple[torch.dtype | None, str]:
         return None, f"nothing is known of {device}"
     if (found := cpu_bf16()) is None:
         return None, "the processor does not compute in bf16"
-    if not BF16_ON_CPU:
-        return None, f"the default on a CPU; this one computes in bf16, too ({found}): --amp bf16"
     return torch.bfloat16, f"the processor computes in bf16 ({found})"
 
 

@@ -15,7 +15,7 @@ from csl.data.loader import create_loader, default_workers
 from csl.data.photo_cache import open_cache
 from csl.data.transforms import EvalTransform
 from csl.decisions import Decisions
-from csl.engines.choice import choose_engine, run_exported
+from csl.engines.choice import choose_engine, run_exported, wanted_engine
 from csl.engines.exported import ExportedNetwork
 from csl.engines.onnx_file import describe
 from csl.engines.onnx_network import import_onnxruntime
@@ -131,6 +131,8 @@ class Predictor:
         )
         config = loaded.extra.get("config") or {}
         chosen = choose_device(device)
+        if amp == "auto" and wanted_engine(engine) == "onnx":
+            amp = "off"  # the one precision that it has on a CPU
         autocast_dtype(amp, chosen)
         model = model.to(chosen, memory_format=torch.channels_last).eval()
         line = None if abn is None else describe_abn(model, chosen)

@@ -71,9 +71,10 @@ def create_trainer(
     )
     say(
         report.start(
-            config, device, trainer.amp_dtype, trainer.steps_per_epoch, trainer.global_batch, trainer.processes, workers
+            config, device, trainer.amp_dtype, trainer.steps_per_epoch, trainer.global_batch, trainer.processes, workers,
+            trainer.why_precision,
         )
-    )
+    )  # fmt: skip
     if left_out := trainer.train_loader.batch_sampler.left_out:
         say(
             f"each epoch leaves out {left_out} of its {len(data.train):,} images, others each time: too few for a last step"

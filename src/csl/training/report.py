@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from csl.labels import Annotations
 from csl.machine.invocation import command, quoted
-from csl.machine.precision import preferred_precision
 from csl.runs.config import TrainConfig
 
 Results = Mapping[str, Mapping[str, float]]
@@ -33,17 +32,17 @@ def start(
     global_batch: int,
     processes: int,
     workers: int,
+    why: str | None,
 ) -> str:
-    """Where and how training begins."""
+    """Where and how training begins; `why` in this precision, where the program chose it."""
     batch = f"batch {global_batch}"
     if processes > 1 or config.grad_accum > 1:
         parts = f"{config.grad_accum} x {config.batch_size}" if config.grad_accum > 1 else f"{config.batch_size}"
         batch += f" ({processes} processes x {parts}; --lr {config.lr:g} as given)"
     precision = _PRECISIONS[amp_dtype]
-    why = f"; {precision}: {preferred_precision(device)[1]}" if config.amp == "auto" else ""
     return (
         f"training on {device}, {precision}, {config.epochs} epochs of {steps_per_epoch} steps, {batch}, "
-        f"image size {config.image_size}, {workers} workers, seed {config.seed}{why}"
+        f"image size {config.image_size}, {workers} workers, seed {config.seed}{f'; {precision}: {why}' if why else ''}"
     )
 
 

@@ -23,7 +23,7 @@ from csl.machine.signals import DeferredSignals, Interrupted
 from csl.models import fuse
 from csl.models.compiling import compile_network
 from csl.models.graphing import GraphedNetwork
-from csl.predict.scoring import Scores, autocast_dtype, gather_scores, score, to_input
+from csl.predict.scoring import Scores, gather_scores, score, to_input
 from csl.prior import write_prior
 from csl.runs.config import TrainOptions
 from csl.runs.folder import RunFolder
@@ -33,6 +33,7 @@ from csl.training.board import Board, scores_to_show
 from csl.training.body import Body
 from csl.training.finite import FiniteWatch
 from csl.training.optim import ModelEma, create_optimizer, create_schedule
+from csl.training.precision import training_precision
 from csl.training.progress import EpochProgress
 from csl.training.selection import Best
 from csl.training.sizes import SizeOfStep
@@ -86,7 +87,8 @@ class Trainer:
         self.global_batch = train_loader.batch_sampler.global_batch  # images of a step, over all processes
         self.last_epoch = min(options.stop_epoch or options.epochs, options.epochs)
 
-        self.amp_dtype = autocast_dtype(options.amp, device)
+        smallest = options.progressive_size or train_loader.dataset.transform.height_width
+        self.amp_dtype, self.why_precision = training_precision(options.amp, device, model, smallest)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_dtype == torch.float16)
         self.optimizer = create_optimizer(self.model, options.optimizer, options.lr, options.weight_decay)
         total_steps = options.epochs * self.steps_per_epoch
