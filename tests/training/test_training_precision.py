@@ -1,16 +1,18 @@
 """csl.training.precision: what a CPU trains in, and whether its gradients are right where that is bf16."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from csl import InputError
+from csl import InputError, TrainConfig
 from csl.machine import precision as of_machine
 from csl.models import create_model
 from csl.training import precision
 from csl.training.precision import layer_of_wrong_gradients, training_precision
+from csl.training.preflight import check_settings
 
 CPU = torch.device("cpu")
 
@@ -46,6 +48,15 @@ def test_maps_smaller_than_a_kernel_are_trained_in_float32():
     assert layer_of_wrong_gradients(create_model("tresnet_m", num_classes=3), 32) is None
     assert network.training
     assert all(p.device == CPU for p in network.parameters())
+
+
+def test_it_is_refused_before_a_run_is_moved():
+    small = TrainConfig(
+        data="set", model_name="test_resnet", image_size=48, progressive_size=16, amp="bf16", device="cpu"
+    )
+    with pytest.raises(InputError, match="^--amp bf16: at 16x16 pixels"):
+        check_settings(small)
+    check_settings(replace(small, amp="auto"))
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7])

@@ -1,5 +1,6 @@
 """What is looked at before a run moves anything: its settings, what its network runs on, and its batches."""
 
+import torch
 from torch import nn
 
 from csl.data.loader import EpochBatches
@@ -9,7 +10,7 @@ from csl.errors import InputError
 from csl.labels import Annotations, LabelMatrix, simulate
 from csl.losses.options import settings_of as settings_of_loss
 from csl.machine import distributed
-from csl.models import CONFIGS, architecture, check_image_size, fewest_images, own_size
+from csl.models import CONFIGS, architecture, check_image_size, create_model, fewest_images, own_size
 from csl.models.abn import describe_abn
 from csl.models.compiling import check_compiler
 from csl.predict.scoring import autocast_dtype, choose_device
@@ -19,6 +20,7 @@ from csl.training import selection
 from csl.training.checks import check_used
 from csl.training.data import Say
 from csl.training.optim import OPTIMIZERS, SCHEDULES
+from csl.training.precision import training_precision
 from csl.training.sizes import sizes_between
 from csl.training.start import network_name
 
@@ -33,7 +35,11 @@ def check_settings(config: TrainConfig) -> None:
             raise InputError(f"--progressive_size: the layers of {name} are made for one image size; expected none")
         for size in sizes_between(smallest, config.image_size):
             check_image_size(name, size)
-    autocast_dtype(config.amp, choose_device(config.device))
+    device = choose_device(config.device)
+    if autocast_dtype(config.amp, device) == torch.bfloat16 and config.amp != "auto" and device.type == "cpu":
+        with torch.device("meta"):
+            network = create_model(name, head=config.head, image_size=config.image_size)
+        training_precision(config.amp, device, network, smallest or config.image_size)
     TrainTransform(config.image_size, config.augment, config.background)
     if config.on_bad_image not in ("stop", "skip"):
         raise InputError(f"--on_bad_image {config.on_bad_image}: expected stop or skip")
