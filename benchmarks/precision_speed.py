@@ -4,7 +4,7 @@
     python benchmarks/precision_speed.py --repeats 1 --networks resnet18 --sizes 64 --batch 4   # a look: writes no file
 
 Expected where the processor computes in bf16 (AVX512-BF16): 1.3 to 2 times the rate of float32, but less than 1 in training
-networks of depthwise convolutions, which `csl.machine.precision` leaves in float32; inference is faster for all.
+networks of depthwise convolutions, which `csl.training.precision` leaves in float32; inference is faster for all.
 
 Forward under autocast, binary cross-entropy in float32, backward; the two take turns, and a rate is the batch over the median.
 Writes benchmarks/results/precision_speed.json.
@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from machine import describe_machine
 
-from csl.machine.precision import preferred_precision
 from csl.models import create_model
+from csl.training.precision import training_precision
 
 RESULTS = Path(__file__).parent / "results" / "precision_speed.json"
 NETWORKS = (
@@ -49,7 +49,7 @@ def measure(name, size, batch, repeats):
     x = torch.rand(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     targets = (torch.rand(batch, CLASSES) < 0.03).float()
     row = {"network": name, "size": size, "batch": batch}
-    row["auto trains in"] = "bf16" if preferred_precision(torch.device("cpu"), network)[0] else "float32"
+    row["auto trains in"] = "bf16" if training_precision("auto", torch.device("cpu"), network, size)[0] else "float32"
     for what in ("training", "inference"):
         network.train(what == "training")
         times = {precision: [] for precision in PRECISIONS}

@@ -6,9 +6,9 @@
 Expected on a CPU that computes in bf16: four fifths of a step are oneDNN's convolutions, which both networks share; the parts
 beside them are no larger than timm's; nine tenths of a training epoch are its steps.
 
-A step is that of benchmarks/tresnet_speed.py, under PyTorch's profiler; a part is the time inside its operators, and "between"
-what the profiler saw of none of them: Python, autograd's engine, and the profiler's own work. The run is the demo's, for two
-epochs of `train.py`, by a clock around the functions named in `RUN`. Writes benchmarks/results/step_parts.json.
+A step is that of benchmarks/tresnet_speed.py: its time without the profiler, and with it the time inside the operators of each
+part, of which the shares are. The run is the demo's, for two epochs of `train.py`, by a clock around the functions in `RUN`.
+Writes benchmarks/results/step_parts.json.
 """
 
 import argparse
@@ -36,7 +36,7 @@ PARTS = {  # of a step: words in the names of its operators, the first part that
     "squeeze-excite, blur, pooling": ("SqueezeExcite", "Blur", "pool", "sigmoid", "mean", "pad"),
     "optimizer": ("adam", "lerp", "sgd", "zero_grad"),
 }  # fmt: skip
-OTHER, BETWEEN = "other operators", "between operators"
+OTHER = "matrix products, other operators"
 RUN = {  # of a run: a function, and the part that it is all or most of
     "csl.training.experiment:load_data": "reading labels",
     "csl.training.trainer:Trainer.train_step": "steps",
@@ -63,7 +63,6 @@ def parts_of_step(peer, what, name, size, batch, repeats):
     for event in traced.key_averages():
         part = next((part for part, words in PARTS.items() if any(word in event.key for word in words)), OTHER)
         parts[part] += event.self_cpu_time_total / 1e3 / repeats
-    parts[BETWEEN] = 1e3 * whole - parts.total()
     return {"milliseconds": 1e3 * whole, "parts": dict(parts)}
 
 
@@ -110,9 +109,12 @@ def show(row):
     if row["what"] == "run":
         print("run, seconds: " + ", ".join(f"{part} {value:.1f}" for part, value in row["seconds"].items()), flush=True)
         return
-    total = row["milliseconds"]
+    total = sum(row["parts"].values())
     shares = ", ".join(f"{part} {value:.0f} ({100 * value / total:.0f} %)" for part, value in row["parts"].items())
-    print(f"{row['what']} {row['size']} batch {row['batch']} {row['peer']}: {total:.0f} ms: {shares}", flush=True)
+    print(
+        f"{row['what']} {row['size']} batch {row['batch']} {row['peer']}: {row['milliseconds']:.0f} ms: {shares}",
+        flush=True,
+    )
 
 
 def main():
