@@ -45,7 +45,9 @@ def test_maps_smaller_than_a_kernel_are_trained_in_float32():
         InputError, match="--amp bf16: at 16x16 pixels the maps of layer4.0.conv1 are smaller than its kernel"
     ):
         training_precision("bf16", CPU, network, 16)
-    assert layer_of_wrong_gradients(create_model("tresnet_m", num_classes=3), 32) is None
+    for name, size in (("tresnet_m", 32), ("convnext_atto", 96)):
+        assert layer_of_wrong_gradients(create_model(name, num_classes=3), size) is None
+    assert layer_of_wrong_gradients(create_model("convnext_atto", num_classes=3), 64) == "stages.3.blocks.0.conv_dw"
     assert network.training
     assert all(p.device == CPU for p in network.parameters())
 

@@ -71,10 +71,11 @@ def layer_of_wrong_gradients(network: nn.Module, size: int | tuple[int, int]) ->
 
 
 def _is_wrong(kernel, stride, sides):
-    """Whether on maps of these (height, width) some of the kernel sees padding alone; 3x3 of stride 1 is right all the same."""
-    if tuple(kernel) == (3, 3) and tuple(stride) == (1, 1):
-        return False
-    return any(side <= length // 2 for side, length in zip(sides, kernel, strict=True))
+    """Whether maps of these (height, width) are so small that a part of the kernel sees padding alone."""
+    return any(
+        side < max(length // 2, 2 if step > 1 and length > 1 else 1)
+        for side, length, step in zip(sides, kernel, stride, strict=True)
+    )
 
 
 def _share_of_depthwise(network):
