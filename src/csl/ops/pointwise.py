@@ -5,9 +5,9 @@
     y = relu(y + shortcut)                      where there is a shortcut
 
 z and its normalised form are the widest tensors of a bottleneck, and backward needs neither to be kept. Elsewhere than on a CPU
-it convolves once more, which costs little beside the traffic saved; on a CPU that costs more than it saves, and in 16 bits z is
-kept. In float32 and float64, where there are many more pixels than channels, a linear map's statistics come
-cheaper from those of its input: with the centred pixels X [N, I] and their covariance S = X'X / N,
+it convolves once more, which costs little beside the traffic saved. On a CPU it costs more than it saves: in 16 bits z is kept;
+in float32 and float64, where there are many more pixels than channels, a linear map's statistics come cheaper from those of its
+input: with the centred pixels X [N, I] and their covariance S = X'X / N,
 
     mean = W mean(x)        var = diag(W S W')        z - mean = X W'
 
@@ -120,8 +120,8 @@ def _way(x, conv_weight, weight, backend, group):
     if x.device.type != "cpu" or backend != "torch" or group is not None:
         return "again"
     if x.dtype not in (torch.float32, torch.float64) or not conv_weight.dtype == weight.dtype == x.dtype:
-        # "again" would hold float32 copies of what is half as wide, more than z takes. Of a short output z is not to be
-        # recovered: a block ends with a scale that starts at 0.
+        # "again" would hold float32 copies of z, which take more than z itself. "steps" would recover z from an output of
+        # 16 bits, which says little where the scale is small, and at the end of a block it starts at 0.
         return "kept"
     # Multiplications beside those of the three steps. Another convolution would cost a CPU more than its memory is worth.
     outputs, inputs = conv_weight.shape[:2]

@@ -36,7 +36,8 @@ def check_settings(config: TrainConfig) -> None:
         for size in sizes_between(smallest, config.image_size):
             check_image_size(name, size)
     device = choose_device(config.device)
-    if autocast_dtype(config.amp, device) == torch.bfloat16 and config.amp != "auto" and device.type == "cpu":
+    autocast_dtype(config.amp, device)
+    if config.amp == "bf16" and device.type == "cpu":  # which gets some networks' gradients wrong
         with torch.device("meta"):
             network = create_model(name, head=config.head, image_size=config.image_size)
         training_precision(config.amp, device, network, smallest or config.image_size)
