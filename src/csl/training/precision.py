@@ -67,7 +67,7 @@ def layer_of_wrong_gradients(network: nn.Module, size: int | tuple[int, int]) ->
             layer.register_forward_pre_hook(note(name))
     with torch.no_grad(), without_steps(shape.train()):
         shape(torch.empty(2, 3, *height_width(size), device="meta"))
-    return next(iter(found), None)
+    return found[0] if found else None
 
 
 def _is_wrong(kernel, stride, sides):
