@@ -7,7 +7,8 @@
 `benchmarks/gpu.py` runs the GPU rows with all else that is to be measured there, each with a limit of time.
 
 Expected on two idle cores of an AMD EPYC (Zen 5, AVX-512), TResNet-M 224: inference at batch 16 at least 1.2 times timm's
-rate, at batch 1 at least 1.4 times; a training step at least as fast, in at most 0.65 of its memory.
+rate, at batch 1 at least 1.4 times; a training step at least as fast by `--memory fast`, in at most 0.65 of its memory by
+`--memory save`.
 
 All peers of a row are in one process and take turns in an order that turns round, so that a busy moment does not hit only
 one; a rate is the batch over the median step. On a GPU a turn is 10 steps that the host waits for together; the time of a step
@@ -38,7 +39,7 @@ from machine import describe_machine
 from torch import nn
 
 from csl.models import create_model
-from csl.models.abn import InPlaceABN
+from csl.models.abn import InPlaceABN, keep_inputs
 from csl.models.fusion import fuse
 from csl.models.tresnet import BlurPool, SqueezeExcite
 from csl.ops import blur_ref, get_abn_backend, resolve_backend, set_abn_backend, squeeze_excite_ref
@@ -47,6 +48,7 @@ RESULTS = Path(__file__).parent / "results" / "tresnet_speed.json"
 CLASSES = 80
 ORIGINAL = "original"
 STAND_IN = "original, plain ABN"  # where the package inplace-abn is not installed
+FAST = "csl fast"  # --memory fast, of training on a CPU
 QUEUED = 10
 
 # (what, on a CPU with its precision if not float32; model, size, batch, targets: {peer: {quantity: at least or at most}}).
@@ -127,6 +129,8 @@ def build(peer, what, name, device):
     model = model.train(what.startswith("training")).to(device)
     if peer.startswith("csl") and what.startswith("inference"):
         model = fuse(model)
+    if peer == FAST:
+        keep_inputs(model)
     if peer not in (ORIGINAL, STAND_IN):
         model = model.to(memory_format=torch.channels_last)
     return torch.compile(model) if peer.endswith("compiled") else model
@@ -269,22 +273,29 @@ def compare(device, what, name, size, batch, targets, repeats, compiled, stand_i
     if device == "cuda" and not torch.cuda.is_available():
         return row | {"note": "not measured"}
     peers = ["csl", "timm"] + (["csl compiled", "timm compiled"] if compiled else [])
+    if device == "cpu" and what.startswith("training"):
+        peers.append(FAST)
     if importlib.util.find_spec("inplace_abn") is not None:
         peers.append(ORIGINAL)
     elif stand_in and what == "training" and not compiled:
         peers.append(STAND_IN)
     row["peers"] = found = measure(peers, what, name, size, batch, device, repeats)
     row["csl"] = best = max(("csl", "csl compiled"), key=lambda peer: found.get(peer, {}).get("images_per_s", 0))
-    row["ratios"] = {}
-    for peer, values in found.items():
-        if peer.startswith("csl"):
-            continue
-        wanted = targets.get(ORIGINAL if peer == STAND_IN else peer, {})
-        ratio = {"rate": found[best]["images_per_s"] / values["images_per_s"], "target": wanted.get("rate")}
-        if found[best]["peak_mib"] and values["peak_mib"]:
-            ratio |= {"memory": found[best]["peak_mib"] / values["peak_mib"], "memory_target": wanted.get("memory")}
-        row["ratios"][peer] = ratio
+    others = [peer for peer in peers if not peer.startswith("csl")]
+    row["ratios"] = {peer: ratio(found, best, peer, targets) for peer in others}
+    if FAST in found:
+        row["ratios_fast"] = {peer: ratio(found, FAST, peer, targets) for peer in others}
     return row
+
+
+def ratio(found, ours, peer, targets):
+    """Rate and memory of one of our forms over those of a peer, and what is wanted."""
+    wanted = targets.get(ORIGINAL if peer == STAND_IN else peer, {})
+    ours, values = found[ours], found[peer]
+    result = {"rate": ours["images_per_s"] / values["images_per_s"], "target": wanted.get("rate")}
+    if ours["peak_mib"] and values["peak_mib"]:
+        result |= {"memory": ours["peak_mib"] / values["peak_mib"], "memory_target": wanted.get("memory")}
+    return result
 
 
 def median_seconds(function, device, repeats):
@@ -361,13 +372,14 @@ def show(row):
     for peer, values in row.get("peers", {}).items():
         peak = f"{values['peak_mib']:8.0f} MiB" if values["peak_mib"] else ""
         print(f"{place} {peer:<14} {values['images_per_s']:8.2f} images/s {peak}", flush=True)
-    for family, ratio in row["ratios"].items():
-        wanted = f" (wanted {ratio['target']})" if ratio.get("target") else ""
-        text = f"{place} csl / {family}: {ratio['rate']:.2f} x{wanted}"
-        if "memory" in ratio:
-            text += f", memory {ratio['memory']:.2f} x"
-            text += f" (wanted at most {ratio['memory_target']})" if ratio["memory_target"] else ""
-        print(text, flush=True)
+    for ours, ratios in (("csl", row["ratios"]), (FAST, row.get("ratios_fast", {}))):
+        for family, found in ratios.items():
+            wanted = f" (wanted {found['target']})" if found.get("target") else ""
+            text = f"{place} {ours} / {family}: {found['rate']:.2f} x{wanted}"
+            if "memory" in found:
+                text += f", memory {found['memory']:.2f} x"
+                text += f" (wanted at most {found['memory_target']})" if found["memory_target"] else ""
+            print(text, flush=True)
 
 
 def machine(load):

@@ -56,12 +56,14 @@ def test_equals_recorded_package(case, function):
      ((2, 3, 11), False), ((3, 70, 1, 1), True)],
 )  # fmt: skip
 @pytest.mark.parametrize(("activation", "slope"), [("leaky_relu", 1e-2), ("leaky_relu", 1e-6), ("identity", 1.0)])
-def test_equals_plain_twin(shape, channels_last, activation, slope):
+@pytest.mark.parametrize("keep", [False, True])
+def test_equals_plain_twin(shape, channels_last, activation, slope, keep):
     x, weight, bias, grad = example(shape, torch.float64)
     if channels_last:
         x, grad = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
     options = {"activation": activation, "slope": slope}
-    ours, ref = (run(f, x, weight, bias, grad, **options) for f in (inplace_abn, inplace_abn_ref))
+    ours = run(inplace_abn, x, weight, bias, grad, **options, keep=keep)
+    ref = run(inplace_abn_ref, x, weight, bias, grad, **options)
     for name in ref:
         close(ours[name], ref[name], 1e-8)
     if channels_last:
@@ -103,15 +105,15 @@ def test_large_means_cost_no_digits(channels_last):
     close(got["y"], exact["y"], 2e-3)  # half a unit in the last place of 1e4 is 5e-4
 
 
-def test_saves_its_output_and_no_activation_beside_it():
+@pytest.mark.parametrize("keep", [False, True])
+def test_saves_its_output_and_no_activation_beside_it_unless_told_to(keep):
     x, weight, bias, _ = example((4, 3, 8, 8))
     saved = []
     conv_output = x.clone().requires_grad_() * 1
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        y = inplace_abn(conv_output, weight.requires_grad_(), bias.requires_grad_(), None, None, True)
-    large = [t for t in saved if t.numel() == x.numel()]
-    assert len(large) == 1
-    assert large[0].data_ptr() == y.data_ptr()
+        y = inplace_abn(conv_output, weight.requires_grad_(), bias.requires_grad_(), None, None, True, keep=keep)
+    large = {t.data_ptr() for t in saved if t.numel() == x.numel()}
+    assert large == {y.data_ptr()} | ({conv_output.data_ptr()} if keep else set())
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -167,14 +167,16 @@ def test_factors_are_kept_in_place_of_their_product(monkeypatch, chosen, residua
 
 
 def test_the_way_is_the_cheapest_for_the_sizes():
-    def chosen(shape, out, dtype=torch.float32, backend="torch"):
+    def chosen(shape, out, dtype=torch.float32, backend="torch", keep=False):
         matrix, weight = torch.empty(out, shape[1], 1, 1), torch.empty(out)
-        return pointwise._way(torch.empty(shape, dtype=dtype, device="cpu"), matrix, weight, backend, None)
+        return pointwise._way(torch.empty(shape, dtype=dtype, device="cpu"), matrix, weight, backend, None, keep)
 
     assert chosen((16, 256, 14, 14), 1024) == "covariance"  # stage 3 of TResNet-M
     assert chosen((16, 512, 7, 7), 2048) == "steps"  # stage 4
     assert chosen((16, 256, 14, 14), 1024, torch.bfloat16) == "kept"
+    assert chosen((16, 256, 14, 14), 1024, keep=True) == "kept"
     assert chosen((16, 256, 14, 14), 1024, backend="triton") == "again"
+    assert chosen((16, 256, 14, 14), 1024, backend="triton", keep=True) == "steps"
     assert chosen((16, 256, 14, 14), 1024, backend="inplace-abn") == "steps"
 
 

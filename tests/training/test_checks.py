@@ -64,7 +64,8 @@ EFFECT = {
     "model_name": (EARLY, "test_byobnet"), "model_path": (EARLY, "none.pth"),
     "weights_key": ({**EARLY, "model_path": "two.pth"}, "state_dict"),
     "head": (EARLY, "ml_decoder"),
-    "abn": (TRESNET, "torch"), "sync_abn": (TRESNET, True), "device": ({**EARLY, "model_name": "tresnet_m"}, "tpu"),
+    "abn": (TRESNET, "torch"), "sync_abn": (TRESNET, True), "memory": (TRESNET, "save"),
+    "device": ({**EARLY, "model_name": "tresnet_m"}, "tpu"),
     "image_size": ({}, 40, START), "batch_size": ({}, 4, START), "grad_accum": ({}, 2, START), "workers": ({}, 1, START),
     "amp": ({}, "bf16", START), "cache": ({}, "cache", START), "path_dest": ({}, "other", START), "epochs": ({}, 2, START),
     "augment": ({}, "fast"), "dropout": ({}, 0.5), "lr": ({}, 2e-3), "schedule": ({}, "constant"), "weight_decay": ({}, 1.0),
@@ -119,7 +120,7 @@ IDLE = {
     "simulate_partial_param": [{"simulate_partial_param": 0.5, "simulate_partial_type": scheme}
                                for scheme in (None, "single_positive", "positives_only")],
     "dropout": [{"dropout": 0.1, "model_name": "tresnet_m"}, {"dropout": 0.1, "head": "ml_decoder"}],
-    "abn": [{"abn": "torch"}], "sync_abn": [{"sync_abn": True}],
+    "abn": [{"abn": "torch"}], "sync_abn": [{"sync_abn": True}], "memory": [{"memory": "fast"}],
     "stop_epoch": [{"stop_epoch": 3, "epochs": 2}], "weights_key": [{"weights_key": "ema"}],
     "group_loss": [{"group_loss": "softmax", "data": "coco"}],
     "progressive_size": [{"progressive_size": 32}, {"progressive_size": (32, 48)}],

@@ -76,12 +76,7 @@ def _add_network(g):
     g.shared("background")
     g.add("--augment", metavar="NAME", help="original (cutout, RandAugment), fast (on device), flip_affine, none",
           default="auto: fast")  # fmt: skip
-    g.add(
-        "--mix",
-        metavar="NAME",
-        help="logic (LogicMix): half of the photos laid over others, labels too",
-    )
-
+    g.add("--mix", metavar="NAME", help="logic (LogicMix): half of the photos laid over others, labels too")
     g.add(
         "--probe",
         action="store_true",
@@ -91,7 +86,7 @@ def _add_network(g):
     g.add(
         "--refit_head",
         action="store_true",
-        help="after training, fit each class's row of the last layer to its known labels alone (docs/losses.md)",
+        help="then fit each class's last-layer row to its known labels alone (docs/losses.md)",
     )
 
 
@@ -162,12 +157,11 @@ def _add_optimisation(g):
     g.shared("amp")
     g.add("--abn", metavar="NAME", help="what runs InPlace-ABN: auto (Triton on a GPU), triton, torch, inplace-abn")
     g.add("--sync_abn", action="store_true", help="InPlace-ABN's statistics are taken over all of torchrun's processes")
-    g.shared("compile")
     g.add(
-        "--cuda_graph",
-        action="store_true",
-        help="launch a step as a whole: for small batches on one GPU",
+        "--memory", metavar="NAME", help="of a step, for InPlace-ABN: save, fast (keeps more) or auto (docs/speed.md)"
     )
+    g.shared("compile")
+    g.add("--cuda_graph", action="store_true", help="launch a step as a whole: for small batches on one GPU")
 
 
 def _add_run(g):

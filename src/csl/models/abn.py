@@ -18,15 +18,30 @@ def synchronise_abn(model: nn.Module, synchronised: bool = True) -> nn.Module:
     return model
 
 
+def keep_inputs(model: nn.Module, keep: bool = True) -> nn.Module:
+    """Have every InPlaceABN of a model save what backward would make again, or no more: time for memory.
+
+    Returns the same model.
+    """
+    for module in model.modules():
+        if isinstance(module, InPlaceABN):
+            module.keep = keep
+    return model
+
+
 def describe_abn(model: nn.Module, device: torch.device | str) -> str | None:
-    """One line that says what the InPlaceABN layers of a model run on and why, None where it has none.
+    """One line that says what the InPlaceABN layers of a model run on and why, and what they keep if it is more than they must.
+
+    None where it has none.
 
     Raises:
         InputError: a backend that was asked for and does not run on that device.
     """
-    if not any(isinstance(module, InPlaceABN) for module in model.modules()):
+    layers = [module for module in model.modules() if isinstance(module, InPlaceABN)]
+    if not layers:
         return None
-    return "InPlace-ABN: {} ({})".format(*current_backend(device))
+    kept = "; inputs are kept for backward (--memory save recovers them)" if any(layer.keep for layer in layers) else ""
+    return "InPlace-ABN: {} ({})".format(*current_backend(device)) + kept
 
 
 class InPlaceABN(nn.Module):
@@ -57,6 +72,7 @@ class InPlaceABN(nn.Module):
         self.num_features, self.activation, self.slope = num_features, activation, slope
         self.eps, self.momentum, self.overwrite = eps, momentum, overwrite
         self.synchronised = False  # see `synchronise_abn`
+        self.keep = False  # see `keep_inputs`
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
@@ -79,6 +95,7 @@ class InPlaceABN(nn.Module):
             self._group(),
             self.overwrite,
             self.num_batches_tracked,
+            self.keep,
         )
 
     def after_pointwise(
@@ -106,6 +123,7 @@ class InPlaceABN(nn.Module):
             self._group(),
             factors,
             self.num_batches_tracked,
+            self.keep,
         )
 
     def _group(self):

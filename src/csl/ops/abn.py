@@ -13,6 +13,8 @@ The scale |w| + eps is never 0, so that the output can be inverted, and its grad
 In low precision y alone is rounded: statistics, scale, bias, sums and the recovered xhat are float32, whatever w is. xhat is
 then off by at most ulp(y) / 2 / (|w| + eps), which for w = 0 is small while b is 0, as at the start of training.
 
+On a CPU the recovery takes passes of its own: with `keep` the input is saved after all. A kernel recovers it as it reads.
+
 Which implementation runs is `csl.ops.set_abn_backend`'s choice. With `overwrite` the output takes the place of the input,
 a convolution's output that nobody else wants; a compiled graph plans its memory itself, and gets the form without.
 """
@@ -65,6 +67,7 @@ def inplace_abn(
     group: dist.ProcessGroup | None = None,
     overwrite: bool = False,
     batches: Tensor | None = None,
+    keep: bool = False,
 ) -> Tensor:
     """Normalise x [B, C, ...] over all but its channels, scale, shift and activate; backward needs the output alone.
 
@@ -84,6 +87,7 @@ def inplace_abn(
         overwrite: the output may take x's memory, which then is no longer x. A view, a leaf that needs a gradient and what
             is not dense are left as they are all the same, and so is every x in a graph that is being compiled.
         batches: [] int64, counted up in place when `training`, or None.
+        keep: in training by PyTorch's operators, save x beside the output: faster, for more memory.
 
     Returns:
         [B, C, ...] in x's dtype and memory format.
@@ -115,6 +119,9 @@ def inplace_abn(
         )
     if training and batches is not None:
         batches += 1
+    if keep and training and backend == "torch":
+        y = F.batch_norm(x, running_mean, running_var, scale_of(weight, eps), bias, True, momentum, eps)
+        return F.leaky_relu_(y, slope) if slope != 1.0 else y
     if backend == "inplace-abn":
         return _packaged(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, group, overwrite)
     return _InPlaceABN.apply(x, weight, bias, running_mean, running_var, training, momentum, eps, slope, overwrite)

@@ -5,9 +5,9 @@
     y = relu(y + shortcut)                      where there is a shortcut
 
 z and its normalised form are the widest tensors of a bottleneck, and backward needs neither to be kept. Elsewhere than on a CPU
-it convolves once more, which costs little beside the traffic saved. On a CPU it costs more than it saves: in 16 bits z is kept;
-in float32 and float64, where there are many more pixels than channels, a linear map's statistics come cheaper from those of its
-input: with the centred pixels X [N, I] and their covariance S = X'X / N,
+it convolves once more, which costs little beside the traffic saved. On a CPU it costs more than it saves: in 16 bits, and with
+`keep`, z is kept; in float32 and float64, where there are many more pixels than channels, a linear map's statistics come
+cheaper from those of its input: with the centred pixels X [N, I] and their covariance S = X'X / N,
 
     mean = W mean(x)        var = diag(W S W')        z - mean = X W'
 
@@ -60,10 +60,11 @@ def pointwise_abn(
     group: dist.ProcessGroup | None = None,
     factors: tuple[Tensor, Tensor] | None = None,
     batches: Tensor | None = None,
+    keep: bool = False,
 ) -> Tensor:
     """Convolve x [B, I, H, W] by 1x1, normalise with the batch's statistics and, where given, add a shortcut and apply ReLU.
 
-    Backward needs x, and of the output its zeros alone: both are the neighbouring layers' to keep.
+    Backward needs x, and of the output its zeros alone: both are the neighbouring layers' to keep. With `keep` it has z, too.
 
     Args:
         x: [B, I, H, W], any floating dtype; under autocast it is cast as a convolution casts its input.
@@ -75,6 +76,7 @@ def pointwise_abn(
         group: the processes whose batches are normalised as one, or None for this one alone.
         factors: two tensors whose product is x, which others keep in any case: then x is made again from them, and not kept.
         batches: [] int64, counted up in place, or None.
+        keep: save what is between rather than make it again: faster, for more memory.
 
     Returns:
         [B, C, H, W] in x's dtype.
@@ -92,34 +94,28 @@ def pointwise_abn(
     kept = (x.detach(), None) if factors is None or factors[0].dtype != x.dtype else [t.detach() for t in factors]
     layer = x, conv_weight, weight, bias, running_mean, running_var, momentum, eps, shortcut, *kept
     backend = backend_for(device)
-    way = _way(x, conv_weight, weight, backend, group)
+    way = _way(x, conv_weight, weight, backend, group, keep)
     if way == "covariance":
         if batches is not None:
             batches += 1
         return _FromCovariance.apply(*layer)
     if way == "again":
         return _Convolved.apply(*layer, batches, backend, group)
-    z = F.conv2d(x, conv_weight.to(x.dtype))
-    if way == "kept":
-        if batches is not None:
-            batches += 1
-        y = F.batch_norm(z, running_mean, running_var, scale_of(weight, eps), bias, True, momentum, eps)
-    else:
-        y = inplace_abn(
-            z, weight, bias, running_mean, running_var, True, momentum, eps, "identity", group=group,
-            overwrite=True, batches=batches,
-        )  # fmt: skip
+    y = inplace_abn(
+        F.conv2d(x, conv_weight.to(x.dtype)), weight, bias, running_mean, running_var, True, momentum, eps, "identity",
+        group=group, overwrite=True, batches=batches, keep=way == "kept",
+    )  # fmt: skip
     return y if shortcut is None else F.relu_(y + shortcut.to(y.dtype))
 
 
-def _way(x, conv_weight, weight, backend, group):
+def _way(x, conv_weight, weight, backend, group, keep):
     """How: by the "covariance", convolving "again" in backward, with z "kept", or in the three "steps", which keep the output
     of the normalisation."""
     if backend == "inplace-abn":
         return "steps"
     if x.device.type != "cpu" or backend != "torch" or group is not None:
-        return "again"
-    if x.dtype not in (torch.float32, torch.float64) or not conv_weight.dtype == weight.dtype == x.dtype:
+        return "steps" if keep else "again"
+    if keep or x.dtype not in (torch.float32, torch.float64) or not conv_weight.dtype == weight.dtype == x.dtype:
         # "again" would hold float32 copies of z, which take more than z itself. "steps" would recover z from an output of
         # 16 bits, which says little where the scale is small, and at the end of a block it starts at 0.
         return "kept"

@@ -73,6 +73,7 @@ class TrainConfig(TrainOptions, LossOptions, DataOptions):
     batch_size: int = 64
     abn: str = "auto"
     sync_abn: bool = False
+    memory: str = "auto"
     workers: int | None = None
     cache: str | None = None
     device: str | None = None

@@ -31,7 +31,7 @@ FREE = frozenset(
     {
         "resume", "path_dest", "max_steps", "stop_epoch", "save_every", "print_freq", "workers", "device", "on_bad_image",
         "skip_nonfinite", "data", "images", "metadata", "reviews", "follow_links", "num_classes", "batch_size", "grad_accum",
-        "cache", "cuda_graph",
+        "cache", "cuda_graph", "memory",
     }
 )  # fmt: skip
 """Settings that a resumed run may change. Data may have moved: its fingerprint is compared. Batch and schedule are

@@ -26,6 +26,7 @@ NOT_OF_A_PROBE = (
     "mix",
     "dropout",
     "sync_abn",
+    "memory",
     "resume",
 )
 
@@ -120,7 +121,7 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     tresnet, network = architecture(config.model_name) in CONFIGS, f"with --model_name {config.model_name}"
     needs(not tresnet, network, "dropout")
     needs(config.head == "linear", f"with --head {config.head}", "dropout")
-    needs(tresnet, network, "abn", "sync_abn")
+    needs(tresnet, network, "abn", "sync_abn", "memory")
     smaller = config.progressive_size is not None and is_smaller(config.progressive_size, config.image_size)
     needs(smaller, "with an --image_size that is not larger", "progressive_size")
     needs((config.stop_epoch or 0) <= config.epochs, f"with --epochs {config.epochs}", "stop_epoch")

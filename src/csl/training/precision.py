@@ -1,15 +1,13 @@
 """The precision of training: that of the device, but on a CPU float32 for networks whose gradients bf16 makes wrong or slow."""
 
-import copy
-
 import torch
 from torch import nn
 
 from csl.errors import InputError
 from csl.machine.image_size import height_width
 from csl.machine.precision import preferred_precision
-from csl.models.recurrent import without_steps
 from csl.predict.scoring import autocast_dtype
+from csl.training.following import follow
 
 MOST_DEPTHWISE = 0.02
 """Share of a network in depthwise convolutions from which on bf16 trains it slower (benchmarks/precision_speed.py)."""
@@ -61,12 +59,13 @@ def layer_of_wrong_gradients(network: nn.Module, size: int | tuple[int, int]) ->
 
         return hook
 
-    shape = copy.deepcopy(network).to("meta")
-    for name, layer in shape.named_modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.register_forward_pre_hook(note(name))
-    with torch.no_grad(), without_steps(shape.train()):
-        shape(torch.empty(2, 3, *height_width(size), device="meta"))
+    def prepare(shape):
+        for name, layer in shape.named_modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.register_forward_pre_hook(note(name))
+
+    with torch.no_grad():
+        follow(network, size, prepare)
     return found[0] if found else None
 
 

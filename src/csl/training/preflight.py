@@ -16,7 +16,7 @@ from csl.models.compiling import check_compiler
 from csl.predict.scoring import autocast_dtype, choose_device
 from csl.ranges import check_ranges
 from csl.runs.config import TrainConfig
-from csl.training import selection
+from csl.training import memory, selection
 from csl.training.checks import check_used
 from csl.training.data import Say
 from csl.training.optim import OPTIMIZERS, SCHEDULES
@@ -49,6 +49,7 @@ def check_settings(config: TrainConfig) -> None:
         ("optimizer", OPTIMIZERS),
         ("group_loss", ("sigmoid", "softmax")),
         ("mix", ("none", "logic")),
+        ("memory", memory.CHOICES),
     ):
         if (value := getattr(config, name)) not in known:
             raise InputError(f"--{name} {value}: unknown, expected one of {', '.join(known)}")

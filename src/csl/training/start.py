@@ -12,10 +12,12 @@ from csl.labels import Annotations
 from csl.labels.class_set import ClassSet
 from csl.machine import distributed
 from csl.models import CONFIGS, architecture, create_model, name_with_tag, zoo
-from csl.models.abn import synchronise_abn
+from csl.models.abn import keep_inputs, synchronise_abn
 from csl.models.exclusive import exclusive_groups, make_exclusive
+from csl.predict.scoring import choose_device
 from csl.runs.config import TrainConfig
 from csl.training import report
+from csl.training.memory import keeps_inputs
 
 DEFAULT_BACKBONE = "./tresnet_m.pth"
 """The starting weights if no others are named and this file exists: the original's default."""
@@ -30,6 +32,9 @@ def create_network(config: TrainConfig, classes: ClassSet) -> tuple[nn.Module, s
     )
     make_exclusive(model, exclusive_of(config, classes))
     synchronise_abn(model, config.sync_abn and distributed.world_size() > 1)
+    if not config.probe:  # which trains a head alone
+        device, size = choose_device(config.device), config.image_size
+        keep_inputs(model, keeps_inputs(config.memory, device, model, size, config.batch_size))
     if (path := starting_weights(config)) is not None:
         weights = f"; {checkpoint.load_backbone(model, checkpoint.read(path, config.weights_key), classes)}"
     elif Path(DEFAULT_BACKBONE).exists():
