@@ -1,13 +1,15 @@
-"""Where the time of training goes on this processor: the parts of a step, beside timm's, and those of a whole run.
+"""Where the time of training goes on this processor: the parts of a step, beside timm's, those of a whole run, and of its loop.
 
-    python benchmarks/step_parts.py             # about 6 minutes on two idle cores
+    python benchmarks/step_parts.py             # about 10 minutes on two idle cores
     python benchmarks/step_parts.py --quick     # a minute, a small network; writes no file
 
 Expected on a CPU that computes in bf16: four fifths of a step are oneDNN's convolutions, which both networks share; the parts
-beside them are no larger than timm's; nine tenths of a training epoch are its steps.
+beside them are no larger than timm's; nine tenths of a training epoch are its steps; the loop has 0.9 of the bare step's rate.
 
 A step is that of benchmarks/tresnet_speed.py: its time without the profiler, and with it the time inside the operators of each
 part, of which the shares are. The run is the demo's, for two epochs of `train.py`, by a clock around the functions in `RUN`.
+The loop is that of four epochs, with all that it does: decoding, moving average, checks. After each, as many bare steps of the
+same network are timed: forward, loss, backward and optimizer, on one batch.
 Writes benchmarks/results/step_parts.json.
 """
 
@@ -16,6 +18,7 @@ import functools
 import importlib
 import json
 import os
+import statistics
 import tempfile
 import time
 from collections import Counter
@@ -66,10 +69,22 @@ def parts_of_step(peer, what, name, size, batch, repeats):
     return {"milliseconds": 1e3 * whole, "parts": dict(parts)}
 
 
+def demo_config(folder, changes):
+    """The demo's settings, on a set that is drawn first."""
+    from csl import TrainConfig
+    from csl.garments import make_garments
+
+    data = make_garments(Path(folder) / "set", progress=False)
+    settings = {"model_name": "tresnet_m", "image_size": 64, "epochs": 2, "batch_size": 32, "lr": 3e-3} | changes
+    return TrainConfig(
+        data=str(data), path_dest=str(Path(folder) / "run"), loss="csl", group_loss="softmax", optimizer="adam",
+        augment="none", device="cpu", **settings,
+    )  # fmt: skip
+
+
 def parts_of_run(changes):
     """Seconds of a run of the demo's settings, in which a part called within another one counts for both."""
-    from csl import TrainConfig, train
-    from csl.garments import make_garments
+    from csl import train
 
     seconds = Counter()
 
@@ -91,13 +106,8 @@ def parts_of_run(changes):
         setattr(owner, name, clocked(getattr(owner, name), part))
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        data = make_garments(Path(folder) / "set", progress=False)
+        config = demo_config(folder, changes)
         seconds["drawing the set"] = time.perf_counter() - start
-        settings = {"model_name": "tresnet_m", "image_size": 64, "epochs": 2, "batch_size": 32, "lr": 3e-3} | changes
-        config = TrainConfig(
-            data=str(data), path_dest=str(Path(folder) / "run"), loss="csl", group_loss="softmax", optimizer="adam",
-            augment="none", device="cpu", **settings,
-        )  # fmt: skip
         start = time.perf_counter()
         train(config, lambda _: None)
         seconds["whole run"] = time.perf_counter() - start
@@ -105,7 +115,47 @@ def parts_of_run(changes):
     return dict(seconds)
 
 
+def loop_beside_bare_steps(changes):
+    """Images per second of each epoch's loop, and of as many bare steps after it."""
+    from csl import train
+    from csl.training.trainer import Trainer
+
+    rates, held = {"loop": [], "bare": []}, []
+    epoch_of, step_of = Trainer._train_epoch, Trainer.train_step
+
+    def step(trainer, batches):
+        if not held and len(batches[0]) == trainer.global_batch:
+            held.extend(batches)
+        step_of(trainer, batches)
+
+    def epoch(trainer):
+        start = time.perf_counter()
+        rate = epoch_of(trainer)
+        rates["loop"].append(len(trainer.train_loader.dataset) / (time.perf_counter() - start))
+        x, targets = trainer._inputs(held[0])
+        start = time.perf_counter()
+        for _ in range(trainer.steps_per_epoch):
+            trainer.optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", trainer.amp_dtype or torch.bfloat16, trainer.amp_dtype is not None):
+                logits = trainer.model(x)
+            trainer.criterion(logits.float(), targets).backward()
+            trainer.optimizer.step()
+        rates["bare"].append(trainer.steps_per_epoch * len(x) / (time.perf_counter() - start))
+        return rate
+
+    Trainer._train_epoch, Trainer.train_step = epoch, step
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            train(demo_config(folder, {"epochs": 4, "schedule": "constant"} | changes), lambda _: None)
+    finally:
+        Trainer._train_epoch, Trainer.train_step = epoch_of, step_of
+    return rates | {"ratio": statistics.median(rates["loop"]) / statistics.median(rates["bare"])}
+
+
 def show(row):
+    if row["what"] == "loop":
+        print(f"loop over bare steps: {row['ratio']:.2f} x ({row['loop']} and {row['bare']} images/s)", flush=True)
+        return
     if row["what"] == "run":
         print("run, seconds: " + ", ".join(f"{part} {value:.1f}" for part, value in row["seconds"].items()), flush=True)
         return
@@ -129,7 +179,10 @@ def main():
             row = {"what": what, "model": name, "size": size, "batch": batch, "peer": peer}
             rows.append(row | parts_of_step(peer, what, name, size, batch, repeats))
             show(rows[-1])
-    rows.append({"what": "run", "seconds": parts_of_run({"model_name": name, "epochs": 1} if args.quick else {})})
+    small = {"model_name": name, "epochs": 1} if args.quick else {}
+    rows.append({"what": "run", "seconds": parts_of_run(small)})
+    show(rows[-1])
+    rows.append({"what": "loop"} | loop_beside_bare_steps(small))
     show(rows[-1])
     if not args.quick:
         described = describe_machine(load, "torch", "timm", threads=torch.get_num_threads())
