@@ -5,7 +5,7 @@
     python benchmarks/inference_volume.py --photos DIR --count 400 --repeats 3   # a quick look, which writes no file
     python benchmarks/inference_volume.py --names                 # seconds, no file: the time to name the classes of an image
     python benchmarks/inference_volume.py --model_path best.ckpt  # a trained network (random TResNet-M)
-    python benchmarks/inference_volume.py --engines all --batch 16 --count 2000 --plain16 0 --memory 0 --results \
+    python benchmarks/inference_volume.py --engines all --batch 16 --count 600 --repeats 3 --plain16 0 --memory 0 --results \
         benchmarks/results/engine_volume_16.json                  # every --engine of infer.py, and timm; then --batch 1
 
 Expected on two idle cores: infer.py at least 1.5 times the plain loop.
@@ -17,7 +17,8 @@ many names for a few hundred files. The peers, each in a process of its own, tak
     plain 16  the same, 16 photos at a time through the network
     infer     csl.inference.infer.infer with its defaults, CSV written as it goes and joined at the end
     onnx      the same with `python -m csl export`'s file (with --onnx)
-    infer torch, infer openvino bf16, ...     the same with that --engine, and --amp (with --engines)
+    infer torch, infer openvino bf16, ...     the same with that --engine, in float32, --amp bf16, or as the int8 file of
+                                              `python -m csl export --int8` (with --engines)
     timm, timm bf16     the plain loop with timm's network, channels-last, --batch photos at a time (with --engines)
 
 "The network" of the plain loops is what `csl.checkpoint.load_model` gives, in eval mode under inference_mode, as it was
@@ -47,7 +48,7 @@ RESULTS = Path(__file__).parent / "results" / "inference_volume.json"
 WIDTH, HEIGHT, SIZE = 640, 480, 224
 DIFFERENT = 200
 TARGET = 1.5
-QUICK = 1000
+QUICK = 500
 
 
 def make_photos(folder, count, source):
@@ -162,10 +163,7 @@ def child(peer, batch, weights, paths):
 
             seconds = plain(checkpoint.load_model(weights)[0], paths, 16 if "16" in words else 1)
         else:
-            how = {
-                "engine": next((word for word in words if word != "bf16"), "auto"),
-                "amp": "bf16" if bf16 else "auto",
-            }
+            how = {"engine": words[0], "amp": "bf16" if bf16 else "off"} if words else {}
             seconds = streamed(weights, paths, folder, **how, **({"batch_size": batch} if batch else {}))
     of = {"peak_mib": resource.RUSAGE_SELF, "worker_peak_mib": resource.RUSAGE_CHILDREN}
     return {"seconds": seconds, **{name: resource.getrusage(who).ru_maxrss / 1024 for name, who in of.items()}}
@@ -189,6 +187,20 @@ def write_weights(folder):
     path = folder / "best.ckpt"
     checkpoint.write(path, {"model": model.state_dict(), "model_name": "tresnet_m", "num_classes": 80})
     return path
+
+
+def int8_file(weights, folder):
+    """The export of a checkpoint in int8, calibrated on the photos, made once."""
+    from csl.export import ExportOptions, export
+
+    file = folder / "int8.onnx"
+    if not file.exists():
+        photos = str(folder / "originals")
+        export(
+            ExportOptions(model_path=str(weights), image_size=SIZE, out=str(file), int8=True, calibrate=photos),
+            lambda _: None,
+        )
+    return file
 
 
 def engines(text):
@@ -226,10 +238,12 @@ def main():
             files["onnx"] = export(
                 ExportOptions(model_path=str(weights), image_size=SIZE, out=str(folder / "best.onnx"))
             )
+        paths = make_photos(folder, args.count, args.photos)
         for engine in args.engines:
             for precision in ("",) if engine == "onnx" else ("", " bf16"):
                 files |= {f"infer {engine}{precision}": weights, f"timm{precision}": weights}
-        paths = make_photos(folder, args.count, args.photos)
+        for engine in sorted({"openvino", "onnx"} & set(args.engines)):
+            files[f"infer {engine} int8"] = int8_file(weights, folder)
         part = len(paths) // args.repeats
         found = {peer: [] for peer in files}
         order = list(files)
