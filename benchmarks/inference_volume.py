@@ -5,7 +5,7 @@
     python benchmarks/inference_volume.py --photos DIR --count 400 --repeats 3   # a quick look, which writes no file
     python benchmarks/inference_volume.py --names                 # seconds, no file: the time to name the classes of an image
     python benchmarks/inference_volume.py --model_path best.ckpt  # a trained network (random TResNet-M)
-    python benchmarks/inference_volume.py --engines all --batch 16 --count 600 --repeats 3 --plain16 0 --memory 0 --results \
+    python benchmarks/inference_volume.py --engines all --batch 16 --count 800 --repeats 2 --plain16 0 --memory 0 --results \
         benchmarks/results/engine_volume_16.json                  # every --engine of infer.py, and timm; then --batch 1
 
 Expected on two idle cores: infer.py at least 1.5 times the plain loop.
@@ -190,17 +190,13 @@ def write_weights(folder):
 
 
 def int8_file(weights, folder):
-    """The export of a checkpoint in int8, calibrated on the photos, made once."""
+    """The export of a checkpoint in int8, calibrated on the photos."""
     from csl.export import ExportOptions, export
 
-    file = folder / "int8.onnx"
-    if not file.exists():
-        photos = str(folder / "originals")
-        export(
-            ExportOptions(model_path=str(weights), image_size=SIZE, out=str(file), int8=True, calibrate=photos),
-            lambda _: None,
-        )
-    return file
+    out, photos = str(folder / "int8.onnx"), str(folder / "originals")
+    return export(
+        ExportOptions(model_path=str(weights), image_size=SIZE, out=out, int8=True, calibrate=photos), lambda _: None
+    )
 
 
 def engines(text):
@@ -242,8 +238,8 @@ def main():
         for engine in args.engines:
             for precision in ("",) if engine == "onnx" else ("", " bf16"):
                 files |= {f"infer {engine}{precision}": weights, f"timm{precision}": weights}
-        for engine in sorted({"openvino", "onnx"} & set(args.engines)):
-            files[f"infer {engine} int8"] = int8_file(weights, folder)
+        if exported := [engine for engine in args.engines if engine != "torch"]:
+            files |= dict.fromkeys((f"infer {engine} int8" for engine in exported), int8_file(weights, folder))
         part = len(paths) // args.repeats
         found = {peer: [] for peer in files}
         order = list(files)

@@ -14,6 +14,7 @@ Writes benchmarks/results/step_parts.json.
 """
 
 import argparse
+import contextlib
 import functools
 import importlib
 import json
@@ -23,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import torch
 from machine import describe_machine
@@ -99,12 +101,12 @@ def parts_of_run(changes):
 
         return timed
 
-    for place, part in RUN.items():
-        module, names = place.split(":")
-        *owners, name = names.split(".")
-        owner = functools.reduce(getattr, owners, importlib.import_module(module))
-        setattr(owner, name, clocked(getattr(owner, name), part))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        for place, part in RUN.items():
+            module, names = place.split(":")
+            *owners, name = names.split(".")
+            owner = functools.reduce(getattr, owners, importlib.import_module(module))
+            stack.enter_context(mock.patch.object(owner, name, clocked(getattr(owner, name), part)))
         start = time.perf_counter()
         config = demo_config(folder, changes)
         seconds["drawing the set"] = time.perf_counter() - start
@@ -138,17 +140,17 @@ def loop_beside_bare_steps(changes):
             trainer.optimizer.zero_grad(set_to_none=True)
             with torch.autocast("cpu", trainer.amp_dtype or torch.bfloat16, trainer.amp_dtype is not None):
                 logits = trainer.model(x)
-            trainer.criterion(logits.float(), targets).backward()
+            trainer._loss(logits, targets, held[0]).backward()
             trainer.optimizer.step()
         rates["bare"].append(trainer.steps_per_epoch * len(x) / (time.perf_counter() - start))
         return rate
 
-    Trainer._train_epoch, Trainer.train_step = epoch, step
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            train(demo_config(folder, {"epochs": 4, "schedule": "constant"} | changes), lambda _: None)
-    finally:
-        Trainer._train_epoch, Trainer.train_step = epoch_of, step_of
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(Trainer, "_train_epoch", epoch),
+        mock.patch.object(Trainer, "train_step", step),
+    ):
+        train(demo_config(folder, {"epochs": 4, "schedule": "constant"} | changes), lambda _: None)
     return rates | {"ratio": statistics.median(rates["loop"]) / statistics.median(rates["bare"])}
 
 

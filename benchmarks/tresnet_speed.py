@@ -7,8 +7,8 @@
 `benchmarks/gpu.py` runs the GPU rows with all else that is to be measured there, each with a limit of time.
 
 Expected on two idle cores of an AMD EPYC (Zen 5, AVX-512), TResNet-M 224: inference at batch 16 at least 1.2 times timm's
-rate, at batch 1 at least 1.4 times; a training step at least as fast by `--memory fast`, in at most 0.65 of its memory by
-`--memory save`.
+rate, at batch 1 at least 1.4 times; a training step at least as fast, in at most 0.65 of its memory; with `--memory fast` ("csl
+fast", of a CPU) at least as fast.
 
 All peers of a row are in one process and take turns in an order that turns round, so that a busy moment does not hit only
 one; a rate is the batch over the median step. On a GPU a turn is 10 steps that the host waits for together; the time of a step
@@ -284,17 +284,18 @@ def compare(device, what, name, size, batch, targets, repeats, compiled, stand_i
     others = [peer for peer in peers if not peer.startswith("csl")]
     row["ratios"] = {peer: ratio(found, best, peer, targets) for peer in others}
     if FAST in found:
-        row["ratios_fast"] = {peer: ratio(found, FAST, peer, targets) for peer in others}
+        of_rate = {peer: {"rate": wanted.get("rate")} for peer, wanted in targets.items()}
+        row["ratios_fast"] = {peer: ratio(found, FAST, peer, of_rate) for peer in others}
     return row
 
 
 def ratio(found, ours, peer, targets):
     """Rate and memory of one of our forms over those of a peer, and what is wanted."""
     wanted = targets.get(ORIGINAL if peer == STAND_IN else peer, {})
-    ours, values = found[ours], found[peer]
-    result = {"rate": ours["images_per_s"] / values["images_per_s"], "target": wanted.get("rate")}
-    if ours["peak_mib"] and values["peak_mib"]:
-        result |= {"memory": ours["peak_mib"] / values["peak_mib"], "memory_target": wanted.get("memory")}
+    own, values = found[ours], found[peer]
+    result = {"rate": own["images_per_s"] / values["images_per_s"], "target": wanted.get("rate")}
+    if own["peak_mib"] and values["peak_mib"]:
+        result |= {"memory": own["peak_mib"] / values["peak_mib"], "memory_target": wanted.get("memory")}
     return result
 
 

@@ -86,7 +86,7 @@ def _add_network(g):
     g.add(
         "--refit_head",
         action="store_true",
-        help="then fit each class's last-layer row to its known labels alone (docs/losses.md)",
+        help="after training, fit a class's last-layer row to its known labels (docs/losses.md)",
     )
 
 
@@ -157,9 +157,7 @@ def _add_optimisation(g):
     g.shared("amp")
     g.add("--abn", metavar="NAME", help="what runs InPlace-ABN: auto (Triton on a GPU), triton, torch, inplace-abn")
     g.add("--sync_abn", action="store_true", help="InPlace-ABN's statistics are taken over all of torchrun's processes")
-    g.add(
-        "--memory", metavar="NAME", help="of a step, for InPlace-ABN: save, fast (keeps more) or auto (docs/speed.md)"
-    )
+    g.add("--memory", metavar="NAME", help="InPlace-ABN on a CPU: save, fast (keeps more) or auto (docs/speed.md)")
     g.shared("compile")
     g.add("--cuda_graph", action="store_true", help="launch a step as a whole: for small batches on one GPU")
 

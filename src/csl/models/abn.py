@@ -21,7 +21,7 @@ def synchronise_abn(model: nn.Module, synchronised: bool = True) -> nn.Module:
 def keep_inputs(model: nn.Module, keep: bool = True) -> nn.Module:
     """Have every InPlaceABN of a model save what backward would make again, or no more: time for memory.
 
-    Returns the same model.
+    By PyTorch's operators on a CPU, without synchronised statistics; elsewhere it changes nothing. Returns the same model.
     """
     for module in model.modules():
         if isinstance(module, InPlaceABN):

@@ -87,7 +87,7 @@ def inplace_abn(
         overwrite: the output may take x's memory, which then is no longer x. A view, a leaf that needs a gradient and what
             is not dense are left as they are all the same, and so is every x in a graph that is being compiled.
         batches: [] int64, counted up in place when `training`, or None.
-        keep: in training by PyTorch's operators, save x beside the output: faster, for more memory.
+        keep: in training by PyTorch's operators, without a group, save x beside the output: faster, for more memory.
 
     Returns:
         [B, C, ...] in x's dtype and memory format.

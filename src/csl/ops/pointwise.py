@@ -64,7 +64,7 @@ def pointwise_abn(
 ) -> Tensor:
     """Convolve x [B, I, H, W] by 1x1, normalise with the batch's statistics and, where given, add a shortcut and apply ReLU.
 
-    Backward needs x, and of the output its zeros alone: both are the neighbouring layers' to keep. With `keep` it has z, too.
+    Backward needs x, and of the output its zeros alone: both are the neighbouring layers' to keep.
 
     Args:
         x: [B, I, H, W], any floating dtype; under autocast it is cast as a convolution casts its input.
@@ -76,7 +76,7 @@ def pointwise_abn(
         group: the processes whose batches are normalised as one, or None for this one alone.
         factors: two tensors whose product is x, which others keep in any case: then x is made again from them, and not kept.
         batches: [] int64, counted up in place, or None.
-        keep: save what is between rather than make it again: faster, for more memory.
+        keep: on a CPU, without a group, save what is between rather than make it again: faster, for more memory.
 
     Returns:
         [B, C, H, W] in x's dtype.
@@ -113,8 +113,9 @@ def _way(x, conv_weight, weight, backend, group, keep):
     of the normalisation."""
     if backend == "inplace-abn":
         return "steps"
-    if x.device.type != "cpu" or backend != "torch" or group is not None:
-        return "steps" if keep else "again"
+    on_cpu = x.device.type == "cpu" or (keep and x.is_meta)  # a CPU's step may be followed without values
+    if not on_cpu or backend != "torch" or group is not None:
+        return "again"
     if keep or x.dtype not in (torch.float32, torch.float64) or not conv_weight.dtype == weight.dtype == x.dtype:
         # "again" would hold float32 copies of z, which take more than z itself. "steps" would recover z from an output of
         # 16 bits, which says little where the scale is small, and at the end of a block it starts at 0.

@@ -4,33 +4,55 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from csl.machine import distributed
 from csl.models.abn import InPlaceABN, keep_inputs
+from csl.ops import current_backend
 from csl.training.following import IMAGES, follow
 
 CHOICES = ("auto", "save", "fast")
 """What `--memory` may be."""
 
 MOST_KEPT = 2 << 30
-"""Bytes that a step on a CPU may keep before "auto" saves memory: few beside what a machine that trains has."""
+"""Bytes that the steps of all processes of a machine may keep before "auto" saves memory: few beside what it has."""
+
+
+def why_not(device: torch.device, synchronised: bool) -> str | None:
+    """Why InPlaceABN layers on a device make again what backward needs in any case, in words; None where they need not.
+
+    Raises:
+        InputError: as `csl.ops.current_backend`.
+    """
+    if device.type != "cpu":
+        return f"changes nothing on {device.type}, where an input is recovered as the output is read"
+    if (backend := current_backend(device)[0]) != "torch":
+        return f"changes nothing with --abn {backend}"
+    return "changes nothing with --sync_abn" if synchronised else None
 
 
 def keeps_inputs(
-    memory: str, device: torch.device, network: nn.Module, size: int | tuple[int, int], images: int
+    memory: str,
+    device: torch.device,
+    network: nn.Module,
+    size: int | tuple[int, int],
+    images: int,
+    synchronised: bool = False,
 ) -> bool:
     """Whether the InPlaceABN layers of a network keep their inputs (`csl.models.abn.keep_inputs`).
 
     Args:
-        memory: one of `CHOICES`. "auto" keeps them on a CPU, which has to recover them in passes of its own (benchmarks/
-            tresnet_speed.py), as long as a step in float32 then keeps at most `MOST_KEPT`.
+        memory: one of `CHOICES`. "auto" keeps them on a CPU, which has to recover them in passes of its own
+            (benchmarks/tresnet_speed.py), as long as all that a step in float32 then keeps is at most `MOST_KEPT`.
         device: that trains.
         network: images [B, 3, H, W] to logits.
         size: side or (H, W) in pixels of the largest images of the run.
         images: B, at a time in this process.
+        synchronised: whether statistics are taken over several processes.
     """
-    if memory != "auto" or device.type != "cpu":
-        return memory == "fast"
-    recovers = any(isinstance(module, InPlaceABN) for module in network.modules())
-    return recovers and kept_bytes(network, size) * images <= MOST_KEPT
+    if memory == "save" or not any(isinstance(module, InPlaceABN) for module in network.modules()):
+        return False
+    if why_not(device, synchronised):
+        return False
+    return memory == "fast" or kept_bytes(network, size) * images * distributed.local_world_size() <= MOST_KEPT
 
 
 def kept_bytes(network: nn.Module, size: int | tuple[int, int]) -> float:
@@ -46,9 +68,8 @@ def kept_bytes(network: nn.Module, size: int | tuple[int, int]) -> float:
         return tensor
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        logits = follow(network, size, prepare)
-    del logits
-    return sum(size for storage, size in kept.items() if storage not in own) / IMAGES
+        follow(network, size, prepare)
+    return sum(length for storage, length in kept.items() if storage not in own) / IMAGES
 
 
 def _storage(tensor):

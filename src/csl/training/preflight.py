@@ -88,6 +88,8 @@ def check_backends(model: nn.Module, config: TrainConfig, say: Say) -> None:
         raise InputError(
             f"--sync_abn: {config.model_name} with --abn {config.abn}, expected a TResNet with auto, triton or torch"
         )
+    if config.memory == "fast" and (why := memory.why_not(device, config.sync_abn and distributed.world_size() > 1)):
+        raise InputError(f"--memory fast: {why}; expected auto or save")
     if config.compile:
         check_compiler(device)
     if config.cuda_graph:

@@ -31,10 +31,11 @@ def create_network(config: TrainConfig, classes: ClassSet) -> tuple[nn.Module, s
         network_name(config), num_classes, head=config.head, dropout=config.dropout, image_size=config.image_size
     )
     make_exclusive(model, exclusive_of(config, classes))
-    synchronise_abn(model, config.sync_abn and distributed.world_size() > 1)
+    synchronised = config.sync_abn and distributed.world_size() > 1
     if not config.probe:  # which trains a head alone
         device, size = choose_device(config.device), config.image_size
-        keep_inputs(model, keeps_inputs(config.memory, device, model, size, config.batch_size))
+        keep_inputs(model, keeps_inputs(config.memory, device, model, size, config.batch_size, synchronised))
+    synchronise_abn(model, synchronised)
     if (path := starting_weights(config)) is not None:
         weights = f"; {checkpoint.load_backbone(model, checkpoint.read(path, config.weights_key), classes)}"
     elif Path(DEFAULT_BACKBONE).exists():
