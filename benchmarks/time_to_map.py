@@ -18,6 +18,7 @@ Every row is a training from scratch of TResNet-M at 64 pixels in a process of i
 Training seconds leave evaluations out; the whole time of a row has them, the checks before and the pictures after. mAP is
 that of the best evaluation, in percent, on annotated entries of the validation photos, of the network or its moving average.
 Rows are written to benchmarks/results/time_to_map.json one by one, seed by seed; those that are there are not measured again.
+Rows without seconds trained beside other work: they count for the mAP alone.
 """
 
 import argparse
@@ -179,9 +180,10 @@ def show(rows):
                 if not pairs:
                     continue
                 gain = np.array([row["mAP"] - other["mAP"] for row, other in pairs])
-                ratio = np.mean([row["training_seconds"] / other["training_seconds"] for row, other in pairs])
+                timed = [pair for pair in pairs if all("training_seconds" in row for row in pair)]
+                ratio = np.mean([row["training_seconds"] / other["training_seconds"] for row, other in timed])
                 width = stats.sem(gain) * stats.t.ppf(0.975, len(gain) - 1) if len(gain) > 1 else float("nan")
-                training, whole = (np.mean([row[key] for row, _ in pairs]) for key in ("training_seconds", "seconds"))
+                training, whole = (np.mean([row[key] for row, _ in timed]) for key in ("training_seconds", "seconds"))
                 print(f"{name:<10}{precision:<9}{way:<12}mAP {np.mean([row['mAP'] for row, _ in pairs]):6.2f}  training "
                       f"{training:5.0f} s of {whole:5.0f} s in all ({ratio:.2f} x)  paired {gain.mean():+.2f} +- {width:.2f} "
                       f"({len(gain)} seeds)")  # fmt: skip
