@@ -1,6 +1,6 @@
 """Average precision of all classes: csl.metrics against the original's loop and scikit-learn.
 
-    python benchmarks/metrics_speed.py                 # about 6 minutes; 8 GB of temporary files, deleted at the end
+    python benchmarks/metrics_speed.py                 # about 10 minutes; 8 GB of temporary files, deleted at the end
     python benchmarks/metrics_speed.py --large 0       # without the OpenImages-sized part
 
 Expected on two idle cores of an AMD EPYC (Zen 4): 20,000 x 1,000 in 0.15 s, the original's loop 8 times and scikit-learn
