@@ -4,8 +4,8 @@
     python benchmarks/metrics_speed.py --large 0       # without the OpenImages-sized part
 
 Expected on two idle cores of an AMD EPYC (Zen 4): 20,000 x 1,000 in 0.15 s, the original's loop 8 times and scikit-learn
-25 times as long; 125,436 x 9,605, the size of the OpenImages test set, memory-mapped and fully annotated, in 15 s
-with less than half a GiB of working memory.
+25 times as long; NumPy sorts with AVX-512, which a Zen 4 is slow at, and takes twice that. 125,436 x 9,605, the size of the
+OpenImages test set, memory-mapped and fully annotated, in 22 s with less than half a GiB of working memory.
 
 Every measurement is a process of its own. Times are medians over all calls but the first of each process, so that the
 files are in the page cache. The working memory is the highest anonymous memory of the process during that first call, less
