@@ -7,14 +7,18 @@ from torch import Tensor, nn
 from csl.ops import current_backend, inplace_abn, pointwise_abn
 
 
+def abn_layers(model: nn.Module) -> "list[InPlaceABN]":
+    """The InPlaceABN layers of a model, in its order."""
+    return [module for module in model.modules() if isinstance(module, InPlaceABN)]
+
+
 def synchronise_abn(model: nn.Module, synchronised: bool = True) -> nn.Module:
     """Have every InPlaceABN of a model take its batch statistics over all processes of the default group, or no more.
 
     In training alone, and only once `torch.distributed` is set up. Returns the same model.
     """
-    for module in model.modules():
-        if isinstance(module, InPlaceABN):
-            module.synchronised = synchronised
+    for layer in abn_layers(model):
+        layer.synchronised = synchronised
     return model
 
 
@@ -23,9 +27,8 @@ def keep_inputs(model: nn.Module, keep: bool = True) -> nn.Module:
 
     By PyTorch's operators on a CPU, without synchronised statistics; elsewhere it changes nothing. Returns the same model.
     """
-    for module in model.modules():
-        if isinstance(module, InPlaceABN):
-            module.keep = keep
+    for layer in abn_layers(model):
+        layer.keep = keep
     return model
 
 
@@ -37,8 +40,7 @@ def describe_abn(model: nn.Module, device: torch.device | str) -> str | None:
     Raises:
         InputError: a backend that was asked for and does not run on that device.
     """
-    layers = [module for module in model.modules() if isinstance(module, InPlaceABN)]
-    if not layers:
+    if not (layers := abn_layers(model)):
         return None
     kept = "; inputs are kept for backward (--memory save recovers them)" if any(layer.keep for layer in layers) else ""
     return "InPlace-ABN: {} ({})".format(*current_backend(device)) + kept

@@ -5,7 +5,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from csl.machine import distributed
-from csl.models.abn import InPlaceABN, keep_inputs
+from csl.models.abn import abn_layers, keep_inputs
 from csl.ops import current_backend
 from csl.training.following import IMAGES, follow
 
@@ -48,9 +48,7 @@ def keeps_inputs(
         images: B, at a time in this process.
         synchronised: whether statistics are taken over several processes.
     """
-    if memory == "save" or not any(isinstance(module, InPlaceABN) for module in network.modules()):
-        return False
-    if why_not(device, synchronised):
+    if memory == "save" or not abn_layers(network) or why_not(device, synchronised):
         return False
     return memory == "fast" or kept_bytes(network, size) * images * distributed.local_world_size() <= MOST_KEPT
 

@@ -22,7 +22,7 @@ from csl.training.data import Say
 from csl.training.optim import OPTIMIZERS, SCHEDULES
 from csl.training.precision import training_precision
 from csl.training.sizes import sizes_between
-from csl.training.start import network_name
+from csl.training.start import network_name, synchronises
 
 
 def check_settings(config: TrainConfig) -> None:
@@ -88,7 +88,7 @@ def check_backends(model: nn.Module, config: TrainConfig, say: Say) -> None:
         raise InputError(
             f"--sync_abn: {config.model_name} with --abn {config.abn}, expected a TResNet with auto, triton or torch"
         )
-    if config.memory == "fast" and (why := memory.why_not(device, config.sync_abn and distributed.world_size() > 1)):
+    if config.memory == "fast" and (why := memory.why_not(device, synchronises(config))):
         raise InputError(f"--memory fast: {why}; expected auto or save")
     if config.compile:
         check_compiler(device)
@@ -108,7 +108,7 @@ def check_backends(model: nn.Module, config: TrainConfig, say: Say) -> None:
 
 def fewest_images_of(config: TrainConfig) -> int:
     """Of a batch of one process that the network can be trained on."""
-    if config.sync_abn and distributed.world_size() > 1:  # its batch norm sees the images of all processes
+    if synchronises(config):  # its batch norm sees the images of all processes
         return 1
     return fewest_images(network_name(config), config.progressive_size or config.image_size, config.head)
 

@@ -31,7 +31,7 @@ def create_network(config: TrainConfig, classes: ClassSet) -> tuple[nn.Module, s
         network_name(config), num_classes, head=config.head, dropout=config.dropout, image_size=config.image_size
     )
     make_exclusive(model, exclusive_of(config, classes))
-    synchronised = config.sync_abn and distributed.world_size() > 1
+    synchronised = synchronises(config)
     if not config.probe:  # which trains a head alone
         device, size = choose_device(config.device), config.image_size
         keep_inputs(model, keeps_inputs(config.memory, device, model, size, config.batch_size, synchronised))
@@ -44,6 +44,11 @@ def create_network(config: TrainConfig, classes: ClassSet) -> tuple[nn.Module, s
         weights = f", from scratch (no {DEFAULT_BACKBONE}; --model_path names weights to start from)"
     parameters = sum(p.numel() for p in model.parameters())
     return model, report.network(network_name(config), num_classes, parameters, weights)
+
+
+def synchronises(config: TrainConfig) -> bool:
+    """Whether InPlace-ABN's statistics are taken over several processes: `--sync_abn`, and there are several."""
+    return config.sync_abn and distributed.world_size() > 1
 
 
 def starting_weights(config: TrainConfig) -> str | None:
