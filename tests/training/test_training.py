@@ -211,7 +211,8 @@ def test_open_images_names_stand_in_for_mids(tmp_path, garments):
     assert "MIDs are shown" in result.stdout
 
 
-def test_ctrl_c_leaves_a_checkpoint_that_resume_continues_from(garments, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_leaves_a_checkpoint_that_resume_continues_from(garments, tmp_path, number):
     command = [
         sys.executable, "-u", str(ROOT / "train.py"), "--data", str(garments), "--path_dest", str(tmp_path / "run"),
         "--model_name=test_resnet", "--image_size=32", "-b4", "--epochs=400", "--print-freq=1", "-j", "2", "--device=cpu",
@@ -223,10 +224,10 @@ def test_ctrl_c_leaves_a_checkpoint_that_resume_continues_from(garments, tmp_pat
     for line in process.stdout:
         lines.append(line)
         if re.search(r"epoch 1, step 2/", line):
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+            os.killpg(process.pid, number)  # as a terminal, Slurm and systemd do: the workers get it too
             break
     rest, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, "".join(lines) + rest
+    assert process.returncode == 128 + number, "".join(lines) + rest
     assert "Traceback" not in rest
     assert "with --resume goes on" in rest
     stopped = last_state(tmp_path / "run")

@@ -167,9 +167,12 @@ def create_loader(
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches the whole process group: the parent finishes its step, for which it needs its workers."""
+    """Ctrl-C and the end of a job reach all processes: the parent finishes its step, for which it needs its workers.
+
+    A second SIGTERM ends a worker: the parent sends them to one that does not leave by itself.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 def default_workers(most: int = 8) -> int:

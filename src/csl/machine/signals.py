@@ -3,9 +3,13 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+SAME = 1.0
+"""Seconds within which a signal is the one before, told twice: by Slurm or systemd to all, by torchrun to its processes."""
 
 
 class Interrupted(Exception):
@@ -17,7 +21,7 @@ class Interrupted(Exception):
 
 
 class DeferredSignals:
-    """Records the first SIGINT or SIGTERM in `number`; a second one has its usual effect.
+    """Records the first SIGINT or SIGTERM in `number`; a second one, `SAME` seconds later or more, has its usual effect.
 
     Args:
         say: prints one line.
@@ -36,12 +40,16 @@ class DeferredSignals:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        owner = os.getpid()
+        owner, first = os.getpid(), {}  # signal: when it came
         previous = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
 
         def note(number, frame):
-            self.number = number
-            signal.signal(number, previous[number])
+            if number in first:
+                if time.monotonic() - first[number] >= SAME:
+                    signal.signal(number, previous[number])
+                    signal.raise_signal(number)
+                return
+            self.number, first[number] = number, time.monotonic()
             if os.getpid() == owner:  # and not a process forked from this one
                 self.say(f"{signal.Signals(number).name}: finishing this step, then saving")
 

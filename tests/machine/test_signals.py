@@ -1,0 +1,40 @@
+"""Signals are deferred: the first is noted, one told twice is one, a later one has its usual effect."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from csl.machine.signals import DeferredSignals
+
+TOLD = """
+import os, signal, sys, time
+from csl.machine.signals import SAME, DeferredSignals
+signals = DeferredSignals(lambda line: print(line, flush=True))
+with signals.deferred():
+    for wait in (0, 0, SAME):
+        time.sleep(wait)
+        os.kill(os.getpid(), int(sys.argv[1]))
+        print("goes on", signals.number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_told_twice_is_one_and_a_later_one_has_its_usual_effect(number):
+    ended = subprocess.run([sys.executable, "-c", TOLD, str(int(number))], capture_output=True, text=True, timeout=60)
+    goes_on = f"goes on {int(number)}"
+    assert ended.stdout.splitlines() == [f"{number.name}: finishing this step, then saving", goes_on, goes_on]
+    assert ended.returncode == -number  # also after Python's own KeyboardInterrupt
+
+
+def test_each_signal_is_noted_and_the_handlers_are_put_back():
+    before, said = signal.getsignal(signal.SIGTERM), []
+    signals = DeferredSignals(said.append)
+    with signals.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)  # within a second, but another one
+        assert signals.number == signal.SIGTERM
+    assert len(said) == 2
+    assert signal.getsignal(signal.SIGTERM) is before
