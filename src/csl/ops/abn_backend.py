@@ -6,6 +6,7 @@ import warnings
 import torch
 
 from csl.errors import InputError
+from csl.ops.constant import assume_constant_result
 from csl.ops.interpreter import INTERPRETED
 
 BACKENDS = ("auto", "triton", "torch", "inplace-abn")
@@ -67,7 +68,7 @@ def current_backend(device: torch.device | str) -> tuple[str, str]:
     return _resolved[key]
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def backend_for(device_type: str) -> str:
     """The backend of a call on tensors of that device type: "triton", "torch" or "inplace-abn"."""
     known = _resolved.get((_chosen, device_type))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from csl.ops.constant import assume_constant_result
 from csl.ops.selective_formula import SelectiveOptions, closed_form, selective_loss_ref
 
 FIELDS = tuple(SelectiveOptions.__dataclass_fields__)
@@ -52,7 +53,7 @@ def _implementation(logits):
     return closed_form
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 @cache
 def _triton_works() -> bool:
     """Whether the kernels run here and give the plain twin's numbers: tried once, on a small problem."""

@@ -1,0 +1,12 @@
+"""The mark of a function whose result a compiler may take for a constant."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def assume_constant_result(function: Function) -> Function:
+    """`torch.compiler.assume_constant_result`, which imports all of Dynamo for it: a second and more of every start."""
+    function._dynamo_marked_constant = True
+    return function
