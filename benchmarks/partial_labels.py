@@ -134,7 +134,7 @@ METHODS = {
 }
 WITH_GROUPS = {"softmax of attributes": (softmax, (0.0, 1.0))}  # for data that has attributes of several values
 HIDDEN = {
-    f"{name}, hidden layer": name for name in ("annotation", "csl")
+    f"{name}, hidden layer": name for name in ("annotation", "csl", "WAN", "EPR")
 }  # in place of the linear head; the same exponent
 WITH_COUNT = {  # for one positive an image, whose prior is a person's count: what a wrong one costs
     f"annotation, {word} as many labels": (partial(annotation_by_count, times), (0.0,))

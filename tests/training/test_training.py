@@ -241,6 +241,23 @@ def test_a_signal_to_all_processes_leaves_a_checkpoint_that_resume_continues_fro
     assert last_state(tmp_path / "run")["step"] == stopped["step"] + 1
 
 
+@pytest.mark.parametrize(("pixels", "epochs", "told"), [(128, 10**6, True), (32, 10**6, False), (128, 2, False)])
+def test_a_run_of_hours_on_a_processor_is_told_once_what_takes_less(garments, tmp_path, pixels, epochs, told):
+    class Enough(Exception): ...
+
+    def say(line):
+        said.append(line)
+        if "epoch 2, step 1/" in line:
+            raise Enough
+
+    said, small = [], {**SMALL, "image_size": pixels, "epochs": epochs, "augment": "none", "print_freq": 1}
+    with pytest.raises(Enough):
+        train(TrainConfig(**small, data=str(garments), path_dest=str(tmp_path / "run")), say)
+    lines = [line for line in said if "on a processor" in line]
+    assert len(lines) == told
+    assert all("--image_size 64" in line and "--probe" in line for line in lines)
+
+
 def fails(message, **settings):
     with pytest.raises(InputError, match=message):
         train(TrainConfig(**{**SMALL, **settings}), lambda _: None)

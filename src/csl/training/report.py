@@ -46,10 +46,19 @@ def start(
     )
 
 
-def step(epoch: int, step_of_epoch: int, steps_per_epoch: int, loss: float, rate: float, images_left: int) -> str:
-    """How far training is within an epoch (from 1), and the time left at this rate (images per second)."""
-    left = tqdm.format_interval(images_left / max(rate, 1e-9))  # of any number of hours
+def step(epoch: int, step_of_epoch: int, steps_per_epoch: int, loss: float, rate: float, seconds_left: float) -> str:
+    """How far training is within an epoch (from 1), at which rate in images per second, and the time left."""
+    left = tqdm.format_interval(seconds_left)  # of any number of hours
     return f"epoch {epoch}, step {step_of_epoch}/{steps_per_epoch}: loss {loss:.3f}, {rate:.1f} img/s, {left} left"
+
+
+def slow(seconds_left: float, height_width: tuple[int, int]) -> str:
+    """What takes less time, for who trains a network on a processor and did not know how long that takes."""
+    side = max(height_width) // 2
+    return (
+        f"{tqdm.format_interval(seconds_left)} left on a processor: half of the image size (--image_size {side}) takes about a "
+        "quarter of the time, and --probe, which trains a head on the features of a pretrained network, minutes"
+    )
 
 
 def evaluation(step: int, loss: float, results: Results) -> str:

@@ -39,6 +39,10 @@ from csl.training.selection import Best
 from csl.training.sizes import SizeOfStep
 from csl.training.state import Counts, EpochSums, Generators, TrainingState, facts_of_classes
 
+LONG, SMALL, TIMED = 2 * 3600, 64, 3
+"""A run on a processor that has more than `LONG` seconds left after `TIMED` steps is told what takes less, unless half of its
+image size is under `SMALL`."""
+
 
 class Trainer:
     """Trains `model` on `train_loader`; evaluates it and its moving average (EMA) on `val_loader` after every epoch.
@@ -105,6 +109,7 @@ class Trainer:
         if options.cuda_graph:
             self.network = GraphedNetwork(self.model)
 
+        self.begun = 0  # the step that `fit` begins at
         self.signals = DeferredSignals(self.say)
         self.finite = FiniteWatch(
             self.model, self.optimizer, self.scaler, options.skip_nonfinite, train.annotations.images, run, self.say
@@ -136,6 +141,7 @@ class Trainer:
             Stopped: another process of the job raised one of these.
         """
         counts = self.counts
+        self.begun = counts.step
         with self.signals.deferred(), in_one_line(self._where):
             while counts.epoch < self.last_epoch and not (self.reached_max_steps() and counts.evaluated == counts.step):
                 rate = self._train_epoch()
@@ -161,6 +167,8 @@ class Trainer:
                     taken += 1
                 counts.step += 1
                 progress.update(sum(map(len, batches)) * self.processes)
+                if counts.step == self.begun + TIMED:
+                    self._say_if_long(progress.rate)
                 if progress.line_is_due(counts.step, options.print_freq):
                     self._say_progress(progress.rate)
                 if _every(options.eval_every, counts.step) and not (self._epoch_is_over() or self.reached_max_steps()):
@@ -359,11 +367,20 @@ class Trainer:
         return self.counts.step >= (self.counts.epoch + 1) * self.steps_per_epoch
 
     def _say_progress(self, rate: float) -> None:
-        steps = self.last_epoch * self.steps_per_epoch
-        left = (steps if self.options.max_steps is None else min(steps, self.options.max_steps)) - self.counts.step
         step = self.counts.step - self.counts.epoch * self.steps_per_epoch
         loss = self.sums.own_mean_loss()
-        self.say(report.step(self.counts.epoch + 1, step, self.steps_per_epoch, loss, rate, left * self.global_batch))
+        self.say(report.step(self.counts.epoch + 1, step, self.steps_per_epoch, loss, rate, self._seconds_left(rate)))
+
+    def _say_if_long(self, rate: float) -> None:
+        height_width, left = self.val_loader.dataset.transform.height_width, self._seconds_left(rate)
+        if self.device.type == "cpu" and left > LONG and min(height_width) >= 2 * SMALL:
+            self.say(report.slow(left, height_width))
+
+    def _seconds_left(self, rate: float) -> float:
+        """Of the steps that are left, at this rate in images per second."""
+        steps = self.last_epoch * self.steps_per_epoch
+        left = (steps if self.options.max_steps is None else min(steps, self.options.max_steps)) - self.counts.step
+        return left * self.global_batch / max(rate, 1e-9)
 
     def _leave_on(self, signal_number: int, is_saved: bool = False) -> None:
         """Save and stop, if a process received a signal."""
