@@ -14,9 +14,12 @@ import os, signal, sys, time
 from csl.machine.signals import SAME, DeferredSignals
 signals = DeferredSignals(lambda line: print(line, flush=True))
 with signals.deferred():
-    for wait in (0, 0, SAME):
+    number = int(sys.argv[1])
+    assert set(SAME) == {signal.SIGINT, signal.SIGTERM}
+    SAME[signal.SIGTERM] = 1.0  # not to wait for ten
+    for wait in (0, 0, 1.0):
         time.sleep(wait)
-        os.kill(os.getpid(), int(sys.argv[1]))
+        os.kill(os.getpid(), number)
         print("goes on", signals.number, flush=True)
 """
 

@@ -317,6 +317,44 @@ def test_two_processes_leave_an_evaluation_and_keep_the_epoch_before_it(data, tm
     assert kept["launch"]["processes"] == 2
 
 
+def descendants(pid):
+    """Process ids of the children of a process, theirs, and so on."""
+    children = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found[1:]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_a_signal_to_all_processes_of_a_job_saves_the_step(data, tmp_path):
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}",
+            str(ROOT / "train.py"), "--data", str(data), "--path_dest", str(tmp_path / "run"), "--model_name=test_resnet",
+            "--image_size=32", "-b4", "-j2", "--device=cpu", "--epochs=400", "--print-freq=1",
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "epoch 2, step 1/" in line:
+            for pid in [
+                *descendants(process.pid),
+                process.pid,
+            ]:  # as Slurm and systemd do; torchrun tells its own again
+                os.kill(pid, signal.SIGTERM)
+            break
+    rest, _ = process.communicate(timeout=120)
+    assert "stopped by SIGTERM, state saved in" in rest, "".join(lines) + rest
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["step"] >= 4
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a process learns of its parent's death on Linux alone")
 def test_processes_leave_with_a_torchrun_that_is_killed(data, tmp_path):
     process = subprocess.Popen(

@@ -1,5 +1,7 @@
 """Loaders: batches of samples in their order, read by worker processes."""
 
+import atexit
+import multiprocessing.util
 import signal
 from collections.abc import Iterator
 
@@ -167,12 +169,17 @@ def create_loader(
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C and the end of a job reach all processes: the parent finishes its step, for which it needs its workers.
-
-    A second SIGTERM ends a worker: the parent sends them to one that does not leave by itself.
-    """
+    """Ctrl-C and the end of a job reach all processes: the parent finishes its step, for which it needs its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@atexit.register  # after `util` registered its own, and so before it
+def _end_workers() -> None:
+    """Kill the workers of loaders that are in use as Python ends: `multiprocessing` would wait for them after a SIGTERM."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def default_workers(most: int = 8) -> int:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SAME = 1.0
-"""Seconds within which a signal is the one before, told twice: by Slurm or systemd to all, by torchrun to its processes."""
+SAME = {signal.SIGINT: 1.0, signal.SIGTERM: 10.0}
+"""Seconds within which a signal is the one before, told twice: by Slurm or systemd to all, by torchrun to its processes. The
+second is seen once the operation under way returns, and a person presses Ctrl-C again after a second or two."""
 
 
 class Interrupted(Exception):
@@ -21,7 +22,7 @@ class Interrupted(Exception):
 
 
 class DeferredSignals:
-    """Records the first SIGINT or SIGTERM in `number`; a second one, `SAME` seconds later or more, has its usual effect.
+    """Records the first SIGINT or SIGTERM in `number`; a second one, `SAME` or more later, has its usual effect.
 
     Args:
         say: prints one line.
@@ -45,7 +46,7 @@ class DeferredSignals:
 
         def note(number, frame):
             if number in first:
-                if time.monotonic() - first[number] >= SAME:
+                if time.monotonic() - first[number] >= SAME[number]:
                     signal.signal(number, previous[number])
                     signal.raise_signal(number)
                 return

@@ -13,6 +13,9 @@ from csl.predict.scoring import show_bar
 QUIET_SECONDS = 30.0
 """A line is due after this time at the latest, however many steps `print_freq` leaves between lines."""
 
+STEADY_SECONDS, STEADY_STEPS = 30.0, 3
+"""After which the rate of an epoch is no longer that of its start: workers begin, and libraries choose their ways."""
+
 
 class EpochProgress:
     """Counts the images of one epoch and shows a bar on a terminal.
@@ -27,7 +30,7 @@ class EpochProgress:
     """
 
     def __init__(self, label: str, steps: int, done: int):
-        self.images, self.rate = 0, 0.0
+        self.images, self.rate, self._steps = 0, 0.0, 0
         self._started = self._said = time.perf_counter()
         self._bar = tqdm(total=steps, initial=done, desc=label, unit="step", leave=False, disable=not show_bar())
 
@@ -42,9 +45,15 @@ class EpochProgress:
     def update(self, images: int) -> None:
         """Count one step with this many images."""
         self.images += images
+        self._steps += 1
         self.rate = self.images / (time.perf_counter() - self._started)
         self._bar.update()
         self._bar.set_postfix_str(f"{self.rate:.1f} img/s")
+
+    def is_steady(self) -> bool:
+        """Whether the rate tells how long the rest takes."""
+        seconds = time.perf_counter() - self._started
+        return self.images > 0 and self._steps >= STEADY_STEPS and seconds > STEADY_SECONDS
 
     def line_is_due(self, step: int, print_freq: int) -> bool:
         """Whether to print a line after this step, as there is no bar and `print_freq` steps or `QUIET_SECONDS` passed."""

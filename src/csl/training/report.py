@@ -12,6 +12,7 @@ from tqdm import tqdm
 from csl.labels import Annotations
 from csl.machine.invocation import command, quoted
 from csl.runs.config import TrainConfig
+from csl.training.sizes import MULTIPLE
 
 Results = Mapping[str, Mapping[str, float]]
 """{network: {metric: percent}}; the networks are "model" and, with a moving average, "ema"."""
@@ -54,10 +55,11 @@ def step(epoch: int, step_of_epoch: int, steps_per_epoch: int, loss: float, rate
 
 def slow(seconds_left: float, height_width: tuple[int, int]) -> str:
     """What takes less time, for who trains a network on a processor and did not know how long that takes."""
-    side = max(height_width) // 2
+    half = [max(side // 2 // MULTIPLE, 1) * MULTIPLE for side in height_width]
+    size = "x".join(map(str, half if half[0] != half[1] else half[:1]))
     return (
-        f"{tqdm.format_interval(seconds_left)} left on a processor: half of the image size (--image_size {side}) takes about a "
-        "quarter of the time, and --probe, which trains a head on the features of a pretrained network, minutes"
+        f"{tqdm.format_interval(seconds_left)} left on a processor: --image_size {size} takes about a quarter of the time, and "
+        "--probe, which trains a head on the features of a pretrained network, minutes"
     )
 
 

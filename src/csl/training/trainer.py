@@ -39,9 +39,8 @@ from csl.training.selection import Best
 from csl.training.sizes import SizeOfStep
 from csl.training.state import Counts, EpochSums, Generators, TrainingState, facts_of_classes
 
-LONG, SMALL, TIMED = 2 * 3600, 64, 3
-"""A run on a processor that has more than `LONG` seconds left after `TIMED` steps is told what takes less, unless half of its
-image size is under `SMALL`."""
+LONG = 2 * 3600
+"""Seconds left of a run on a processor from which on it is told what takes less."""
 
 
 class Trainer:
@@ -109,7 +108,7 @@ class Trainer:
         if options.cuda_graph:
             self.network = GraphedNetwork(self.model)
 
-        self.begun = 0  # the step that `fit` begins at
+        self.told = False  # how long the run takes
         self.signals = DeferredSignals(self.say)
         self.finite = FiniteWatch(
             self.model, self.optimizer, self.scaler, options.skip_nonfinite, train.annotations.images, run, self.say
@@ -141,7 +140,6 @@ class Trainer:
             Stopped: another process of the job raised one of these.
         """
         counts = self.counts
-        self.begun = counts.step
         with self.signals.deferred(), in_one_line(self._where):
             while counts.epoch < self.last_epoch and not (self.reached_max_steps() and counts.evaluated == counts.step):
                 rate = self._train_epoch()
@@ -167,7 +165,7 @@ class Trainer:
                     taken += 1
                 counts.step += 1
                 progress.update(sum(map(len, batches)) * self.processes)
-                if counts.step == self.begun + TIMED:
+                if not self.told and progress.is_steady():
                     self._say_if_long(progress.rate)
                 if progress.line_is_due(counts.step, options.print_freq):
                     self._say_progress(progress.rate)
@@ -331,6 +329,7 @@ class Trainer:
         """
         state = checkpoint.read(self.run.last)
         self.state.resume(state, self._facts(), self.steps_per_epoch)
+        self.told = True
         if distributed.is_main():
             self.run.rewind_log(state.extra["log_lines"])
 
@@ -372,9 +371,9 @@ class Trainer:
         self.say(report.step(self.counts.epoch + 1, step, self.steps_per_epoch, loss, rate, self._seconds_left(rate)))
 
     def _say_if_long(self, rate: float) -> None:
-        height_width, left = self.val_loader.dataset.transform.height_width, self._seconds_left(rate)
-        if self.device.type == "cpu" and left > LONG and min(height_width) >= 2 * SMALL:
-            self.say(report.slow(left, height_width))
+        self.told, left = True, self._seconds_left(rate)
+        if self.device.type == "cpu" and left > LONG:
+            self.say(report.slow(left, self.val_loader.dataset.transform.height_width))
 
     def _seconds_left(self, rate: float) -> float:
         """Of the steps that are left, at this rate in images per second."""
