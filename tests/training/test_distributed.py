@@ -171,29 +171,50 @@ def data(drawn):
     return drawn(20, 14, 40)
 
 
-def workers_of(pid):
-    """rank -> process id, of torchrun's children."""
+def children():
+    """process id -> those of its children, of all processes."""
     found = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            environment = (entry / "environ").read_bytes()
-            if parent == pid and (rank := re.search(rb"\0RANK=(\d+)\0", environment)):
-                found[int(rank[1])] = int(entry.name)
+            found.setdefault(parent, []).append(int(entry.name))
     return found
+
+
+def descendants(pid):
+    """Process ids of the children of a process, theirs, and so on."""
+    of, found = children(), [pid]
+    for one in found:
+        found += of.get(one, [])
+    return found[1:]
+
+
+def workers_of(pid):
+    """rank -> process id, of torchrun's children."""
+    found = {}
+    for child in children().get(pid, []):
+        with contextlib.suppress(OSError):
+            if rank := re.search(rb"\0RANK=(\d+)\0", Path(f"/proc/{child}/environ").read_bytes()):
+                found[int(rank[1])] = child
+    return found
+
+
+def started(data, folder, loaders, *flags, restarts=0):
+    """torchrun with two processes of a run that takes long, which prints every step into a pipe."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--max-restarts={restarts}",
+        f"--master-port={free_port()}", str(ROOT / "train.py"), "--data", str(data), "--path_dest", str(folder),
+        "--model_name=test_resnet", "--image_size=32", "-b4", f"-j{loaders}", "--device=cpu", "--epochs=400",
+        "--print-freq=1", *flags,
+    ]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     """A run by torchrun: rank 1 is killed, torchrun starts both anew, they go on; then the job is told to leave."""
     folder = tmp_path_factory.mktemp("torchrun") / "run"
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1",
-        f"--master-port={free_port()}", str(ROOT / "train.py"), "--data", str(data), "--path_dest", str(folder),
-        "--model_name=test_resnet", "--image_size=32", "-b4", "-j0", "--device=cpu", "--epochs=400", "--save_every=1",
-        "--print-freq=1",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = started(data, folder, 0, "--save_every=1", restarts=1)
     lines, killed = [], False
     for line in process.stdout:
         lines.append(line)
@@ -317,37 +338,15 @@ def test_two_processes_leave_an_evaluation_and_keep_the_epoch_before_it(data, tm
     assert kept["launch"]["processes"] == 2
 
 
-def descendants(pid):
-    """Process ids of the children of a process, theirs, and so on."""
-    children = {}
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(entry.name))
-    found = [pid]
-    for one in found:
-        found += children.get(one, [])
-    return found[1:]
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 def test_a_signal_to_all_processes_of_a_job_saves_the_step(data, tmp_path):
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}",
-            str(ROOT / "train.py"), "--data", str(data), "--path_dest", str(tmp_path / "run"), "--model_name=test_resnet",
-            "--image_size=32", "-b4", "-j2", "--device=cpu", "--epochs=400", "--print-freq=1",
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    process = started(data, tmp_path / "run", 2)
     lines = []
     for line in process.stdout:
         lines.append(line)
         if "epoch 2, step 1/" in line:
-            for pid in [
-                *descendants(process.pid),
-                process.pid,
-            ]:  # as Slurm and systemd do; torchrun tells its own again
+            # As Slurm and systemd do; torchrun tells its own again.
+            for pid in [*descendants(process.pid), process.pid]:
                 os.kill(pid, signal.SIGTERM)
             break
     rest, _ = process.communicate(timeout=120)
@@ -357,14 +356,7 @@ def test_a_signal_to_all_processes_of_a_job_saves_the_step(data, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process learns of its parent's death on Linux alone")
 def test_processes_leave_with_a_torchrun_that_is_killed(data, tmp_path):
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}",
-            str(ROOT / "train.py"), "--data", str(data), "--path_dest", str(tmp_path / "run"), "--model_name=test_resnet",
-            "--image_size=32", "-b4", "-j0", "--device=cpu", "--epochs=400", "--print-freq=1",
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    process = started(data, tmp_path / "run", 0)
     for line in process.stdout:
         if "img/s" in line:
             break

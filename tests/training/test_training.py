@@ -260,9 +260,8 @@ def test_a_run_of_hours_on_a_processor_is_told_once_what_takes_less(garments, tm
     assert len(lines) == told
     assert all("--image_size 16 " in line and "--probe" in line for line in lines)
     if told:
-        assert (
-            said.index(lines[0]) == said.index(next(line for line in said if "step 3/" in line)) - 1
-        )  # not by the first
+        third = next(place for place, line in enumerate(said) if "step 3/" in line)
+        assert said.index(lines[0]) == third - 1  # not by the rate of the first
 
 
 def test_half_of_a_size_keeps_its_shape():

@@ -42,7 +42,7 @@ class DeferredSignals:
             yield
             return
         owner, first = os.getpid(), {}  # signal: when it came
-        previous = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        previous = {n: signal.getsignal(n) for n in SAME}
 
         def note(number, frame):
             if number in first:
