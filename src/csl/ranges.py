@@ -29,7 +29,7 @@ _VOTES: Range = (lambda x: 0 < x <= 1, "a share of more than 0, up to 1")
 _NAMES = {
     _COUNT: "epochs stop_epoch max_steps prior_epochs batch_size grad_accum save_every eval_every print_freq num_classes top_k "
     "num_labels num_images count top per_class",
-    _LIMIT: "skip_nonfinite likelihood_topk frozen_epochs",
+    _LIMIT: "skip_nonfinite likelihood_topk frozen_epochs shallow_epochs",
     _SHARE: "thre th prior_threshold",
     _PART: "clip dropout ema_decay",
     _AMOUNT: "simulate_partial_param",

@@ -24,7 +24,7 @@ FLAGS = {
         "topk_scope prior_epochs prior_loss prior_estimator max_steps grad_accum optimizer schedule ema_decay amp resume "
         "save_every eval_every seed device recipe skip_nonfinite deterministic val_split "
         "abn sync_abn compile cache weights_key background loss_options probe group_loss select_by refit_head mix "
-        "progressive_size frozen_epochs cuda_graph labels_per_image memory"
+        "progressive_size frozen_epochs shallow_epochs cuda_graph labels_per_image memory"
     ),
     validate: (
         "data model_name model_path num_classes workers image_size thre batch_size print_freq printfreq dataset_type "

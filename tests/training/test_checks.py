@@ -75,6 +75,7 @@ EFFECT = {
     "group_loss": ({}, "softmax"), "loss_options": ({"loss": "asl"}, "disable_torch_grad_focal_loss=false"),
     "refit_head": ({}, True), "mix": ({}, "logic"), "progressive_size": ({}, 16),
     "frozen_epochs": ({"model_path": "two.pth", "epochs": 2}, 1),
+    "shallow_epochs": ({"model_name": "tresnet_m", "epochs": 2, "max_steps": 1}, 1),
     "skip_nonfinite": ({"lr": 1e30, "max_steps": 2}, 5), "resume": ({}, True), "select_by": (PRIOR, "estimated"),
 }  # fmt: skip
 
@@ -125,6 +126,7 @@ IDLE = {
     "group_loss": [{"group_loss": "softmax", "data": "coco"}],
     "progressive_size": [{"progressive_size": 32}, {"progressive_size": (32, 48)}],
     "frozen_epochs": [{"frozen_epochs": 1}],
+    "shallow_epochs": [{"shallow_epochs": 1}, {"shallow_epochs": 2, "model_name": "tresnet_m", "epochs": 2}],
     "mix": [{"mix": "logic", "loss": "ll_cp"}, {"mix": "logic", "group_loss": "softmax"}],
     "loss_options": [{"loss_options": "tau=0.6"}, {"loss_options": ""}],
     "metadata": [{"metadata": "coco", "debug_mode": "on_farm"}],
@@ -388,6 +390,9 @@ def test_a_flag_over_the_demo_or_a_recipe_says_what_it_leaves_out(monkeypatch, c
         capsys.readouterr().out == "recipe demo: left out, as they change nothing: --loss (with --partial_loss_mode)\n"
     )
     assert started[-1].loss == TrainConfig.loss
+    train_cli.main(parsing.parse(train_cli.parser(), ["--epochs", "2"]))
+    said = "recipe demo: left out, as they change nothing: --shallow_epochs (with --epochs 2)\n"
+    assert capsys.readouterr().out == said
     train_cli.main(parsing.parse(train_cli.parser(), ["--loss", "asl"]))
     assert capsys.readouterr().out == ""
     line = "--recipe csl_coco_fpc --data DIR --partial_loss_mode ignore"

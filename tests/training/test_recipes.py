@@ -117,7 +117,7 @@ def test_a_flag_of_a_loss_leaves_the_originals_defaults(settings_of, flag):
 
 
 def test_no_recipe_leaves_the_demo(settings_of, capsys):
-    assert settings_of("--epochs 2") == TrainConfig(**{**RECIPES["demo"], "epochs": 2})
+    assert settings_of("--epochs 9") == TrainConfig(**{**RECIPES["demo"], "epochs": 9})
     assert capsys.readouterr().out == ""
     assert settings_of("--recipe demo") == TrainConfig(**RECIPES["demo"])
 

@@ -146,6 +146,9 @@ def _add_optimisation(g):
     g.add("--stop_epoch", type=int, metavar="N", help="train this many of them")
     g.add("--max_steps", type=int, metavar="N", help="stop after this many steps")
     g.add("--frozen_epochs", type=int, metavar="N", help="train the head alone for this many epochs at first")
+    g.add(
+        "--shallow_epochs", type=int, metavar="N", help="of a TResNet from scratch, the first block of each stage alone"
+    )
     g.add("-b", "--batch_size", type=int, metavar="B", help="images at a time, in each process of torchrun")
     g.add("--grad_accum", type=int, metavar="N", help="batches per step in each process, whose gradients add up")
     g.add("--lr", type=float, metavar="LR", help="highest learning rate, never rescaled by the processes",
@@ -171,7 +174,7 @@ def _add_run(g):
     )
     g.add("--save_every", type=int, metavar="N", help="save every N steps, beside every epoch")
     g.add("--eval_every", type=int, metavar="N", help="validate every N steps, beside every epoch")
-    g.add("--select_by", metavar="NAME", help="best.ckpt: by the annotated mAP, the estimated one, or auto (docs/science.md)",
+    g.add("--select_by", metavar="NAME", help="best.ckpt by annotated, estimated, auto",
           default="annotated; auto with --loss annotation")  # fmt: skip
     g.add("--skip_nonfinite", type=int, metavar="N", help="skip up to N steps whose loss is not finite")
     g.add("--deterministic", action="store_true", help="bit-equal runs; slower on a GPU")

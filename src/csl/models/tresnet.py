@@ -100,14 +100,21 @@ class TResNet(nn.Module):
 
 
 class Stage(nn.Sequential):
-    """Blocks one after another, whose weights are cast together under autocast; a captured graph has a compiler for that."""
+    """Blocks one after another, whose weights are cast together under autocast; a captured graph has a compiler for that.
+
+    Attributes:
+        is_shallow: whether the first block alone is in use. The others, which start as their shortcuts, are left out.
+    """
+
+    is_shallow = False
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H', W']."""
+        used = self[0] if self.is_shallow else super()
         if torch.compiler.is_compiling():
-            return super().forward(x)
-        with narrowed(self, x.device):
-            return super().forward(x)
+            return used.forward(x)
+        with narrowed(self[0] if self.is_shallow else self, x.device):
+            return used.forward(x)
 
 
 class BasicBlock(nn.Module):

@@ -20,6 +20,7 @@ class TrainOptions:
     max_steps: int | None = None
     progressive_size: int | tuple[int, int] | None = None
     frozen_epochs: int = 0
+    shallow_epochs: int = 0
     grad_accum: int = 1
     lr: float | None = 2e-4
     schedule: str = "onecycle"

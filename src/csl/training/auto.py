@@ -143,6 +143,11 @@ def with_choices(config: TrainConfig, asked: TrainConfig, train: Annotations, sa
             f"--frozen_epochs {config.frozen_epochs}: the network starts from scratch, and has learned nothing to be kept; "
             "expected weights to start from (--model_path), or 0"
         )
+    if config.shallow_epochs and starts:
+        raise InputError(
+            f"--shallow_epochs {config.shallow_epochs}: the network starts from weights that all of its blocks were trained "
+            "with; expected none (--model_path), or 0"
+        )
     if config.loss == "auto":
         config, lines = chosen(config, train, probe_run.can_look(config, starts, len(train.classes)))
     if config.probe and exclusive_groups(train.groups) and not config.refit_head:  # which fits rows one by one

@@ -1,5 +1,6 @@
 """Settings that change nothing beside the others: refused where they were given, left out where they are a recipe's."""
 
+import math
 from dataclasses import fields
 
 from csl.errors import InputError
@@ -78,6 +79,16 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
             if not met and getattr(config, name) != getattr(TrainConfig, name):
                 idle.setdefault(name, why)
 
+    tresnet, network = architecture(config.model_name) in CONFIGS, f"with --model_name {config.model_name}"
+    needs(not tresnet, network, "dropout")
+    needs(config.head == "linear", f"with --head {config.head}", "dropout")
+    needs(tresnet, network, "abn", "sync_abn", "memory", "shallow_epochs")
+    smaller = config.progressive_size is not None and is_smaller(config.progressive_size, config.image_size)
+    needs(smaller, "with an --image_size that is not larger", "progressive_size")
+    from_scratch = config.model_path in (None, "auto")  # which weights there are is not known yet
+    needs(from_scratch, "with --model_path, whose weights are of all blocks", "shallow_epochs")
+    needs(config.shallow_epochs < (config.epochs or math.inf), f"with --epochs {config.epochs}", "shallow_epochs")
+
     takes, mode, threshold = settings_of(config.loss), config.partial_loss_mode, config.prior_threshold
     needs(config.loss != "auto", "with --loss auto, which chooses", *OF_LOSS[1:], *PRIOR)
     if not takes:  # an unknown loss, which is refused as such
@@ -118,11 +129,5 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     needs(scheme is not None, "without --simulate_partial_type", "simulate_partial_param")
     needs(scheme not in WITHOUT_PARAM, f"with --simulate_partial_type {scheme}", "simulate_partial_param")
 
-    tresnet, network = architecture(config.model_name) in CONFIGS, f"with --model_name {config.model_name}"
-    needs(not tresnet, network, "dropout")
-    needs(config.head == "linear", f"with --head {config.head}", "dropout")
-    needs(tresnet, network, "abn", "sync_abn", "memory")
-    smaller = config.progressive_size is not None and is_smaller(config.progressive_size, config.image_size)
-    needs(smaller, "with an --image_size that is not larger", "progressive_size")
     needs((config.stop_epoch or 0) <= config.epochs, f"with --epochs {config.epochs}", "stop_epoch")
     return idle

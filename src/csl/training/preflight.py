@@ -98,6 +98,7 @@ def check_backends(model: nn.Module, config: TrainConfig, say: Say) -> None:
             "--grad_accum": config.grad_accum > 1,
             "--progressive_size": config.progressive_size is not None,
             "--frozen_epochs": config.frozen_epochs > 0,
+            "--shallow_epochs": config.shallow_epochs > 0,
             "torchrun": distributed.world_size() > 1,
         }
         if beside := [device.type] * (device.type != "cuda") + [name for name, given in several.items() if given]:

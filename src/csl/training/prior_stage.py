@@ -45,6 +45,7 @@ def estimate_prior_of(
         mix="none",  # as rare as the classes are
         epochs=config.prior_epochs or config.epochs,
         prior_epochs=None,
+        shallow_epochs=0,  # a few epochs of the whole network
         path_dest=str(run.prior),
         resume=config.resume and distributed.broadcast_object(folder.last.exists()),
     )

@@ -35,7 +35,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "data": DEMO_DATA,
         "image_size": 64,
         "loss": "auto",
-        "epochs": 6,
+        "epochs": 7,
+        "shallow_epochs": 5,
         "batch_size": 32,
         "lr": 3e-3,
         "optimizer": "adam",
@@ -201,8 +202,9 @@ def idle_line(name: str, flags: dict[str, Any]) -> str | None:
 
 def _idle(name, flags):
     """The recipe's settings that change nothing beside the others and the given flags, and why."""
-    settings = {**RECIPES[name], **flags}
+    settings, idle = {**RECIPES[name], **flags}, {}
     if settings.get("loss") == "auto" and "loss" not in flags and (of_loss := flags.keys() & {*OF_LOSS, *PRIOR}):
-        return {"loss": f"with --{min(of_loss)}"}
-    idle = idle_settings(TrainConfig(**settings))
+        idle = {"loss": f"with --{min(of_loss)}"}
+        settings.pop("loss")
+    idle |= idle_settings(TrainConfig(**settings))
     return {setting: why for setting, why in idle.items() if setting not in flags}

@@ -36,6 +36,7 @@ from csl.training.optim import ModelEma, create_optimizer, create_schedule
 from csl.training.precision import training_precision
 from csl.training.progress import EpochProgress
 from csl.training.selection import Best
+from csl.training.shallow import LaterBlocks
 from csl.training.sizes import SizeOfStep
 from csl.training.state import Counts, EpochSums, Generators, TrainingState, facts_of_classes
 
@@ -104,7 +105,7 @@ class Trainer:
             for network in self.networks.values():
                 compile_network(network, device)
         self.network = distributed.data_parallel(self.model, device)
-        self.body = Body(self.model)
+        self.body, self.later_blocks = Body(self.model), LaterBlocks(self.networks.values())
         if options.cuda_graph:
             self.network = GraphedNetwork(self.model)
 
@@ -212,16 +213,19 @@ class Trainer:
             self.sums.update(logits, loss, alone)
 
     def _to_training(self) -> None:
-        """Set the network to training mode: all of it, or in the first `frozen_epochs` its head alone."""
+        """Set the network to training mode: all of it, or what `frozen_epochs` and `shallow_epochs` have at first."""
         self.model.train()
-        epoch, frozen_epochs = self.counts.epoch, self.options.frozen_epochs
-        if self.body.freeze(epoch < frozen_epochs):
-            what = (
-                f"the head alone is trained up to epoch {frozen_epochs}" if epoch < frozen_epochs else "all is trained"
-            )
-            self.say(f"epoch {epoch + 1}: {what} (--frozen_epochs)")
-            # DistributedDataParallel has noted the parameters that get gradients.
-            self.network = distributed.data_parallel(self.model, self.device)
+        parts = {
+            "frozen_epochs": ("the head", self.body.freeze),
+            "shallow_epochs": ("the first block of each stage", self.later_blocks.leave_out),
+        }
+        for flag, (part, leave_out_the_rest) in parts.items():
+            epoch, epochs = self.counts.epoch, getattr(self.options, flag)
+            if leave_out_the_rest(epoch < epochs):
+                what = f"{part} alone is trained up to epoch {epochs}" if epoch < epochs else "all is trained"
+                self.say(f"epoch {epoch + 1}: {what} (--{flag})")
+                # DistributedDataParallel has noted the parameters that get gradients.
+                self.network = distributed.data_parallel(self.model, self.device)
 
     def _agree_on(self, batches: Sequence[Batch]) -> bool:
         """Whether all processes take this step: the one message between them before it.
