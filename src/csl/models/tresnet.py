@@ -110,11 +110,10 @@ class Stage(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H', W']."""
-        used = self[0] if self.is_shallow else super()
         if torch.compiler.is_compiling():
-            return used.forward(x)
+            return self[0](x) if self.is_shallow else super().forward(x)
         with narrowed(self[0] if self.is_shallow else self, x.device):
-            return used.forward(x)
+            return self[0](x) if self.is_shallow else super().forward(x)
 
 
 class BasicBlock(nn.Module):
