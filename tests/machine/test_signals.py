@@ -19,7 +19,7 @@ with signals.deferred():
     SAME[signal.SIGTERM] = 1.0  # not to wait for ten
     for wait in (0, 0, 1.0):
         time.sleep(wait)
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)  # in this thread: another's would be handled some time after
         print("goes on", signals.number, flush=True)
 """
 

@@ -79,6 +79,9 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
             if not met and getattr(config, name) != getattr(TrainConfig, name):
                 idle.setdefault(name, why)
 
+    takes, mode, threshold = settings_of(config.loss), config.partial_loss_mode, config.prior_threshold
+    needs(config.loss != "auto", "with --loss auto, which chooses", *OF_LOSS[1:], *PRIOR)
+    needs(not takes or not config.probe, "with --probe", *NOT_OF_A_PROBE)
     tresnet, network = architecture(config.model_name) in CONFIGS, f"with --model_name {config.model_name}"
     needs(not tresnet, network, "dropout")
     needs(config.head == "linear", f"with --head {config.head}", "dropout")
@@ -88,12 +91,8 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
     from_scratch = config.model_path in (None, "auto")  # which weights there are is not known yet
     needs(from_scratch, "with --model_path, whose weights are of all blocks", "shallow_epochs")
     needs(config.shallow_epochs < (config.epochs or math.inf), f"with --epochs {config.epochs}", "shallow_epochs")
-
-    takes, mode, threshold = settings_of(config.loss), config.partial_loss_mode, config.prior_threshold
-    needs(config.loss != "auto", "with --loss auto, which chooses", *OF_LOSS[1:], *PRIOR)
     if not takes:  # an unknown loss, which is refused as such
         return idle
-    needs(not config.probe, "with --probe", *NOT_OF_A_PROBE)
     of_this_loss = f"with --loss {config.loss}"
     for field in fields(LossOptions):
         needs(field.name in {"loss", "loss_options", "group_loss", *takes}, of_this_loss, field.name)
