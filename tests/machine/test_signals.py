@@ -10,7 +10,7 @@ import pytest
 from csl.machine.signals import DeferredSignals
 
 TOLD = """
-import os, signal, sys, time
+import signal, sys, time
 from csl.machine.signals import SAME, DeferredSignals
 signals = DeferredSignals(lambda line: print(line, flush=True))
 with signals.deferred():
