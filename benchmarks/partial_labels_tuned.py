@@ -185,7 +185,8 @@ def main():
         done = {(r["protocol"], r["method"], r["seed"]) for r in result["rows"]}
         for seed in args.seeds:
             for protocol in args.protocols:
-                if {"clothing": args.clothing, "garments": ROOT}.get(protocol, args.photos) is None:
+                given = {"clothing": args.clothing, "garments": "drawn here"}.get(protocol, args.photos)
+                if given is None:
                     continue
                 for method in args.methods:
                     if (protocol, method, seed) in done or method in WITHOUT.get(protocol, ()):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from csl import InputError, TrainConfig, train
+from csl import InputError
 from csl.checkpoint.network import head_filter
 from csl.models import create_model
 from csl.training.body import Body
@@ -12,18 +12,14 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture
-def run(garments, tmp_path):
+def run(short_run, tmp_path):
     """run(folder, ...) trains in the folder, three steps an epoch, from weights; returns its state and what was said."""
     start = tmp_path / "start.pth"
     torch.manual_seed(7)
     torch.save(create_model("test_resnet", 21).state_dict(), start)
 
     def go(folder, **settings):
-        said = []
-        network = {"model_name": "test_resnet", "image_size": 32, "batch_size": 8, "augment": "none", "epochs": 2}
-        machine = {"workers": 0, "device": "cpu", "path_dest": str(tmp_path / folder), "data": str(garments)}
-        chosen = {"model_path": str(start), "frozen_epochs": 1, **settings}
-        train(TrainConfig(**{**network, **machine, **chosen}), said.append)
+        said = short_run(folder, **{"model_path": str(start), "frozen_epochs": 1, **settings})
         return torch.load(tmp_path / folder / "last.ckpt", weights_only=True), said
 
     return go

@@ -119,6 +119,8 @@ def test_a_flag_of_a_loss_leaves_the_originals_defaults(settings_of, flag):
 def test_no_recipe_leaves_the_demo(settings_of, capsys):
     assert settings_of("--epochs 9") == TrainConfig(**{**RECIPES["demo"], "epochs": 9})
     assert capsys.readouterr().out == ""
+    assert settings_of("--epochs 2") == TrainConfig(**{**RECIPES["demo"], "epochs": 2, "shallow_epochs": 0})
+    assert "left out, as they change nothing: --shallow_epochs (with --epochs 2)" in capsys.readouterr().out
     assert settings_of("--recipe demo") == TrainConfig(**RECIPES["demo"])
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from csl import InputError, TrainConfig, train
+from csl import InputError
 from csl.training.sizes import MULTIPLE, is_smaller, resized, size_at, sizes_between
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -15,17 +15,9 @@ SIZES = st.tuples(st.integers(16, 600), st.integers(16, 600))
 
 
 @pytest.fixture
-def run(garments, tmp_path):
+def run(short_run):
     """run(folder, ...) trains in the folder, three steps an epoch; returns what was said."""
-
-    def go(folder, **settings):
-        said = []
-        network = {"model_name": "test_resnet", "image_size": 48, "batch_size": 8, "augment": "none", "epochs": 2}
-        machine = {"workers": 0, "device": "cpu", "path_dest": str(tmp_path / folder), "data": str(garments)}
-        train(TrainConfig(**{**network, **machine, "progressive_size": 16, **settings}), said.append)
-        return said
-
-    return go
+    return lambda folder, **settings: short_run(folder, **{"image_size": 48, "progressive_size": 16, **settings})
 
 
 def test_the_sizes_rise_evenly_to_the_full_one():

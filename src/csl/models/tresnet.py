@@ -111,9 +111,12 @@ class Stage(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H', W']."""
         if torch.compiler.is_compiling():
-            return self[0](x) if self.is_shallow else super().forward(x)
+            return self._through(x)
         with narrowed(self[0] if self.is_shallow else self, x.device):
-            return self[0](x) if self.is_shallow else super().forward(x)
+            return self._through(x)
+
+    def _through(self, x):
+        return self[0](x) if self.is_shallow else super().forward(x)
 
 
 class BasicBlock(nn.Module):
