@@ -106,6 +106,11 @@ def test_without_a_loss_the_program_chooses(settings_of, capsys):
     )
     assert settings_of("--data DIR --probe") == TrainConfig(data="DIR", probe=True, model_path="auto")
     assert capsys.readouterr().out == ""
+    demo = settings_of("--probe")  # of the demo's recipe what a probe has a part for
+    assert (demo.probe, demo.image_size, demo.batch_size) == (True, 64, 32)
+    assert (
+        "left out, as they change nothing: --epochs (with --probe), --shallow_epochs (with" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("flag", sorted({*OF_LOSS, *PRIOR, "simulate_partial_type", "simulate_partial_param"}))

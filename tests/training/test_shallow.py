@@ -62,12 +62,16 @@ def run(short_run, tmp_path):
 
 
 def test_later_blocks_learn_after_the_shallow_epochs(run):
-    first, said = run("run", max_steps=3)
+    first, said = run("run", max_steps=3, print_freq=1)
     assert "epoch 1: the first block of each stage alone is trained up to epoch 1 (--shallow_epochs)" in said
+    steps = [line for line in said if "img/s" in line and "step" in line]
+    assert steps
+    assert all(" at least 0" in line for line in steps)  # whole steps take longer than those that the rate is of
     assert first["model"]["body.layer3.1.conv3.1.weight"].eq(0).all()
     assert first["ema"]["state"]["body.layer3.1.conv3.1.weight"].eq(0).all()
-    last, said = run("run", resume=True)
+    last, said = run("run", resume=True, print_freq=1)
     assert "epoch 2: all is trained (--shallow_epochs)" not in said  # in this process nothing was left out
+    assert not any("at least" in line for line in said)
     still = {name for name, value in first["model"].items() if torch.equal(value, last["model"][name])}
     assert not still, still
     straight, said = run("straight")

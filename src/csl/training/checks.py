@@ -81,7 +81,8 @@ def idle_settings(config: TrainConfig) -> dict[str, str]:
 
     takes, mode, threshold = settings_of(config.loss), config.partial_loss_mode, config.prior_threshold
     needs(config.loss != "auto", "with --loss auto, which chooses", *OF_LOSS[1:], *PRIOR)
-    needs(not takes or not config.probe, "with --probe", *NOT_OF_A_PROBE)
+    known = takes or config.loss == "auto"
+    needs(not known or not config.probe, "with --probe", *NOT_OF_A_PROBE)
     tresnet, network = architecture(config.model_name) in CONFIGS, f"with --model_name {config.model_name}"
     needs(not tresnet, network, "dropout")
     needs(config.head == "linear", f"with --head {config.head}", "dropout")

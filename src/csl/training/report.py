@@ -47,18 +47,22 @@ def start(
     )
 
 
-def step(epoch: int, step_of_epoch: int, steps_per_epoch: int, loss: float, rate: float, seconds_left: float) -> str:
-    """How far training is within an epoch (from 1), at which rate in images per second, and the time left."""
-    left = tqdm.format_interval(seconds_left)  # of any number of hours
-    return f"epoch {epoch}, step {step_of_epoch}/{steps_per_epoch}: loss {loss:.3f}, {rate:.1f} img/s, {left} left"
+def step(epoch: int, step_of_epoch: int, steps_per_epoch: int, loss: float, rate: float, left: str) -> str:
+    """How far training is within an epoch (from 1), at which rate in images per second, and the time left in words."""
+    return f"epoch {epoch}, step {step_of_epoch}/{steps_per_epoch}: loss {loss:.3f}, {rate:.1f} img/s, {left}"
 
 
-def slow(seconds_left: float, height_width: tuple[int, int]) -> str:
+def left(seconds: float, is_bound: bool) -> str:
+    """The time left; `is_bound` where the steps to come take longer than those it is reckoned by."""
+    return f"{'at least ' if is_bound else ''}{tqdm.format_interval(seconds)} left"  # of any number of hours
+
+
+def slow(left: str, height_width: tuple[int, int]) -> str:
     """What takes less time, for who trains a network on a processor and did not know how long that takes."""
     half = [max(side // 2 // MULTIPLE, 1) * MULTIPLE for side in height_width]
     size = "x".join(map(str, half if half[0] != half[1] else half[:1]))
     return (
-        f"{tqdm.format_interval(seconds_left)} left on a processor: --image_size {size} takes about a quarter of the time, and "
+        f"{left} on a processor: --image_size {size} takes about a quarter of the time, and "
         "--probe, which trains a head on the features of a pretrained network, minutes"
     )
 

@@ -62,8 +62,8 @@ class SizeOfStep:
     """Resizes the batches of a run to the size of the step under way, which is said where it is another than before."""
 
     def __init__(self, smallest: Size | None, full: Size, total_steps: int, say: Callable[[str], None]):
-        self.smallest, self.full, self.total_steps, self.say = smallest, full, total_steps, say
-        self.now = height_width(full)
+        self.smallest, self.total_steps, self.say = smallest, total_steps, say
+        self.now = self.full = height_width(full)
 
     def resized(self, images: Tensor, step: int) -> Tensor:
         """Batch uint8 [B, 3, H, W] at the size of the step, from 0."""

@@ -372,12 +372,17 @@ class Trainer:
     def _say_progress(self, rate: float) -> None:
         step = self.counts.step - self.counts.epoch * self.steps_per_epoch
         loss = self.sums.own_mean_loss()
-        self.say(report.step(self.counts.epoch + 1, step, self.steps_per_epoch, loss, rate, self._seconds_left(rate)))
+        left = self._left(self._seconds_left(rate))
+        self.say(report.step(self.counts.epoch + 1, step, self.steps_per_epoch, loss, rate, left))
 
     def _say_if_long(self, rate: float) -> None:
         self.told, left = True, self._seconds_left(rate)
         if self.device.type == "cpu" and left > LONG:
-            self.say(report.slow(left, self.val_loader.dataset.transform.height_width))
+            self.say(report.slow(self._left(left), self.val_loader.dataset.transform.height_width))
+
+    def _left(self, seconds: float) -> str:
+        is_part = self.body.is_frozen or self.later_blocks.are_out or self.size.now != self.size.full
+        return report.left(seconds, is_bound=is_part)
 
     def _seconds_left(self, rate: float) -> float:
         """Of the steps that are left, at this rate in images per second."""
