@@ -13,6 +13,7 @@ TOLD = """
 import signal, sys, time
 from csl.machine.signals import SAME, DeferredSignals
 signals = DeferredSignals(lambda line: print(line, flush=True))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as a job that a shell put into the background ignores it
 with signals.deferred():
     number = int(sys.argv[1])
     assert set(SAME) == {signal.SIGINT, signal.SIGTERM}
