@@ -2,7 +2,7 @@
 
     python benchmarks/partial_labels.py --photos DIR --weights FILE      # an hour of one CPU core a seed; resumable
     python benchmarks/partial_labels.py --photos DIR --weights FILE --seeds 0 --protocols fpc_100 --results quick.json
-    python benchmarks/partial_labels.py --show                                                  # the table of the results
+    python benchmarks/partial_labels.py --show [--criteria]                                     # the table of the results
 
 Expected: the annotation loss is ahead of CSL where annotation depends on the label (FPC, one positive an image) and equal to it
 where it does not (RPS), as long as both have the exponent that the data wants; "auto" is never far from the best.
@@ -261,10 +261,12 @@ def run(data, protocol, seed, method, rows=()):
             with torch.no_grad():
                 held_out, measured = head(data.x[held]), head(data.x_val)
             estimates = estimated_average_precision(held_out, hidden[held], priors["estimated"])
-            mAP = mean_average_precision(measured, data.y_val)
-            candidates.append(
-                {"gamma_neg": gamma, "l2": l2, "estimated_mAP": 100 * float(np.nanmean(estimates)), "mAP": mAP}
-            )
+            of_known = mean_average_precision(held_out, hidden[held]) if (hidden[held] == 0).any() else None
+            candidates.append({
+                "gamma_neg": gamma, "l2": l2, "mAP": mean_average_precision(measured, data.y_val),
+                "estimated_mAP": 100 * float(np.nanmean(estimates)), "annotated_mAP": of_known,
+                "negative_mAP": mean_average_precision(held_out, hidden[held], unannotated="negative"),
+            })  # fmt: skip
     chosen = max(candidates, key=lambda c: c["estimated_mAP"])
     frequency = (data.y == 1).double().sum(0) / (data.y != -1).double().sum(0)
     error = (torch.log(priors["estimated"]) - torch.log(frequency)).abs()[frequency > 0].mean().item()
@@ -314,6 +316,36 @@ def show(rows):
             regret = max(by[protocol, method, seed]["regret"] for seed in seeds)
             print(f"  {method:<26} {statistics.mean(values):6.2f} {spread:<8} against CSL {_interval(pairs):<28} "
                   f"choice loses at most {regret:.2f}")  # fmt: skip
+
+
+CRITERIA = {
+    "estimated_mAP": "estimated mAP",
+    "annotated_mAP": "mAP on known entries",
+    "negative_mAP": "unknown as negative",
+}
+
+
+def show_criteria(rows):
+    """What each criterion on held-out photos chooses among all settings of `AUTO`, and the mAP that the best one has more."""
+    for protocol, seed in dict.fromkeys((r["protocol"], r["seed"]) for r in rows):
+        among = [
+            c | {"method": r["method"]} for r in rows if (r["protocol"], r["seed"]) == (protocol, seed)
+            for c in r["candidates"] if r["method"] in AUTO and "annotated_mAP" in c
+        ]  # fmt: skip
+        if not among:
+            continue
+        best = max(among, key=lambda c: c["mAP"])
+        print(f"\n{protocol}, seed {seed}: best {_setting(best)} {best['mAP']:.2f}")
+        for criterion, name in CRITERIA.items():
+            if best[criterion] is not None:
+                chosen = max(among, key=lambda c: c[criterion])
+                print(
+                    f"  {name:<22} {_setting(chosen):<46} {chosen['mAP']:6.2f}  costs {best['mAP'] - chosen['mAP']:5.2f}"
+                )
+
+
+def _setting(candidate):
+    return f"{candidate['method']}, exponent {candidate['gamma_neg']:g}, L2 {candidate['l2']:g}"
 
 
 SHOWN = {"auto, hidden layer": ("*", "#009e73"), "auto": ("o", "#0072b2"), "csl": ("D", "#e69f00"), "ignore": ("v", "#56b4e9"),
@@ -378,13 +410,16 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default 0 1 2)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="what to write, and to go on from")
     parser.add_argument("--show", action="store_true", help="print the table of the results, and run nothing")
+    parser.add_argument(
+        "--criteria", action="store_true", help="with --show: what each criterion chooses, and its cost"
+    )
     parser.add_argument("--picture", type=Path, help="with --show: draw it as well, into this file")
     args = parser.parse_args()
     load_before, result = os.getloadavg()[0], {"rows": []}
     if args.results.exists():
         result = json.loads(args.results.read_text())
     if args.show:
-        show(result["rows"])
+        (show_criteria if args.criteria else show)(result["rows"])
         if args.picture:
             draw(result["rows"], args.picture)
         return

@@ -276,7 +276,7 @@ def priors_by_heads(
 
     It is the mean, on the scale of logits, of two estimates: by the scores of heads that leave un-annotated entries out, and by
     those of heads with the annotation loss by the first estimate, which rank the images better. The second is lower; again and
-    again it would get lower still, past the truth where few labels are known (docs/science.md).
+    again it would get lower still, past the truth where few labels are known.
 
     Args:
         x: float32 [N, F], standardised.

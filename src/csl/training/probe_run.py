@@ -84,7 +84,7 @@ def look(
         config, data, run: of the run.
         model: the network with its starting weights.
         given: the loss of the run; None to choose one, with the exponent 0 of known negatives. The exponent that heads want is
-            not the one that networks do (docs/science.md).
+            not the one that networks do.
         say: prints one line.
         prior: [C] the class prior where a person has said it, None to estimate it.
     """
